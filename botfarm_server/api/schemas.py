@@ -1,0 +1,359 @@
+"""The wire format: what each call takes and answers.
+
+Durations are seconds, and a deadline is told as the seconds that remain, so that no
+two clocks are ever compared. Unknown fields are refused by name.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+)
+
+from botfarm_server.domain.models import EndedState, LeaseState, Outcome, UserState
+
+MAXIMUM_WAIT = 60.0
+"""Seconds that one call may wait; a client that wants longer asks again."""
+MINIMUM_TTL, MAXIMUM_TTL = 5.0, 86_400.0
+MAXIMUM_COUNT = 100
+MAXIMUM_WANTS = 20
+MAXIMUM_LABELS = 20
+MAXIMUM_RENEWALS = 1_000
+MAXIMUM_IMPORT_ROWS = 500
+MAXIMUM_PASSWORD_BYTES = 72
+"""bcrypt reads no further, and its newest version refuses to."""
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        # PostgreSQL cannot store it; SQLite could, and both must answer alike.
+        msg = "must not contain the NUL character"
+        raise ValueError(msg)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = "must not contain unpaired surrogates"
+        raise ValueError(msg) from None
+    return text
+
+
+def _password(password: SecretStr) -> SecretStr:
+    text = _storable(password.get_secret_value())
+    if not text:
+        msg = "must not be empty"
+        raise ValueError(msg)
+    if len(text.encode()) > MAXIMUM_PASSWORD_BYTES:
+        msg = f"must be at most {MAXIMUM_PASSWORD_BYTES} bytes in UTF-8"
+        raise ValueError(msg)
+    return password
+
+
+Text = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255),
+    AfterValidator(_storable),
+]
+LongText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=2_000),
+    AfterValidator(_storable),
+]
+Password = Annotated[SecretStr, AfterValidator(_password)]
+Labels = Annotated[dict[Text, Text], Field(max_length=MAXIMUM_LABELS)]
+Ttl = Annotated[
+    float, Field(ge=MINIMUM_TTL, le=MAXIMUM_TTL, description="Seconds to live.")
+]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class WantIn(Request):
+    env: Text
+    domain: Text
+    project_id: UUID | None = None
+    labels: Labels = {}
+    count: Annotated[int, Field(ge=1, le=MAXIMUM_COUNT)] = 1
+
+
+class HolderIn(Request):
+    """Who asks. Shown to everyone who waits for the same users."""
+
+    run_id: Text | None = None
+    worker_id: Text | None = None
+    test_id: LongText | None = None
+    host: Text | None = None
+    job_url: LongText | None = None
+
+
+class LeaseIn(Request):
+    wants: Annotated[list[WantIn], Field(min_length=1, max_length=MAXIMUM_WANTS)]
+    ttl: Ttl = 60.0
+    wait: Annotated[
+        float,
+        Field(ge=0, le=MAXIMUM_WAIT, description="Seconds to wait for the grant."),
+    ] = 0.0
+    holder: HolderIn = HolderIn()
+
+
+class Renewal(Request):
+    id: UUID
+    fence: Annotated[int, Field(ge=1)]
+
+
+class RenewIn(Request):
+    leases: Annotated[list[Renewal], Field(min_length=1, max_length=MAXIMUM_RENEWALS)]
+
+
+class EndLeaseIn(Request):
+    outcome: Outcome | None = None
+    clean: Annotated[
+        bool, Field(description="False if the next holder should be warned.")
+    ] = True
+    fence: Annotated[int, Field(ge=1)] | None = None
+
+
+class EndHolderIn(Request):
+    """All leases of a run, or of one worker of it, whose processes are known dead."""
+
+    run_id: Text
+    worker_id: Text | None = None
+    outcome: Outcome | None = None
+    clean: bool = True
+
+
+class UserIn(Request):
+    login: Text
+    password: Password
+    project_id: UUID | None = None
+    env: Text
+    domain: Text
+    labels: Labels = {}
+    secrets: Annotated[dict[Text, SecretStr], Field(max_length=20)] = {}
+
+
+class UserPatch(Request):
+    password: Password | None = None
+    project_id: UUID | None = None
+    domain: Text | None = None
+    labels: Labels | None = None
+
+
+class ImportIn(Request):
+    users: Annotated[
+        list[UserIn], Field(min_length=1, max_length=MAXIMUM_IMPORT_ROWS)
+    ]
+    dry_run: Annotated[
+        bool, Field(description="Check the rows and write nothing.")
+    ] = False
+
+
+class AcquireIn(Request):
+    """The first API's acquire. Without a TTL the user stays locked until released."""
+
+    ttl: Ttl | None = None
+    holder: HolderIn = HolderIn()
+
+
+class QuarantineIn(Request):
+    reason: LongText
+
+
+class HolderOut(BaseModel):
+    run_id: str | None
+    worker_id: str | None
+    test_id: str | None
+    host: str | None
+    job_url: str | None
+
+
+class WantOut(BaseModel):
+    env: str
+    domain: str
+    project_id: UUID | None
+    labels: dict[str, str]
+    count: int
+
+
+class LeasedUser(BaseModel):
+    """A user in the hands of its holder, secrets and all."""
+
+    id: UUID
+    login: str
+    password: Annotated[
+        str | None, Field(description="Null where the server holds the hash alone.")
+    ]
+    secrets: dict[str, str]
+    project_id: UUID | None
+    env: str
+    domain: str
+    labels: dict[str, str]
+    fence: int
+    dirty: Annotated[
+        bool, Field(description="Its last lease did not end with a clean release.")
+    ]
+    want: Annotated[int, Field(description="Index of the want that it meets.")]
+
+
+class HeldOut(BaseModel):
+    state: Literal["held"] = "held"
+    id: UUID
+    fence: int
+    ttl: float | None
+    expires_in: Annotated[
+        float | None, Field(description="Seconds until it expires unless renewed.")
+    ]
+    waited: Annotated[float, Field(description="Seconds from asking to the grant.")]
+    users: list[LeasedUser]
+
+
+class BlockerOut(BaseModel):
+    user_id: UUID
+    login: str
+    lease_id: UUID
+    holder: HolderOut
+    held_for: float
+    expires_in: float | None
+
+
+class WaitingOut(BaseModel):
+    state: Literal["waiting"] = "waiting"
+    id: UUID
+    place: Annotated[int, Field(description="1 is the head of the queue.")]
+    waited: float
+    ask_again_within: Annotated[
+        float, Field(description="Seconds until a waiter nobody asks about is dropped.")
+    ]
+    blockers: Annotated[
+        list[BlockerOut], Field(description="Who holds what it waits for, 10 at most.")
+    ]
+
+
+class PassedOn(BaseModel):
+    """A user that a lost lease had, and who has it now."""
+
+    user_id: UUID
+    login: str
+    holder: Annotated[
+        HolderOut | None, Field(description="Null while nobody holds it.")
+    ]
+
+
+class RenewedOut(BaseModel):
+    id: UUID
+    state: Literal["held"] = "held"
+    expires_in: float | None
+
+
+class LostOut(BaseModel):
+    id: UUID
+    state: EndedState | Literal["waiting", "unknown"]
+    detail: str
+    ended_ago: float | None
+    users: list[PassedOn]
+
+
+class RenewOut(BaseModel):
+    leases: list[RenewedOut | LostOut]
+
+
+class LeaseUserOut(BaseModel):
+    id: UUID
+    login: str
+    env: str
+    domain: str
+    fence: int
+
+
+class LeaseOut(BaseModel):
+    """A lease as people and tools see it."""
+
+    id: UUID
+    state: LeaseState
+    wants: list[WantOut]
+    holder: HolderOut
+    users: list[LeaseUserOut]
+    ttl: float | None
+    fence: int | None
+    created_at: datetime
+    granted_at: datetime | None
+    ended_at: datetime | None
+    expires_in: float | None
+    waited: float
+    held_for: float | None
+    outcome: Outcome | None
+    end_reason: str | None
+
+
+class ReleasedOut(BaseModel):
+    released: Annotated[int, Field(description="How many leases this call ended.")]
+
+
+class UserOut(BaseModel):
+    id: UUID
+    login: str
+    project_id: UUID | None
+    env: str
+    domain: str
+    created_at: datetime
+    locktime: Annotated[
+        datetime | None, Field(description="When its lease was granted, or null.")
+    ]
+    labels: dict[str, str]
+    state: UserState
+    lease_id: UUID | None
+    fence: int
+    dirty: bool
+    quarantine_reason: str | None
+
+
+class ImportOut(BaseModel):
+    created: int
+    updated: int
+    unchanged: int
+
+
+class AcquiredOut(BaseModel):
+    message: str
+    user_id: UUID
+    lease_id: UUID
+    fence: int
+    locktime: datetime
+    expires_in: float | None
+
+
+class MessageOut(BaseModel):
+    message: str
+
+
+class HealthOut(BaseModel):
+    status: Literal["healthy"] = "healthy"
+
+
+class ReadyOut(BaseModel):
+    ready: bool
+    detail: str
+
+
+class FieldError(BaseModel):
+    field: str
+    message: str
+
+
+class ErrorOut(BaseModel):
+    """Every error has this shape; some carry further facts beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    error: Annotated[str, Field(description="A code that programs can rely on.")]
+    detail: Annotated[str, Field(description="A sentence a person can act on.")]

@@ -1,0 +1,145 @@
+"""The words of leasing as immutable values.
+
+Every time is an aware `datetime` read from the database's clock, every duration a
+number of seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, NewType
+from uuid import UUID
+
+LeaseId = NewType("LeaseId", UUID)
+UserId = NewType("UserId", UUID)
+Fence = NewType("Fence", int)
+"""Grows with every grant; whoever holds an older one has lost the user."""
+
+LeaseState = Literal[
+    "waiting", "held", "released", "cancelled", "abandoned", "expired", "revoked"
+]
+EndedState = Literal["released", "cancelled", "abandoned", "expired", "revoked"]
+UserState = Literal["free", "held", "resting", "quarantined"]
+Outcome = Literal["passed", "failed", "error", "skipped", "crashed", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The env and domain that bound every want: the unit that waiters queue for."""
+
+    env: str
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a test asks for.
+
+    `user_id` is set only by the first API, which asks for one user by its id.
+    """
+
+    env: str
+    domain: str
+    project_id: UUID | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    count: int = 1
+    user_id: UserId | None = None
+
+    @property
+    def pool(self) -> Pool:
+        return Pool(self.env, self.domain)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who asks for a lease. Every part may be unknown."""
+
+    run_id: str | None = None
+    worker_id: str | None = None
+    test_id: str | None = None
+    host: str | None = None
+    job_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the rules need to know of a user in order to grant it."""
+
+    id: UserId
+    env: str
+    domain: str
+    project_id: UUID | None
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A test account as people and tools see it: no secret is part of it."""
+
+    id: UserId
+    login: str
+    project_id: UUID | None
+    env: str
+    domain: str
+    labels: Mapping[str, str]
+    created_at: datetime
+    state: UserState
+    locktime: datetime | None
+    lease_id: LeaseId | None
+    fence: Fence
+    dirty: bool
+    quarantine_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One holder's right to one or more users, waiting, held or ended."""
+
+    id: LeaseId
+    state: LeaseState
+    wants: Sequence[Want]
+    holder: Holder
+    ttl: float | None
+    """Seconds from a renewal to the expiry; `None` for a lease that never expires."""
+    created_at: datetime
+    queue_number: int | None
+    fence: Fence | None
+    granted_at: datetime | None
+    expires_at: datetime | None
+    poll_by: datetime | None
+    """A waiter that nobody asked about until then is abandoned."""
+    ended_at: datetime | None
+    outcome: Outcome | None
+    end_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedUser:
+    """A user as its holder gets it. The password is here and nowhere else."""
+
+    id: UserId
+    login: str
+    password: str | None = field(repr=False)
+    secrets: Mapping[str, str] = field(repr=False)
+    project_id: UUID | None
+    env: str
+    domain: str
+    labels: Mapping[str, str]
+    fence: Fence
+    dirty: bool
+    want: int
+    """The index of the want that this user meets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A held user that a waiter could take, and who holds it."""
+
+    user_id: UserId
+    login: str
+    lease_id: LeaseId
+    holder: Holder
+    held_for: float
+    expires_in: float | None
