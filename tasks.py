@@ -106,9 +106,9 @@ DEVELOPMENT = Environment(".venv", "--group", "dev")
 BENCHMARKS = Environment(".venv-benchmarks", "--group", "benchmarks", "pytest-xdist")
 
 
-def run(command: list[str], env: dict[str, str]) -> int:
+def run(command: list[str], env: dict[str, str], folder: Path = ROOT) -> int:
     """The command's exit code, as shells put it: 128 and the number of a signal."""
-    with subprocess.Popen(command, cwd=ROOT, env=env) as process:
+    with subprocess.Popen(command, cwd=folder, env=env) as process:
         while True:
             try:
                 code = process.wait()
@@ -182,15 +182,18 @@ def quickstart(arguments: list[str]) -> int:
         for name, value in QUICKSTART.variables().items()
         if not name.startswith(foreign)
     }
-    suite = [QUICKSTART.python, "-m", "pytest", "examples/quickstart", "-n", "4"]
+    folder = ROOT / "examples" / "quickstart"
+    suite = [QUICKSTART.python, "-m", "pytest", "-n", "4"]
 
-    print("\nEach test leases its account from Botfarm:\n", flush=True)
-    code = run(suite, env)
+    print("\nEach test leases its account from Botfarm: pytest -n 4\n", flush=True)
+    code = run(suite, env, folder)
     if code:
         return code
 
-    print("\nThe same tests with one hard-coded account:\n", flush=True)
-    code = run([*suite, "--one-account", "--tb=line", "--no-header", "-q"], env)
+    print(
+        "\nAll tests on one hard-coded account: pytest -n 4 --one-account\n", flush=True
+    )
+    code = run([*suite, "--one-account", "--tb=no", "-q"], env, folder)
     if code == 0:
         raise TaskError(
             "They passed, although they should have got in each other's way."

@@ -23,15 +23,12 @@ def pytest_configure(config):
         start_new_session=True,  # and not at Ctrl-C, which pytest handles
         text=True,
     )
+    config.add_cleanup(shop.communicate)
     url = shop.stdout.readline().strip()
     if not url:
         pytest.exit("The shop did not start.", returncode=3)
     os.environ["SHOP_URL"] = url  # inherited by the xdist workers
-
-    @config.add_cleanup
-    def close_shop():
-        del os.environ["SHOP_URL"]
-        shop.communicate(timeout=10)
+    config.add_cleanup(lambda: os.environ.pop("SHOP_URL"))
 
 
 @pytest.fixture
