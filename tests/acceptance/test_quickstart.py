@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
-LIMIT = 60.0
-"""Seconds that the quickstart may take on a slow machine."""
+LIMIT = 300.0
+"""Seconds after which it hangs; a few would do on a machine with nothing else to do."""
 
 
 def run_suite(*options: str) -> tuple[int, dict[str, int], str]:
