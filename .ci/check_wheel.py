@@ -122,7 +122,8 @@ def check_server(installed: Installed) -> None:
     )
     try:
         expect(
-            wait_for(f"http://127.0.0.1:{port}/health") == {"status": "healthy"},
+            answer_of(server, f"http://127.0.0.1:{port}/health")
+            == {"status": "healthy"},
             "python -m botfarm_server answers /health",
         )
         server.send_signal(signal.SIGTERM)
@@ -132,14 +133,14 @@ def check_server(installed: Installed) -> None:
         server.wait()
 
 
-def wait_for(url: str) -> object:
+def answer_of(server: subprocess.Popen[bytes], url: str) -> object:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
                 return json.load(answer)
         except (urllib.error.URLError, ConnectionError):
-            if time.monotonic() > deadline:
+            if server.poll() is not None or time.monotonic() > deadline:
                 raise
         time.sleep(0.1)
 
