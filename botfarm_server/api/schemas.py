@@ -150,12 +150,10 @@ class UserPatch(Request):
 
 
 class ImportIn(Request):
-    users: Annotated[
-        list[UserIn], Field(min_length=1, max_length=MAXIMUM_IMPORT_ROWS)
-    ]
-    dry_run: Annotated[
-        bool, Field(description="Check the rows and write nothing.")
-    ] = False
+    users: Annotated[list[UserIn], Field(min_length=1, max_length=MAXIMUM_IMPORT_ROWS)]
+    dry_run: Annotated[bool, Field(description="Check the rows and write nothing.")] = (
+        False
+    )
 
 
 class AcquireIn(Request):
@@ -166,6 +164,10 @@ class AcquireIn(Request):
 
 
 class QuarantineIn(Request):
+    reason: LongText
+
+
+class BreakIn(Request):
     reason: LongText
 
 

@@ -1,0 +1,180 @@
+"""The one place where refusals become HTTP answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from botfarm_server.api.schemas import ErrorOut
+from botfarm_server.domain.errors import (
+    BotfarmError,
+    DatabaseUnavailableError,
+    DuplicateUserError,
+    ForbiddenError,
+    InvalidRequestError,
+    LeaseEndedError,
+    LeaseMismatchError,
+    LeaseNotFoundError,
+    NoSuchPoolError,
+    PoolTooSmallError,
+    SchemaMismatchError,
+    SecretUnreadableError,
+    ShuttingDownError,
+    TooManyWaitingError,
+    UnauthorizedError,
+    UnavailableError,
+    UserLockedError,
+    UserNotFoundError,
+)
+
+STATUS: Mapping[type[BotfarmError], int] = {
+    DuplicateUserError: 400,
+    UnauthorizedError: 401,
+    ForbiddenError: 403,
+    UserNotFoundError: 404,
+    LeaseNotFoundError: 404,
+    NoSuchPoolError: 404,
+    UserLockedError: 409,
+    PoolTooSmallError: 409,
+    LeaseMismatchError: 409,
+    LeaseEndedError: 410,
+    InvalidRequestError: 422,
+    TooManyWaitingError: 429,
+    SecretUnreadableError: 500,
+    DatabaseUnavailableError: 503,
+    SchemaMismatchError: 503,
+    ShuttingDownError: 503,
+}
+
+_log = structlog.get_logger("botfarm.api")
+
+
+def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint: these errors and those of every call."""
+    everywhere = (
+        UnauthorizedError,
+        ForbiddenError,
+        InvalidRequestError,
+        DatabaseUnavailableError,
+        SchemaMismatchError,
+    )
+    by_status: dict[int | str, list[str]] = {}
+    for error in (*errors, *everywhere):
+        by_status.setdefault(STATUS[error], []).append(f"`{error.code}`")
+    by_status.setdefault(500, []).append("`internal_error`")
+    return {
+        status: {"model": ErrorOut, "description": " or ".join(codes)}
+        for status, codes in sorted(by_status.items())
+    }
+
+
+def error_response(error: BotfarmError) -> JSONResponse:
+    headers: dict[str, str] = {}
+    if isinstance(error, UnavailableError):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, TooManyWaitingError):
+        headers["Retry-After"] = "1"
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(
+        {"error": error.code, "detail": error.detail, **_plain(error.facts)},
+        status_code=STATUS.get(type(error), 500),
+        headers=headers,
+    )
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    encoded: dict[str, Any] = jsonable_encoder(
+        {name: _as_mappings(fact) for name, fact in facts.items()}
+    )
+    return encoded
+
+
+def _as_mappings(fact: Any) -> Any:
+    if is_dataclass(fact) and not isinstance(fact, type):
+        return asdict(fact)
+    if isinstance(fact, Sequence) and not isinstance(fact, str):
+        return [_as_mappings(part) for part in fact]
+    return fact
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, BotfarmError):
+        raise error
+    if isinstance(error, SecretUnreadableError):
+        _log.error(error.detail, user_id=str(error.user_id))
+    return error_response(error)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    # FastAPI's own handler repeats the input, and with a sibling field missing the
+    # whole body, passwords included.
+    if not isinstance(error, RequestValidationError):
+        raise error
+    return error_response(
+        InvalidRequestError(
+            [
+                (_field(found["loc"]), str(found["msg"]).removeprefix("Value error, "))
+                for found in error.errors()
+            ]
+        )
+    )
+
+
+def _field(location: Sequence[int | str]) -> str:
+    parts = location[1:] if location and location[0] == "body" else location
+    if len(parts) == 1 and isinstance(parts[0], int):
+        return "body"  # where the JSON itself is broken, the position says little
+    text = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts
+    )
+    return text.lstrip(".") or "body"
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    details = {
+        404: "There is no such path. The API is under /api/v1; see /docs.",
+        405: "This path does not take this method; see /docs.",
+        400: "The body could not be read as JSON.",
+    }
+    return JSONResponse(
+        {
+            "error": codes.get(error.status_code, "invalid_request"),
+            "detail": details.get(error.status_code, str(error.detail)),
+        },
+        status_code=error.status_code,
+        headers=error.headers,
+    )
+
+
+def internal_error(error: BaseException) -> JSONResponse:
+    """Tell a stranger an incident's number, and the log the rest."""
+    incident = uuid.uuid4().hex[:12]
+    _log.error("request failed", incident=incident, exc_info=error)
+    return JSONResponse(
+        {
+            "error": "internal_error",
+            "detail": "The server failed on this request. Its log has the reason "
+            f"under incident {incident}.",
+            "incident": incident,
+        },
+        status_code=500,
+    )
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(BotfarmError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)

@@ -1,0 +1,32 @@
+"""Whether the process lives, and whether it can serve. Neither needs a token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from botfarm_server.api.schemas import HealthOut, ReadyOut
+from botfarm_server.api.state import State
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health", summary="The process lives", response_model=HealthOut)
+async def health() -> Any:
+    return {"status": "healthy"}
+
+
+@router.get(
+    "/ready",
+    summary="The database is reachable and migrated",
+    response_model=ReadyOut,
+    responses={503: {"model": ReadyOut, "description": "Not now; ask again."}},
+)
+async def ready(response: Response, state: State) -> Any:
+    refusal = await state.readiness.check()
+    if refusal is None:
+        return {"ready": True, "detail": "The database is reachable and migrated."}
+    response.status_code = 503
+    response.headers["Retry-After"] = "1"
+    return {"ready": False, "detail": refusal.detail}

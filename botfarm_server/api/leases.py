@@ -1,0 +1,289 @@
+"""Leases over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from botfarm_server.api.auth import require_access, require_readiness
+from botfarm_server.api.errors import documented
+from botfarm_server.api.schemas import (
+    BreakIn,
+    EndHolderIn,
+    EndLeaseIn,
+    HeldOut,
+    HolderIn,
+    LeaseIn,
+    LeaseOut,
+    ReleasedOut,
+    RenewIn,
+    RenewOut,
+    Text,
+    WaitingOut,
+    WantIn,
+)
+from botfarm_server.api.state import Leases, Users
+from botfarm_server.domain.errors import (
+    LeaseEndedError,
+    LeaseMismatchError,
+    LeaseNotFoundError,
+    NoSuchPoolError,
+    PoolTooSmallError,
+    SecretUnreadableError,
+    ShuttingDownError,
+    TooManyWaitingError,
+)
+from botfarm_server.domain.models import (
+    Fence,
+    Holder,
+    LeaseId,
+    LeaseState,
+    UserId,
+    Want,
+)
+from botfarm_server.services.leases import LIVE_STATES, Held, LeaseView
+
+router = APIRouter(
+    prefix="/leases",
+    tags=["leases"],
+    dependencies=[Depends(require_access), Depends(require_readiness)],
+)
+
+Shown = Literal[
+    "live",
+    "ended",
+    "all",
+    "waiting",
+    "held",
+    "released",
+    "cancelled",
+    "abandoned",
+    "expired",
+    "revoked",
+]
+ENDED_STATES: tuple[LeaseState, ...] = (
+    "released",
+    "cancelled",
+    "abandoned",
+    "expired",
+    "revoked",
+)
+
+
+@router.put(
+    "/{lease_id}",
+    summary="Ask for a lease, or ask about it again",
+    response_model=HeldOut,
+    responses={
+        202: {"model": WaitingOut, "description": "Still waiting; ask again."},
+        **documented(
+            NoSuchPoolError,
+            PoolTooSmallError,
+            LeaseMismatchError,
+            LeaseEndedError,
+            TooManyWaitingError,
+            SecretUnreadableError,
+            ShuttingDownError,
+        ),
+    },
+)
+async def ask(
+    lease_id: UUID,
+    body: LeaseIn,
+    request: Request,
+    response: Response,
+    leases: Leases,
+    users: Users,
+) -> Any:
+    """Grant all wants at once, or wait up to `wait` seconds for them.
+
+    The client makes the id, so the call can be repeated: it gives the same lease, or
+    keeps the same place in the queue.
+    """
+    wants = [_want(want) for want in body.wants]
+    for index, want in enumerate(wants):
+        users.vocabulary.check(want.env, want.domain, where=f"wants[{index}].")
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    answer = await leases.ask(
+        LeaseId(lease_id),
+        wants,
+        ttl=body.ttl,
+        wait=body.wait,
+        holder=holder_of(body.holder),
+        gone=gone,
+    )
+    response.headers["Cache-Control"] = "no-store"
+    if isinstance(answer, Held):
+        return {
+            "id": answer.lease.id,
+            "fence": answer.lease.fence,
+            "ttl": answer.lease.ttl,
+            "expires_in": answer.expires_in,
+            "waited": answer.waited,
+            "users": answer.users,
+        }
+    response.status_code = 202
+    waiting = {
+        "id": answer.lease.id,
+        "place": answer.place,
+        "waited": answer.waited,
+        "ask_again_within": answer.ask_again_within,
+        "blockers": answer.blockers,
+    }
+    return Response(
+        WaitingOut.model_validate(waiting, from_attributes=True).model_dump_json(),
+        status_code=202,
+        media_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+@router.post(
+    "/renew",
+    summary="Renew all the leases of a process",
+    response_model=RenewOut,
+    responses=documented(),
+)
+async def renew(body: RenewIn, leases: Leases) -> Any:
+    """Move each expiry to a full TTL from now; say of the others why they ended."""
+    renewals = [(LeaseId(it.id), Fence(it.fence)) for it in body.leases]
+    return {"leases": await leases.renew(renewals)}
+
+
+@router.post(
+    "/release",
+    summary="End all leases of a run or worker that is dead",
+    response_model=ReleasedOut,
+    responses=documented(),
+)
+async def end_holder(body: EndHolderIn, leases: Leases) -> Any:
+    """Their users are handed on at once, since nobody uses them any more."""
+    released = await leases.end_holder(
+        body.run_id, body.worker_id, outcome=body.outcome, clean=body.clean
+    )
+    return {"released": released}
+
+
+@router.delete(
+    "/{lease_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Release a held lease or cancel a waiting one",
+    responses=documented(LeaseEndedError, LeaseMismatchError),
+)
+async def end(lease_id: UUID, leases: Leases, body: EndLeaseIn | None = None) -> None:
+    """Again is no error. A later PUT with this id does not bring the lease back."""
+    body = body or EndLeaseIn()
+    await leases.end(
+        LeaseId(lease_id),
+        fence=None if body.fence is None else Fence(body.fence),
+        outcome=body.outcome,
+        clean=body.clean,
+    )
+
+
+@router.post(
+    "/{lease_id}/break",
+    summary="Take a lease from its holder",
+    response_model=LeaseOut,
+    responses=documented(LeaseNotFoundError, LeaseEndedError),
+)
+async def break_lease(lease_id: UUID, body: BreakIn, leases: Leases) -> Any:
+    """The holder is told at its next renewal, and its test fails."""
+    await leases.break_lease(LeaseId(lease_id), body.reason)
+    return shown(await leases.show(LeaseId(lease_id)))
+
+
+@router.get(
+    "", summary="List leases", response_model=list[LeaseOut], responses=documented()
+)
+async def find(
+    response: Response,
+    leases: Leases,
+    state: Shown = "live",
+    run_id: Text | None = None,
+    worker_id: Text | None = None,
+    user_id: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+) -> Any:
+    """Newest first. Where there are more, `Botfarm-Next-Cursor` says how to go on."""
+    views = await leases.find(
+        states=_states(state),
+        run_id=run_id,
+        worker_id=worker_id,
+        user_id=None if user_id is None else UserId(user_id),
+        before=cursor,
+        limit=limit,
+    )
+    if len(views) == limit:
+        response.headers["Botfarm-Next-Cursor"] = str(views[-1].lease.queue_number)
+    return [shown(view) for view in views]
+
+
+@router.get(
+    "/{lease_id}",
+    summary="Show a lease",
+    response_model=LeaseOut,
+    responses=documented(LeaseNotFoundError),
+)
+async def show(lease_id: UUID, leases: Leases) -> Any:
+    return shown(await leases.show(LeaseId(lease_id)))
+
+
+def _want(want: WantIn) -> Want:
+    return Want(want.env, want.domain, want.project_id, want.labels, want.count)
+
+
+def holder_of(holder: HolderIn) -> Holder:
+    return Holder(**holder.model_dump())
+
+
+def _states(state: Shown) -> tuple[LeaseState, ...] | None:
+    match state:
+        case "all":
+            return None
+        case "live":
+            return tuple(LIVE_STATES)
+        case "ended":
+            return ENDED_STATES
+        case one:
+            return (one,)
+
+
+def shown(view: LeaseView) -> dict[str, Any]:
+    """A lease as `LeaseOut` tells it."""
+    lease, now = view.lease, view.now
+    until = lease.granted_at or lease.ended_at or now
+    held_until = lease.ended_at or now
+    return {
+        "id": lease.id,
+        "state": lease.state,
+        "wants": lease.wants,
+        "holder": lease.holder,
+        "users": view.users,
+        "ttl": lease.ttl,
+        "fence": lease.fence,
+        "created_at": lease.created_at,
+        "granted_at": lease.granted_at,
+        "ended_at": lease.ended_at,
+        "expires_in": (
+            (lease.expires_at - now).total_seconds()
+            if lease.state == "held" and lease.expires_at is not None
+            else None
+        ),
+        "waited": (until - lease.created_at).total_seconds(),
+        "held_for": (
+            (held_until - lease.granted_at).total_seconds()
+            if lease.granted_at is not None
+            else None
+        ),
+        "outcome": lease.outcome,
+        "end_reason": lease.end_reason,
+    }

@@ -1,0 +1,48 @@
+"""What the handlers are given: built by the app, found through the request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from botfarm_server.services.leases import LeaseService
+from botfarm_server.services.readiness import Readiness
+from botfarm_server.services.users import UserService
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may call."""
+
+    tokens: Sequence[str] = field(repr=False)
+    open_to_all: bool
+
+
+@dataclass(frozen=True)
+class AppState:
+    users: UserService
+    leases: LeaseService
+    readiness: Readiness
+    access: Access
+
+
+def app_state(request: Request) -> AppState:
+    return cast("AppState", request.app.state.botfarm)
+
+
+State = Annotated[AppState, Depends(app_state)]
+
+
+def lease_service(state: State) -> LeaseService:
+    return state.leases
+
+
+def user_service(state: State) -> UserService:
+    return state.users
+
+
+Leases = Annotated[LeaseService, Depends(lease_service)]
+Users = Annotated[UserService, Depends(user_service)]

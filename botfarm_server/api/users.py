@@ -1,0 +1,262 @@
+"""Users over HTTP, the first API among it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from botfarm_server.api.auth import require_access, require_readiness
+from botfarm_server.api.errors import documented
+from botfarm_server.api.leases import holder_of, shown
+from botfarm_server.api.schemas import (
+    AcquiredOut,
+    AcquireIn,
+    ImportIn,
+    ImportOut,
+    LeaseOut,
+    MessageOut,
+    QuarantineIn,
+    Text,
+    UserIn,
+    UserOut,
+    UserPatch,
+)
+from botfarm_server.api.state import Leases, Users
+from botfarm_server.domain.errors import (
+    DuplicateUserError,
+    InvalidRequestError,
+    UserLockedError,
+    UserNotFoundError,
+)
+from botfarm_server.domain.models import UserId, UserState
+from botfarm_server.services.users import UserDraft
+
+router = APIRouter(
+    prefix="/users",
+    tags=["users"],
+    dependencies=[Depends(require_access), Depends(require_readiness)],
+)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a user",
+    response_model=UserOut,
+    responses=documented(DuplicateUserError),
+)
+async def create(body: UserIn, users: Users) -> Any:
+    return await users.create(_draft(body))
+
+
+@router.post(
+    "/import",
+    summary="Create or update many users at once",
+    response_model=ImportOut,
+    responses=documented(),
+)
+async def import_all(body: ImportIn, users: Users) -> Any:
+    """All or none. A user is known by env and login; one unchanged is left alone."""
+    drafts = [_draft(user) for user in body.users]
+    return await users.import_all(drafts, dry_run=body.dry_run)
+
+
+@router.get(
+    "", summary="List users", response_model=list[UserOut], responses=documented()
+)
+async def find(
+    response: Response,
+    users: Users,
+    env: Text | None = None,
+    domain: Text | None = None,
+    project_id: UUID | None = None,
+    login: Text | None = None,
+    state: UserState | None = None,
+    label: Annotated[
+        list[Text], Query(description="`name=value`; several must all match.")
+    ] = [],  # noqa: B006 - FastAPI reads it as a declaration
+    limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
+    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+) -> Any:
+    """All users, or those that match. Passwords are never listed.
+
+    With `limit`, the header `Botfarm-Next-Cursor` says how to go on.
+    """
+    found = await users.find(
+        env=env,
+        domain=domain,
+        project_id=project_id,
+        login=login,
+        state=state,
+        labels=_labels(label),
+        after=_opened(cursor),
+        limit=limit,
+    )
+    if limit is not None and len(found) == limit:
+        response.headers["Botfarm-Next-Cursor"] = _cursor(
+            found[-1].env, found[-1].login
+        )
+    return found
+
+
+@router.get(
+    "/{user_id}",
+    summary="Show a user",
+    response_model=UserOut,
+    responses=documented(UserNotFoundError),
+)
+async def get(user_id: UUID, users: Users) -> Any:
+    return await users.get(UserId(user_id))
+
+
+@router.patch(
+    "/{user_id}",
+    summary="Change a user",
+    response_model=UserOut,
+    responses=documented(UserNotFoundError),
+)
+async def change(user_id: UUID, body: UserPatch, users: Users) -> Any:
+    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    errors = [
+        (name, "must not be null")
+        for name, given in changes.items()
+        if given is None and name != "project_id"
+    ]
+    if errors:
+        raise InvalidRequestError(errors)
+    if body.password is not None:
+        changes["password"] = body.password.get_secret_value()
+    return await users.change(UserId(user_id), changes)
+
+
+@router.delete(
+    "/{user_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Remove a user that nobody holds",
+    responses=documented(UserNotFoundError, UserLockedError),
+)
+async def remove(user_id: UUID, users: Users) -> None:
+    await users.remove(UserId(user_id))
+
+
+@router.post(
+    "/{user_id}/acquire",
+    summary="Lock a user, now or not at all",
+    response_model=AcquiredOut,
+    responses=documented(UserNotFoundError, UserLockedError),
+)
+async def acquire(user_id: UUID, users: Users, body: AcquireIn | None = None) -> Any:
+    """Without a `ttl` the user stays locked until it is released."""
+    body = body or AcquireIn()
+    acquired = await users.acquire(
+        UserId(user_id), ttl=body.ttl, holder=holder_of(body.holder)
+    )
+    return {
+        "message": "User acquired",
+        "user_id": acquired.user_id,
+        "lease_id": acquired.lease_id,
+        "fence": acquired.fence,
+        "locktime": acquired.granted_at,
+        "expires_in": acquired.expires_in,
+    }
+
+
+@router.post(
+    "/{user_id}/release",
+    summary="Unlock a user that was acquired",
+    response_model=MessageOut,
+    responses=documented(UserNotFoundError, UserLockedError),
+)
+async def release(user_id: UUID, users: Users) -> Any:
+    """`409` where a test holds the user by a lease of its own: that one ends by its
+    lease's id, or is broken on purpose.
+    """
+    released = await users.release(UserId(user_id))
+    return {"message": "User released" if released else "User was not locked"}
+
+
+@router.post(
+    "/{user_id}/quarantine",
+    summary="Take a user out of rotation",
+    response_model=UserOut,
+    responses=documented(UserNotFoundError),
+)
+async def quarantine(user_id: UUID, body: QuarantineIn, users: Users) -> Any:
+    """Whoever holds it keeps it until the release."""
+    return await users.quarantine(UserId(user_id), body.reason)
+
+
+@router.post(
+    "/{user_id}/restore",
+    summary="Bring a user back into rotation",
+    response_model=UserOut,
+    responses=documented(UserNotFoundError),
+)
+async def restore(user_id: UUID, users: Users) -> Any:
+    return await users.restore(UserId(user_id))
+
+
+@router.get(
+    "/{user_id}/leases",
+    summary="List the leases of a user",
+    response_model=list[LeaseOut],
+    responses=documented(UserNotFoundError),
+)
+async def find_leases(
+    user_id: UUID,
+    users: Users,
+    leases: Leases,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Any:
+    """Newest first, ended ones included until the retention period is over."""
+    await users.get(UserId(user_id))
+    views = await leases.find(states=None, user_id=UserId(user_id), limit=limit)
+    return [shown(view) for view in views]
+
+
+def _draft(user: UserIn) -> UserDraft:
+    return UserDraft(
+        login=user.login,
+        password=user.password.get_secret_value(),
+        env=user.env,
+        domain=user.domain,
+        project_id=user.project_id,
+        labels=user.labels,
+        secrets={
+            name: secret.get_secret_value() for name, secret in user.secrets.items()
+        },
+    )
+
+
+def _labels(given: list[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise InvalidRequestError([("label", "is written name=value")])
+        labels[name] = text
+    return labels
+
+
+def _cursor(env: str, login: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([env, login]).encode()).decode()
+
+
+def _opened(cursor: str | None) -> tuple[str, str] | None:
+    if cursor is None:
+        return None
+    try:
+        env, login = json.loads(base64.urlsafe_b64decode(cursor))
+    except (binascii.Error, ValueError, TypeError):
+        env, login = None, None
+    if not isinstance(env, str) or not isinstance(login, str):
+        raise InvalidRequestError(
+            [("cursor", "is not one that a Botfarm-Next-Cursor header gave")]
+        )
+    return env, login

@@ -1,0 +1,184 @@
+"""The composition root: `create_app` builds everything, importing builds nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from importlib.metadata import version
+from types import FrameType
+
+import structlog
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from botfarm_server.api import errors, health, leases, users
+from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
+from botfarm_server.api.state import Access, AppState
+from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.logging import configure_logging
+from botfarm_server.services.expiry import ExpiryLoop
+from botfarm_server.services.leases import LeaseService
+from botfarm_server.services.passwords import PasswordHasher
+from botfarm_server.services.readiness import Readiness
+from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.users import UserService, Vocabulary
+from botfarm_server.services.waiting import WaitingRoom
+from botfarm_server.settings import Settings, SettingsError, load_settings
+from botfarm_server.store.dialects import database_url
+from botfarm_server.store.engine import Database
+from botfarm_server.store.wakeups import PostgresqlWakeups, SqliteWakeups, Wakeups
+
+_log = structlog.get_logger("botfarm")
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The server as an ASGI application.
+
+    Without `settings` it reads them, and sets up logging, as `uvicorn --factory`
+    expects; a wrong setting then ends the process with one line.
+    """
+    if settings is None:
+        try:
+            settings = load_settings()
+        except SettingsError as error:
+            sys.exit(f"botfarm: {error}")
+        configure_logging(settings.log_level, settings.log_format)
+    farm = _Farm(settings)
+    app = FastAPI(
+        title=settings.project_name,
+        version=version("pytest-botfarm"),
+        summary="Leases test accounts to tests: one holder at a time.",
+        lifespan=farm.lifespan,
+        redirect_slashes=False,
+    )
+    app.state.botfarm = farm.state
+    api = APIRouter(prefix="/api/v1")
+    api.include_router(users.router)
+    api.include_router(leases.router)
+    app.include_router(api)
+    app.include_router(health.router)
+    errors.install(app)
+    app.add_middleware(TrailingSlash)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Botfarm-Next-Cursor", "Retry-After"],
+        )
+    app.add_middleware(ProtocolHeader)
+    return app
+
+
+class _Farm:
+    """The parts of one server, and their life."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        url = database_url(settings.database_url)
+        self._database = Database(url, pool_size=settings.database_pool_size)
+        self._room = WaitingRoom(settings.max_waiting)
+        self._hasher = PasswordHasher(settings.bcrypt_cost)
+        times = LeaseTimes(
+            claim_window=settings.claim_window,
+            poll_grace=settings.poll_grace,
+            lock_delay=settings.lock_delay,
+            patience=settings.patience,
+        )
+        sealer = Sealer(settings.sealing_keys())
+        self._expiry = ExpiryLoop(
+            database=self._database,
+            room=self._room,
+            times=times,
+            interval=settings.loop_interval,
+            retention=timedelta(days=settings.retention_days),
+        )
+        token = settings.bootstrap_token
+        self.state = AppState(
+            users=UserService(
+                database=self._database,
+                room=self._room,
+                hasher=self._hasher,
+                sealer=sealer,
+                times=times,
+                vocabulary=Vocabulary(settings.envs, settings.domains),
+            ),
+            leases=LeaseService(self._database, self._room, sealer, times),
+            readiness=Readiness(self._database, migrate=settings.migrate_at_start),
+            access=Access(
+                tokens=[token.get_secret_value()] if token is not None else [],
+                open_to_all=settings.insecure_no_auth,
+            ),
+        )
+        self._can_seal = sealer.can_seal
+
+    @asynccontextmanager
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        if not self._can_seal:
+            _log.warning(
+                "BOTFARM_SECRET_KEYS is not set: passwords will not be handed out. "
+                "`botfarm secrets generate-key` prints a key."
+            )
+        if self.state.access.open_to_all and not self.state.access.tokens:
+            _log.warning("no token is asked for: whoever reaches this server may lease")
+        work = asyncio.create_task(self._run(), name="botfarm")
+        try:
+            with _on_stop_signal(self._room.close):
+                yield
+        finally:
+            self._room.close()
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            self._hasher.close()
+            await self._database.dispose()
+
+    async def _run(self) -> None:
+        await self.state.readiness.bring_up()
+        await asyncio.gather(self._expiry.run(), self._wakeups().run())
+
+    def _wakeups(self) -> Wakeups:
+        if self._database.is_sqlite:
+            return SqliteWakeups(
+                str(self._database.url.database),
+                until_occupied=self._room.until_occupied,
+                look_again=self._expiry.wake_granted,
+            )
+        return PostgresqlWakeups(
+            self._database.url,
+            on_granted=self._room.wake,
+            look_again=self._expiry.wake_granted,
+        )
+
+
+@contextmanager
+def _on_stop_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` as soon as the process is told to end.
+
+    uvicorn waits for the calls under way before it ends the lifespan, so that waiting
+    calls have to be sent away before that. Its own handler is called, too.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop)
+        previous = before[signal.Signals(number)]
+        if callable(previous):
+            previous(number, frame)
+
+    for name in before:
+        signal.signal(name, handle)
+    try:
+        yield
+    finally:
+        for name, previous in before.items():
+            signal.signal(name, previous)

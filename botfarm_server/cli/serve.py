@@ -1,0 +1,58 @@
+"""`botfarm serve`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+import typer
+
+from botfarm_server.api.auth import is_loopback
+from botfarm_server.app import create_app
+from botfarm_server.cli.output import refuse
+from botfarm_server.logging import configure_logging
+from botfarm_server.serving import Server
+from botfarm_server.settings import SettingsError, load_settings
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [BOTFARM_HOST]")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port to listen on. [BOTFARM_PORT]"),
+    ] = None,
+    insecure_no_auth: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-no-auth", help="Serve beyond loopback without any token."
+        ),
+    ] = False,
+) -> None:
+    """Run the server, configured by BOTFARM_* and DATABASE_URL or a .env file."""
+    given = {"host": host, "port": port, "insecure_no_auth": insecure_no_auth or None}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    try:
+        settings = load_settings(overrides)
+    except SettingsError as error:
+        refuse(str(error), exit_code=2)
+    has_token = settings.bootstrap_token is not None
+    if not (has_token or settings.insecure_no_auth or is_loopback(settings.host)):
+        refuse(
+            f"{settings.host} can be reached from other machines, and no token is set. "
+            "Set BOTFARM_BOOTSTRAP_TOKEN to a long random text, listen on 127.0.0.1, "
+            "or say --insecure-no-auth.",
+            exit_code=2,
+        )
+    configure_logging(settings.log_level, settings.log_format)
+    log = structlog.get_logger("botfarm")
+    server = Server(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        on_listening=lambda url: log.info("listening", url=url),
+    )
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)

@@ -1,0 +1,375 @@
+"""What can be refused, and why.
+
+    BotfarmError
+    ├── DuplicateUserError
+    ├── NotFoundError
+    │   ├── UserNotFoundError
+    │   └── LeaseNotFoundError
+    ├── InvalidRequestError
+    ├── UserLockedError
+    ├── NoSuchPoolError
+    ├── PoolTooSmallError
+    ├── LeaseMismatchError
+    ├── LeaseEndedError
+    ├── UnauthorizedError
+    ├── ForbiddenError
+    ├── TooManyWaitingError
+    ├── SecretUnreadableError
+    └── UnavailableError
+        ├── DatabaseUnavailableError
+        ├── SchemaMismatchError
+        └── ShuttingDownError
+
+An error carries facts; its `code` is what programs rely on and its `detail` what a
+person acts on. Which HTTP status it becomes is decided in `api/errors.py` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+from uuid import UUID
+
+from botfarm_server.domain.models import EndedState, Holder, LeaseId, UserId, Want
+
+
+@dataclass
+class BotfarmError(Exception):
+    """The root of all refusals. Its fields are the facts that clients are told."""
+
+    code: ClassVar[str] = "internal_error"
+
+    @property
+    def detail(self) -> str:
+        """A sentence that says what was wrong and what to do next."""
+        return "Something went wrong."
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Plain values, to be told beside the code and the detail."""
+        return {}
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+def describe_want(want: Want) -> str:
+    """`2 × stage/regular with role=admin`, as a message names a want."""
+    text = f"{want.env}/{want.domain}"
+    if want.count > 1:
+        text = f"{want.count} × {text}"
+    if want.labels:
+        pairs = ", ".join(f"{name}={text}" for name, text in want.labels.items())
+        text = f"{text} with {pairs}"
+    if want.project_id is not None:
+        text = f"{text} of project {want.project_id}"
+    return text
+
+
+def describe_holder(holder: Holder) -> str:
+    """`tests/test_a.py::test_b on gw0`, as a message names a holder."""
+    parts = [holder.test_id or "an unnamed holder"]
+    if holder.worker_id:
+        parts.append(f"on {holder.worker_id}")
+    if holder.host:
+        parts.append(f"at {holder.host}")
+    if holder.run_id:
+        parts.append(f"in run {holder.run_id}")
+    return " ".join(parts)
+
+
+@dataclass
+class DuplicateUserError(BotfarmError):
+    code: ClassVar[str] = "duplicate_user"
+    login: str
+    env: str
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"A user with login {self.login!r} already exists in env {self.env!r}. "
+            "Change that one instead, or choose another login."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"login": self.login, "env": self.env}
+
+
+@dataclass
+class NotFoundError(BotfarmError):
+    pass
+
+
+@dataclass
+class UserNotFoundError(NotFoundError):
+    code: ClassVar[str] = "user_not_found"
+    user_id: UUID
+
+    @property
+    def detail(self) -> str:
+        return f"There is no user {self.user_id}."
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"user_id": self.user_id}
+
+
+@dataclass
+class LeaseNotFoundError(NotFoundError):
+    code: ClassVar[str] = "lease_not_found"
+    lease_id: UUID
+
+    @property
+    def detail(self) -> str:
+        return f"There is no lease {self.lease_id}, or it ended long ago."
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"lease_id": self.lease_id}
+
+
+@dataclass
+class InvalidRequestError(BotfarmError):
+    """A request whose fields are well-formed, but say what this server refuses."""
+
+    code: ClassVar[str] = "invalid_request"
+    errors: Sequence[tuple[str, str]]
+    """Pairs of a field's name and what is wrong with it, without its value."""
+
+    @property
+    def detail(self) -> str:
+        listed = "; ".join(f"{name}: {message}" for name, message in self.errors)
+        return f"The request was refused: {listed}."
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {
+            "errors": [
+                {"field": name, "message": message} for name, message in self.errors
+            ]
+        }
+
+
+@dataclass
+class UserLockedError(BotfarmError):
+    code: ClassVar[str] = "user_locked"
+    user_id: UserId
+    reason: str
+    holder: Holder | None = None
+
+    @property
+    def detail(self) -> str:
+        return f"User {self.user_id} is locked: {self.reason}."
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"user_id": self.user_id, "holder": self.holder}
+
+
+@dataclass
+class NoSuchPoolError(BotfarmError):
+    """No user in rotation could ever meet a want, so waiting could not end."""
+
+    code: ClassVar[str] = "no_such_pool"
+    wants: Sequence[Want]
+    pools: Sequence[Mapping[str, Any]]
+    """The nearest pools that exist: `{env, domain, users}`, nearest first."""
+
+    @property
+    def detail(self) -> str:
+        asked = " and ".join(describe_want(want) for want in self.wants)
+        if not self.pools:
+            return (
+                f"No user in rotation matches {asked}: the farm has no users in "
+                "rotation at all. Add some with `botfarm users import`."
+            )
+        nearest = ", ".join(
+            f"{pool['env']}/{pool['domain']} ({pool['users']} users)"
+            for pool in self.pools
+        )
+        return f"No user in rotation matches {asked}. Pools that exist: {nearest}."
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {
+            "wants": [describe_want(want) for want in self.wants],
+            "pools": list(self.pools),
+        }
+
+
+@dataclass
+class PoolTooSmallError(BotfarmError):
+    """More users are asked for at once than are in rotation."""
+
+    code: ClassVar[str] = "pool_too_small"
+    wants: Sequence[Want]
+    asked: int
+    existing: int
+
+    @property
+    def detail(self) -> str:
+        asked = " and ".join(describe_want(want) for want in self.wants)
+        return (
+            f"{asked} asks for {self.asked} users at once, and only {self.existing} "
+            "in rotation could meet it. Add users, or ask for fewer."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"asked": self.asked, "existing": self.existing}
+
+
+@dataclass
+class LeaseMismatchError(BotfarmError):
+    code: ClassVar[str] = "lease_mismatch"
+    lease_id: LeaseId
+    what: str = "wants"
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"Lease {self.lease_id} was asked for before with another {self.what}. "
+            "Use a new id for a new lease."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"lease_id": self.lease_id}
+
+
+@dataclass
+class LeaseEndedError(BotfarmError):
+    code: ClassVar[str] = "lease_ended"
+    lease_id: LeaseId
+    state: EndedState
+    ended_ago: float
+    reason: str | None = None
+    users: Sequence[PassedOnUser] = ()
+
+    @property
+    def detail(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return (
+            f"Lease {self.lease_id} ended {self.ended_ago:.1f} s ago "
+            f"({self.state}{why}). Its users may have other holders now."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {
+            "lease_id": self.lease_id,
+            "state": self.state,
+            "ended_ago": self.ended_ago,
+            "users": list(self.users),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOnUser:
+    """A user that an ended lease had, and who has it now."""
+
+    user_id: UserId
+    login: str
+    holder: Holder | None
+
+
+@dataclass
+class UnauthorizedError(BotfarmError):
+    code: ClassVar[str] = "unauthorized"
+
+    @property
+    def detail(self) -> str:
+        return (
+            "This server asks for a token, and the request carries none or a wrong "
+            "one. Set BOTFARM_TOKEN to the token of this server."
+        )
+
+
+@dataclass
+class ForbiddenError(BotfarmError):
+    code: ClassVar[str] = "forbidden"
+    reason: str
+
+    @property
+    def detail(self) -> str:
+        return self.reason
+
+
+@dataclass
+class TooManyWaitingError(BotfarmError):
+    code: ClassVar[str] = "too_many_waiting"
+    limit: int
+
+    @property
+    def detail(self) -> str:
+        return f"{self.limit} calls wait at this server already. Ask again shortly."
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"limit": self.limit}
+
+
+@dataclass
+class SecretUnreadableError(BotfarmError):
+    """A stored secret was sealed with a key that the server does not have."""
+
+    code: ClassVar[str] = "secret_unreadable"
+    user_id: UserId
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"A secret of user {self.user_id} was sealed with a key that this server "
+            "does not have. Add the old key to BOTFARM_SECRET_KEYS, behind the newest."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"user_id": self.user_id}
+
+
+@dataclass
+class UnavailableError(BotfarmError):
+    """The request may be sent again; nothing is known to be wrong with it."""
+
+    retry_after: ClassVar[int] = 1
+
+
+@dataclass
+class DatabaseUnavailableError(UnavailableError):
+    code: ClassVar[str] = "database_unavailable"
+    why: str = field(default="it does not answer")
+
+    @property
+    def detail(self) -> str:
+        return f"The server cannot use its database: {self.why}. Ask again shortly."
+
+
+@dataclass
+class SchemaMismatchError(UnavailableError):
+    code: ClassVar[str] = "schema_mismatch"
+    found: str | None
+    expected: str
+
+    @property
+    def detail(self) -> str:
+        found = f"at revision {self.found}" if self.found else "without a schema"
+        return (
+            f"The database is {found}, and this server needs {self.expected}. "
+            "Run `botfarm db upgrade`, or start the server's matching version."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"found": self.found, "expected": self.expected}
+
+
+@dataclass
+class ShuttingDownError(UnavailableError):
+    code: ClassVar[str] = "shutting_down"
+
+    @property
+    def detail(self) -> str:
+        return "This server is shutting down. Ask again: another one will answer."

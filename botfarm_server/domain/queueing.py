@@ -1,0 +1,68 @@
+"""Who is granted what, and in which order: first come, first served.
+
+A later waiter never takes a user with which an earlier one could have been granted in
+full. A waiter that cannot be met yet (several users, or rare ones) may be passed by
+smaller ones for `patience` seconds; from then on what it could use is kept for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from botfarm_server.domain.matching import assign
+from botfarm_server.domain.models import Candidate, LeaseId, UserId, Want
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    id: LeaseId
+    wants: Sequence[Want]
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    lease_id: LeaseId
+    users: Mapping[UserId, int]
+    """Each user granted, with the index of the want that it meets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    grants: Sequence[Grant]
+    left: Sequence[Candidate]
+    """Users that no waiter takes and that are kept for none."""
+
+
+def plan_grants(
+    waiters: Iterable[Waiter],
+    free: Sequence[Candidate],
+    *,
+    now: datetime,
+    patience: float,
+) -> Plan:
+    """Decide the grants for `waiters`, oldest first, out of the users in `free`.
+
+    `free` is in order of preference. It must hold, for each want, the first users
+    that match it, as many as all the waiters together ask for, or every one of them:
+    a waiter takes or keeps no more users than it asks for, so more are never needed.
+    """
+    left = list(free)
+    grants: list[Grant] = []
+    for waiter in waiters:
+        if not left:
+            break
+        assignment = assign(waiter.wants, left)
+        if assignment.complete:
+            grants.append(Grant(waiter.id, assignment.taken))
+        elif now - waiter.since < timedelta(seconds=patience):
+            continue
+        left = [user for user in left if user.id not in assignment.taken]
+    return Plan(grants, left)
+
+
+def users_needed(waiters: Iterable[Waiter]) -> int:
+    """How many matching users of each want `plan_grants` may need to see."""
+    return sum(want.count for waiter in waiters for want in waiter.wants)

@@ -1,0 +1,188 @@
+"""The server as a test run's own process: `python -m botfarm_server.embedded`.
+
+It leases the accounts of one pool file, over a SQLite file whose place depends on the
+pool file alone, so that two runs at once share the locks. It prints one line of JSON,
+`{"url": …}` once it serves or `{"error": …}`, and ends when its standard input does:
+however its parent dies, it does not stay behind. The token that callers need comes in
+the environment, as BOTFARM_BOOTSTRAP_TOKEN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import secrets
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from botfarm_server.api.schemas import MAXIMUM_IMPORT_ROWS, UserIn
+from botfarm_server.api.state import AppState
+from botfarm_server.app import create_app
+from botfarm_server.domain.errors import BotfarmError, DuplicateUserError
+from botfarm_server.logging import configure_logging
+from botfarm_server.poolfile import PoolFile, PoolFileError, read_pool_file
+from botfarm_server.services.users import UserDraft
+from botfarm_server.serving import Server
+from botfarm_server.settings import (
+    SECRET_KEY_BYTES,
+    FixedSettings,
+    Settings,
+    SettingsError,
+)
+
+BCRYPT_COST = 4
+"""The least: the sealing key lies beside the database, so a slow hash guards nothing,
+and a first start with forty accounts should not take ten seconds."""
+
+END_TIMEOUT = 10.0
+"""Seconds after the end of standard input until the process ends by force."""
+
+LOOP_INTERVAL = 0.5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m botfarm_server.embedded")
+    parser.add_argument("--pool", type=Path, required=True)
+    pool_path = parser.parse_args(arguments).pool
+    os.umask(0o077)
+    configure_logging("WARNING", "json")
+    try:
+        token = os.environ.pop("BOTFARM_BOOTSTRAP_TOKEN", None)
+        if not token:
+            raise SettingsError("BOTFARM_BOOTSTRAP_TOKEN is not set")
+        pool = read_pool_file(pool_path, os.environ)
+        settings = _settings(pool, _state_directory(pool_path), token)
+    except (PoolFileError, SettingsError) as error:
+        _say({"error": str(error)})
+        return 1
+    except OSError as error:
+        _say({"error": f"{error.filename}: {error.strerror}"})
+        return 1
+    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+    return asyncio.run(_serve(settings, pool))
+
+
+async def _serve(settings: Settings, pool: PoolFile) -> int:
+    app = create_app(settings)
+    state: AppState = app.state.botfarm
+    starting: list[asyncio.Task[bool]] = []
+
+    async def start(url: str) -> bool:
+        error = await _fill(state, pool)
+        _say({"error": error} if error else {"url": url})
+        if error:
+            server.should_exit = True
+        return error is None
+
+    def on_listening(url: str) -> None:
+        starting.append(asyncio.create_task(start(url)))
+
+    server = Server(app, host="127.0.0.1", port=0, on_listening=on_listening)
+    await server.serve()
+    return 0 if starting and starting[0].done() and starting[0].result() else 1
+
+
+async def _fill(state: AppState, pool: PoolFile) -> str | None:
+    """Make the farm hold what the file lists; what is wrong, if something is."""
+    while (refusal := await state.readiness.check()) is not None:
+        if refusal.code == "schema_mismatch" and state.readiness.refusal is refusal:
+            return f"{refusal.detail} Or delete the embedded farm's files."
+        await asyncio.sleep(0.01)
+    drafts = [_draft(user) for user in pool.users]
+    try:
+        for start in range(0, len(drafts), MAXIMUM_IMPORT_ROWS):
+            batch = drafts[start : start + MAXIMUM_IMPORT_ROWS]
+            try:
+                await state.users.import_all(batch)
+            except DuplicateUserError:
+                # Another run with the same file has stored them just now.
+                await state.users.import_all(batch)
+        await state.users.retain_only([draft.key for draft in drafts])
+    except BotfarmError as error:
+        return f"{pool.path}: {error.detail}"
+    return None
+
+
+def _draft(user: UserIn) -> UserDraft:
+    return UserDraft(
+        login=user.login,
+        password=user.password.get_secret_value(),
+        env=user.env,
+        domain=user.domain,
+        project_id=user.project_id,
+        labels=user.labels,
+        secrets={name: text.get_secret_value() for name, text in user.secrets.items()},
+    )
+
+
+def _settings(pool: PoolFile, directory: Path, token: str) -> Settings:
+    values: dict[str, object] = {
+        "database_url": f"sqlite:///{directory / 'farm.sqlite3'}",
+        "secret_keys": _secret_key(directory / "secret.key"),
+        "bootstrap_token": token,
+        "bcrypt_cost": BCRYPT_COST,
+        "loop_interval": LOOP_INTERVAL,
+    }
+    if pool.envs is not None:
+        values["envs"] = tuple(pool.envs)
+    if pool.domains is not None:
+        values["domains"] = tuple(pool.domains)
+    return FixedSettings.model_validate(values)
+
+
+def _state_directory(pool_path: Path) -> Path:
+    """A directory of this pool file's own, readable by its owner alone."""
+    given = os.environ.get("BOTFARM_STATE_DIR")
+    state_home = os.environ.get("XDG_STATE_HOME")
+    base = (
+        Path(given)
+        if given
+        else (Path(state_home) if state_home else Path.home() / ".local/state")
+        / "botfarm"
+    )
+    name = hashlib.sha256(str(pool_path.resolve()).encode()).hexdigest()[:16]
+    directory = base / name
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    return directory
+
+
+def _secret_key(path: Path) -> str:
+    """The key in the file; one is made when there is none."""
+    if not path.exists():
+        drawn = base64.b64encode(secrets.token_bytes(SECRET_KEY_BYTES)).decode()
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(drawn)
+        try:
+            # Another run may have been first: its key is kept.
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text(encoding="ascii").strip()
+
+
+def _say(line: dict[str, str]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def _end_with_standard_input() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(END_TIMEOUT)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""The loop that ends what nobody ends, and makes up for every lost wake-up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from botfarm_server.domain.errors import UnavailableError
+from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.domain.models import LeaseId, Pool
+from botfarm_server.services.ending import end_lapsed
+from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.waiting import WaitingRoom
+from botfarm_server.store import leases, users
+from botfarm_server.store.dialects import lock_queue, read_clock
+from botfarm_server.store.engine import Database
+
+BATCH = 200
+"""Leases that one transaction ends: it holds the queue lock for all of them."""
+FORGET_BATCH = 1_000
+FORGET_INTERVAL = 600.0
+"""Seconds between two looks for history that is past its retention."""
+
+_log = structlog.get_logger("botfarm.expiry")
+
+
+@dataclass
+class ExpiryLoop:
+    """Ends lapsed leases, hands on rested users and wakes calls that missed a word.
+
+    It runs on every replica. What a replica ends is locked while it does, and each
+    update checks again, so that several loops neither fight nor do a thing twice.
+    """
+
+    database: Database
+    room: WaitingRoom
+    times: LeaseTimes
+    interval: float
+    retention: timedelta
+
+    async def run(self) -> None:
+        """Run until cancelled; a database that is away is looked for again."""
+        since_forgetting = FORGET_INTERVAL
+        while True:
+            try:
+                await self.look()
+                if since_forgetting >= FORGET_INTERVAL:
+                    await self.forget()
+                    since_forgetting = 0.0
+            except UnavailableError as error:
+                _log.warning("expiry loop waits for the database", why=error.detail)
+            except Exception:
+                _log.exception("expiry loop failed, and goes on")
+            # Replicas that started together would otherwise look together.
+            pause = self.interval * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+            await asyncio.sleep(pause)
+            since_forgetting += pause
+
+    async def look(self) -> None:
+        """One round."""
+        while await self._is_something_due():
+            if await self._end_lapsed_and_hand_on() < BATCH:
+                break
+        await self.wake_granted()
+
+    async def _is_something_due(self) -> bool:
+        # Without the queue lock, so that an idle farm costs two small reads.
+        async with self.database.read() as connection:
+            now = await read_clock(connection)
+            if await leases.any_lapsed(connection, now):
+                return True
+            pools = await leases.pools_waited_for(connection)
+            return bool(pools) and await users.any_free(connection, pools, now=now)
+
+    async def _end_lapsed_and_hand_on(self) -> int:
+        async with self.database.write() as connection:
+            now = await lock_queue(connection)
+            lapsed = await leases.lapsed(connection, now, limit=BATCH)
+            pools: set[Pool] = set()
+            for lease in lapsed:
+                pools |= await end_lapsed(connection, lease, now=now, times=self.times)
+            pools |= await leases.pools_waited_for(connection)
+            granted = await hand_on(connection, pools, now=now, times=self.times)
+        self.room.wake([*(lease.id for lease in lapsed), *granted])
+        for lease in lapsed:
+            _log.warning(
+                "lease lapsed",
+                lease_id=str(lease.id),
+                was=lease.state,
+                test_id=lease.holder.test_id,
+                worker_id=lease.holder.worker_id,
+                run_id=lease.holder.run_id,
+            )
+        return len(lapsed)
+
+    async def wake_granted(self) -> None:
+        """Wake the calls of this process whose leases no longer wait."""
+        waiting = self.room.waiting()
+        if waiting:
+            async with self.database.read() as connection:
+                ready: set[LeaseId] = await leases.no_longer_waiting(
+                    connection, waiting
+                )
+            self.room.wake(ready)
+
+    async def forget(self) -> None:
+        """Delete history that is past its retention."""
+        gone = FORGET_BATCH
+        while gone == FORGET_BATCH:
+            async with self.database.write() as connection:
+                before = await read_clock(connection) - self.retention
+                gone = await leases.forget_ended(connection, before, limit=FORGET_BATCH)

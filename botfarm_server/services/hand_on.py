@@ -1,0 +1,64 @@
+"""The hand-on step: whatever frees a user ends here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from botfarm_server.domain.lifecycle import LeaseTimes, first_expiry
+from botfarm_server.domain.models import LeaseId, Pool, UserId
+from botfarm_server.domain.queueing import plan_grants, users_needed
+from botfarm_server.store import leases, users
+from botfarm_server.store.engine import Connection
+
+PAGE = 32
+"""Waiters looked at together; most hand-ons end with the first of them."""
+
+
+async def hand_on(
+    connection: Connection,
+    pools: Collection[Pool],
+    *,
+    now: datetime,
+    times: LeaseTimes,
+    kept: set[UserId] | None = None,
+) -> list[LeaseId]:
+    """Grant the free users of `pools` to the oldest waiters that can be met in full.
+
+    The caller has the queue lock, and `now` is the database's clock behind it. The
+    grants are part of the caller's transaction, and so is the word to the replicas
+    that hold the waiters' calls. Returns the waiters that were granted; `kept`, if
+    given, receives the users that are free but kept for a waiter.
+    """
+    granted: list[LeaseId] = []
+    taken: set[UserId] = set()
+    after = 0
+    while pools and await users.any_free(connection, pools, now=now, besides=taken):
+        page = await leases.waiters(connection, pools, after=after, limit=PAGE)
+        if not page:
+            break
+        waiters = [queued.waiter for queued in page]
+        free = await users.free_for(
+            connection,
+            [want for waiter in waiters for want in waiter.wants],
+            now=now,
+            limit=users_needed(waiters),
+            besides=taken,
+        )
+        plan = plan_grants(waiters, free, now=now, patience=times.patience)
+        ttls = {queued.waiter.id: queued.ttl for queued in page}
+        for grant in plan.grants:
+            await leases.grant_waiting(
+                connection,
+                grant,
+                now=now,
+                expires_at=first_expiry(now, ttls[grant.lease_id], times),
+            )
+            granted.append(grant.lease_id)
+        taken |= {user.id for user in free} - {user.id for user in plan.left}
+        after = page[-1].number
+        if kept is not None:
+            kept |= {user.id for user in free} - {user.id for user in plan.left}
+    if granted:
+        await leases.announce(connection, granted)
+    return granted

@@ -1,0 +1,458 @@
+"""The use cases of users, the first API's acquire and release among them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from botfarm_server.domain.errors import (
+    InvalidRequestError,
+    UserLockedError,
+    UserNotFoundError,
+    describe_holder,
+)
+from botfarm_server.domain.lifecycle import LeaseTimes, renewed_expiry
+from botfarm_server.domain.models import (
+    Fence,
+    Holder,
+    Lease,
+    LeaseId,
+    Pool,
+    User,
+    UserId,
+    UserState,
+    Want,
+)
+from botfarm_server.domain.queueing import Grant
+from botfarm_server.services.ending import end_lease
+from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.passwords import PasswordHasher
+from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.waiting import WaitingRoom
+from botfarm_server.store import leases, users
+from botfarm_server.store.dialects import lock_queue, read_clock
+from botfarm_server.store.engine import Connection, Database
+
+_log = structlog.get_logger("botfarm.users")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The names that envs and domains may have in this deployment."""
+
+    envs: Sequence[str]
+    domains: Sequence[str]
+
+    def check(self, env: str | None, domain: str | None, *, where: str = "") -> None:
+        """Raise InvalidRequestError with the allowed values if a name is unknown."""
+        errors = [
+            (f"{where}{name}", f"{given!r} is not one of {', '.join(allowed)}")
+            for name, given, allowed in (
+                ("env", env, self.envs),
+                ("domain", domain, self.domains),
+            )
+            if given is not None and given not in allowed
+        ]
+        if errors:
+            raise InvalidRequestError(errors)
+
+
+@dataclass(frozen=True, slots=True)
+class UserDraft:
+    """A user as it is asked for, with its secrets in the clear."""
+
+    login: str
+    password: str = field(repr=False)
+    env: str
+    domain: str
+    project_id: UUID | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.env, self.login
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    created: int
+    updated: int
+    unchanged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """What the first API's acquire gives."""
+
+    user_id: UserId
+    lease_id: LeaseId
+    fence: Fence
+    granted_at: datetime
+    expires_in: float | None
+
+
+@dataclass
+class UserService:
+    database: Database
+    room: WaitingRoom
+    hasher: PasswordHasher
+    sealer: Sealer
+    times: LeaseTimes
+    vocabulary: Vocabulary
+
+    async def create(self, draft: UserDraft) -> User:
+        """Store a user; a waiter may have it at once.
+
+        Raises:
+            InvalidRequestError: its env or domain is not in the vocabulary.
+            DuplicateUserError: the login is taken within its env.
+
+        """
+        self.vocabulary.check(draft.env, draft.domain)
+        new = await self._prepared(draft)
+        async with self.database.write() as connection:
+            now = await lock_queue(connection)
+            await users.add(connection, [new], now)
+            created = await _get(connection, new.id, now)
+            granted = await self._hand_on(connection, {_pool(draft)}, now)
+        self.room.wake(granted)
+        _log.info("user created", user_id=str(new.id), login=new.login)
+        return created
+
+    async def import_all(
+        self, drafts: Sequence[UserDraft], *, dry_run: bool = False
+    ) -> Imported:
+        """Create the users that are new and update those that differ.
+
+        A user is known by env and login. One that is stored with the same values is
+        left alone, and its password is not hashed again. All or none are written.
+
+        Raises:
+            InvalidRequestError: with the index and the field of each bad one.
+
+        """
+        self._check_all(drafts)
+        async with self.database.read() as connection:
+            known = await users.stored_secrets(connection, [it.key for it in drafts])
+        new = [it for it in drafts if it.key not in known]
+        differing = [
+            (it, known[it.key])
+            for it in drafts
+            if it.key in known and not await self._is_same(it, known[it.key])
+        ]
+        imported = Imported(
+            len(new), len(differing), len(drafts) - len(new) - len(differing)
+        )
+        if dry_run or not (new or differing):
+            return imported
+        prepared = await asyncio.gather(*map(self._prepared, new))
+        changes = await asyncio.gather(
+            *(self._changes(draft, stored) for draft, stored in differing)
+        )
+        async with self.database.write() as connection:
+            now = await lock_queue(connection)
+            if prepared:
+                await users.add(connection, prepared, now)
+            for user_id, values in changes:
+                await users.change(connection, user_id, values)
+            pools = {_pool(draft) for draft in drafts}
+            granted = await self._hand_on(connection, pools, now)
+        self.room.wake(granted)
+        _log.info("users imported", created=len(new), updated=len(differing))
+        return imported
+
+    def _check_all(self, drafts: Sequence[UserDraft]) -> None:
+        errors: list[tuple[str, str]] = []
+        seen: dict[tuple[str, str], int] = {}
+        for index, draft in enumerate(drafts):
+            try:
+                self.vocabulary.check(draft.env, draft.domain, where=f"users[{index}].")
+            except InvalidRequestError as error:
+                errors += error.errors
+            first = seen.setdefault(draft.key, index)
+            if first != index:
+                message = f"the same login stands in users[{first}] for the same env"
+                errors.append((f"users[{index}].login", message))
+        if errors:
+            raise InvalidRequestError(errors)
+
+    async def _is_same(self, draft: UserDraft, stored: users.StoredSecrets) -> bool:
+        same = (draft.domain, draft.project_id, dict(draft.labels)) == (
+            stored.domain,
+            stored.project_id,
+            dict(stored.labels),
+        )
+        return same and await self._has_same_secrets(draft, stored)
+
+    async def _has_same_secrets(
+        self, draft: UserDraft, stored: users.StoredSecrets
+    ) -> bool:
+        if self.sealer.can_seal:
+            # Opening is a thousand times cheaper than hashing.
+            return stored.sealed_password is not None and (
+                self.sealer.open(stored.id, "password", stored.sealed_password),
+                self.sealer.open_map(stored.id, "secrets", stored.sealed_secrets),
+            ) == (draft.password, dict(draft.secrets))
+        return await self.hasher.verify(draft.password, stored.password_hash)
+
+    async def _prepared(self, draft: UserDraft) -> users.NewUser:
+        user_id = UserId(uuid.uuid4())
+        return users.NewUser(
+            id=user_id,
+            login=draft.login,
+            env=draft.env,
+            domain=draft.domain,
+            project_id=draft.project_id,
+            labels=draft.labels,
+            password_hash=await self.hasher.hash(draft.password),
+            sealed_password=self.sealer.seal(user_id, "password", draft.password),
+            sealed_secrets=self.sealer.seal_map(user_id, "secrets", draft.secrets),
+        )
+
+    async def _changes(
+        self, draft: UserDraft, stored: users.StoredSecrets
+    ) -> tuple[UserId, dict[str, Any]]:
+        values: dict[str, Any] = {
+            "domain": draft.domain,
+            "project_id": draft.project_id,
+            "labels": dict(draft.labels),
+        }
+        if not await self._has_same_secrets(draft, stored):
+            values |= await self._secret_columns(stored.id, draft.password)
+            values["sealed_secrets"] = self.sealer.seal_map(
+                stored.id, "secrets", draft.secrets
+            )
+        return stored.id, values
+
+    async def _secret_columns(self, user_id: UserId, password: str) -> dict[str, Any]:
+        return {
+            "password_hash": await self.hasher.hash(password),
+            "sealed_password": self.sealer.seal(user_id, "password", password),
+        }
+
+    async def retain_only(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove the users that are not listed; quarantine those held right now."""
+        async with self.database.write() as connection:
+            now = await lock_queue(connection)
+            for user_id in await users.not_listed(connection, keys):
+                if not await users.remove(connection, user_id):
+                    await users.change(
+                        connection,
+                        user_id,
+                        {
+                            "quarantined_at": now,
+                            "quarantine_reason": "no longer in the pool file",
+                        },
+                    )
+
+    async def get(self, user_id: UserId) -> User:
+        """Raises UserNotFoundError."""
+        async with self.database.read() as connection:
+            return await _get(connection, user_id, await read_clock(connection))
+
+    async def find(
+        self,
+        *,
+        env: str | None = None,
+        domain: str | None = None,
+        project_id: UUID | None = None,
+        login: str | None = None,
+        state: UserState | None = None,
+        labels: Mapping[str, str] | None = None,
+        after: tuple[str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[User]:
+        """Users in the order of env and login; no secret is among what is read."""
+        async with self.database.read() as connection:
+            return await users.find(
+                connection,
+                await read_clock(connection),
+                env=env,
+                domain=domain,
+                project_id=project_id,
+                login=login,
+                state=state,
+                labels=labels,
+                after=after,
+                limit=limit,
+            )
+
+    async def change(self, user_id: UserId, changes: Mapping[str, Any]) -> User:
+        """Set `password`, `domain`, `project_id` or `labels` of a user.
+
+        A lease that is held goes on: its holder has what it was given.
+
+        Raises:
+            UserNotFoundError, InvalidRequestError
+
+        """
+        values = dict(changes)
+        self.vocabulary.check(None, values.get("domain"))
+        if "password" in values:
+            values |= await self._secret_columns(user_id, values.pop("password"))
+        return await self._update(user_id, values, "user changed")
+
+    async def quarantine(self, user_id: UserId, reason: str) -> User:
+        """Take a user out of rotation; who holds it keeps it until the release."""
+        return await self._update(
+            user_id, {"quarantine_reason": reason}, "user quarantined", quarantine=True
+        )
+
+    async def restore(self, user_id: UserId) -> User:
+        """Bring a user back into rotation; a waiter may have it at once."""
+        values = {"quarantined_at": None, "quarantine_reason": None}
+        return await self._update(user_id, values, "user restored")
+
+    async def _update(
+        self,
+        user_id: UserId,
+        values: dict[str, Any],
+        event: str,
+        *,
+        quarantine: bool = False,
+    ) -> User:
+        async with self.database.write() as connection:
+            now = await lock_queue(connection)
+            if quarantine:
+                values["quarantined_at"] = now
+            if values and not await users.change(connection, user_id, values):
+                raise UserNotFoundError(user_id)
+            user = await _get(connection, user_id, now)
+            granted = await self._hand_on(
+                connection, {Pool(user.env, user.domain)}, now
+            )
+        self.room.wake(granted)
+        _log.info(event, user_id=str(user_id))
+        return user
+
+    async def remove(self, user_id: UserId) -> None:
+        """Delete a user that nobody holds, with its history.
+
+        Raises:
+            UserNotFoundError: there is none.
+            UserLockedError: somebody holds it.
+
+        """
+        async with self.database.write() as connection:
+            now = await lock_queue(connection)
+            await _get(connection, user_id, now)
+            if not await users.remove(connection, user_id):
+                raise await _locked(connection, user_id)
+        _log.info("user removed", user_id=str(user_id))
+
+    async def acquire(
+        self, user_id: UserId, *, ttl: float | None, holder: Holder
+    ) -> Acquired:
+        """Lease one user, now or not at all.
+
+        It stands at the end of the queue like any other want: a user that is kept for
+        an earlier waiter is not given away. Without a TTL the lease never expires.
+
+        Raises:
+            UserNotFoundError, UserLockedError
+
+        """
+        lease_id = LeaseId(uuid.uuid4())
+        async with self.database.write() as connection:
+            now = await lock_queue(connection)
+            user = await _get(connection, user_id, now)
+            want = Want(user.env, user.domain, user_id=user_id)
+            kept: set[UserId] = set()
+            granted = await self._hand_on(connection, {want.pool}, now, kept)
+            if user_id in kept or not await users.free_for(
+                connection, [want], now=now, limit=1
+            ):
+                raise await _locked(connection, user_id)
+            lease = Lease(
+                id=lease_id,
+                state="held",
+                wants=[want],
+                holder=holder,
+                ttl=ttl,
+                created_at=now,
+                queue_number=None,
+                fence=None,
+                granted_at=now,
+                expires_at=renewed_expiry(now, ttl),
+                poll_by=None,
+                ended_at=None,
+                outcome=None,
+                end_reason=None,
+            )
+            held = await leases.insert_held(
+                connection, lease, Grant(lease_id, {user_id: 0})
+            )
+        self.room.wake(granted)
+        _log.info("user acquired", user_id=str(user_id), lease_id=str(lease_id))
+        return Acquired(
+            user_id=user_id,
+            lease_id=lease_id,
+            fence=held.fence or Fence(0),
+            granted_at=now,
+            expires_in=ttl,
+        )
+
+    async def release(self, user_id: UserId) -> bool:
+        """End the lease that the first API took of a user; was there one?
+
+        Raises:
+            UserNotFoundError
+            UserLockedError: the user belongs to a lease that its holder gives back.
+
+        """
+        async with self.database.write() as connection:
+            now = await lock_queue(connection)
+            user = await _get(connection, user_id, now)
+            lease = (
+                await leases.get(connection, user.lease_id)
+                if user.lease_id is not None
+                else None
+            )
+            if lease is None:
+                return False
+            if lease.wants[0].user_id is None:
+                raise await _locked(connection, user_id)
+            pools = await end_lease(
+                connection, lease, "released", now=now, times=self.times
+            )
+            granted = await self._hand_on(connection, pools, now)
+        self.room.wake(granted)
+        _log.info("user released", user_id=str(user_id), lease_id=str(lease.id))
+        return True
+
+    async def _hand_on(
+        self,
+        connection: Connection,
+        pools: set[Pool],
+        now: datetime,
+        kept: set[UserId] | None = None,
+    ) -> list[LeaseId]:
+        return await hand_on(connection, pools, now=now, times=self.times, kept=kept)
+
+
+def _pool(draft: UserDraft) -> Pool:
+    return Pool(draft.env, draft.domain)
+
+
+async def _get(connection: Connection, user_id: UserId, now: datetime) -> User:
+    user = await users.get(connection, user_id, now)
+    if user is None:
+        raise UserNotFoundError(user_id)
+    return user
+
+
+async def _locked(connection: Connection, user_id: UserId) -> UserLockedError:
+    holding = (await leases.holdings_of(connection, [user_id])).get(user_id)
+    if holding is None:
+        return UserLockedError(user_id, "it is resting, in quarantine or kept")
+    return UserLockedError(
+        user_id, f"held by {describe_holder(holding.holder)}", holding.holder
+    )

@@ -1,0 +1,71 @@
+"""Where calls wait for their leases, without a connection and without polling."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from botfarm_server.domain.errors import ShuttingDownError, TooManyWaitingError
+from botfarm_server.domain.models import LeaseId
+
+
+class WaitingRoom:
+    """The calls of this process that wait, by lease.
+
+    A call that is woken looks into the database: being woken promises nothing, and a
+    wake-up that is lost costs time alone.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._events: defaultdict[LeaseId, set[asyncio.Event]] = defaultdict(set)
+        self._closed = False
+        self._occupied = asyncio.Event()
+
+    @contextmanager
+    def enter(self, lease_id: LeaseId) -> Iterator[asyncio.Event]:
+        """Register a waiting call *before* it looks, so that no wake-up is missed.
+
+        Raises:
+            ShuttingDownError: the server ends; another one will answer.
+            TooManyWaitingError: the room is full.
+
+        """
+        if self._closed:
+            raise ShuttingDownError
+        if len(self._events) >= self._limit:
+            raise TooManyWaitingError(self._limit)
+        event = asyncio.Event()
+        self._events[lease_id].add(event)
+        self._occupied.set()
+        try:
+            yield event
+        finally:
+            self._events[lease_id].discard(event)
+            if not self._events[lease_id]:
+                del self._events[lease_id]
+            if not self._events:
+                self._occupied.clear()
+
+    def wake(self, lease_ids: Collection[LeaseId]) -> None:
+        for lease_id in lease_ids:
+            for event in self._events.get(lease_id, ()):
+                event.set()
+
+    def waiting(self) -> list[LeaseId]:
+        """The leases that calls of this process wait for."""
+        return list(self._events)
+
+    async def until_occupied(self) -> None:
+        await self._occupied.wait()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Send every waiting call away, and let no other in."""
+        self._closed = True
+        self.wake(self.waiting())

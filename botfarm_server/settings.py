@@ -1,0 +1,315 @@
+"""What a deployment may set, from the environment and a `.env` file.
+
+Importing this module reads nothing: `load_settings` does. Only the composition roots
+call it: the app, the command line and the migrations.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from botfarm_server.store.dialects import database_url
+
+SECRET_KEY_BYTES = 32
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsError(Exception):
+    """A setting is wrong. The message is one line that a person can act on."""
+
+
+class Settings(BaseSettings):
+    """Each field is read from `BOTFARM_<NAME>`, and from its alias where it has one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BOTFARM_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: str = Field(
+        default="sqlite:///botfarm.sqlite3",
+        validation_alias=AliasChoices("BOTFARM_DATABASE_URL", "DATABASE_URL"),
+        description="PostgreSQL or SQLite database.",
+        examples=["postgresql://botfarm:password@localhost/botfarm"],
+    )
+    project_name: str = Field(
+        default="Botfarm",
+        validation_alias=AliasChoices("BOTFARM_PROJECT_NAME", "PROJECT_NAME"),
+        description="Title of the API's documentation.",
+        examples=["Botfarm"],
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO",
+        validation_alias=AliasChoices("BOTFARM_LOG_LEVEL", "LOG_LEVEL"),
+        description="Least severe event that is logged.",
+        examples=["INFO"],
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto",
+        description="`auto` is text on a terminal and JSON elsewhere.",
+        examples=["json"],
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on; beyond loopback a token is needed.",
+        examples=["0.0.0.0"],
+    )
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on.", examples=[8000]
+    )
+    envs: Names = Field(
+        default=("prod", "preprod", "stage"),
+        description="The envs that users may have, separated by commas.",
+        examples=["prod,preprod,stage"],
+    )
+    domains: Names = Field(
+        default=("canary", "regular"),
+        description="The domains that users may have, separated by commas.",
+        examples=["canary,regular"],
+    )
+    secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="Sealing keys, 32 random bytes each in base64, newest first. "
+        "Without one, passwords are not handed out.",
+        examples=["<what `botfarm secrets generate-key` prints>"],
+    )
+    bootstrap_token: SecretStr | None = Field(
+        default=None,
+        description="The bearer token that every call must carry.",
+        examples=["<32 or more random characters>"],
+    )
+    insecure_no_auth: bool = Field(
+        default=False,
+        description="Serve beyond loopback without any token.",
+        examples=["true"],
+    )
+    bcrypt_cost: int = Field(
+        default=12,
+        ge=4,
+        le=20,
+        description="Cost of a password's hash; each step doubles the time.",
+        examples=[12],
+    )
+    cors_origins: Names = Field(
+        default=(),
+        description="Origins whose pages may call the API, separated by commas.",
+        examples=["https://farm.example.com"],
+    )
+    database_pool_size: int = Field(
+        default=10,
+        ge=2,
+        le=200,
+        description="Most connections to the database per server process.",
+        examples=[10],
+    )
+    migrate_at_start: bool = Field(
+        default=True,
+        description="Bring the database to this version's schema at start.",
+        examples=["false"],
+    )
+    claim_window: float = Field(
+        default=15.0,
+        ge=1,
+        le=300,
+        description="Seconds from a grant until it goes on unless renewed.",
+        examples=[15],
+    )
+    poll_grace: float = Field(
+        default=15.0,
+        ge=1,
+        le=300,
+        description="Seconds that a waiter keeps its place when nobody asks for it.",
+        examples=[15],
+    )
+    lock_delay: float = Field(
+        default=15.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a user rests whose holder vanished.",
+        examples=[15],
+    )
+    patience: float = Field(
+        default=10.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a waiter for several users may be passed.",
+        examples=[10],
+    )
+    loop_interval: float = Field(
+        default=1.0,
+        ge=0.05,
+        le=60,
+        description="Seconds between two looks for expired leases.",
+        examples=[1],
+    )
+    max_waiting: int = Field(
+        default=2_000,
+        ge=1,
+        description="Most calls that wait at one server process.",
+        examples=[2000],
+    )
+    retention_days: float = Field(
+        default=30.0,
+        gt=0,
+        description="Days that ended leases are kept.",
+        examples=[30],
+    )
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, given: Any) -> Any:
+        return given.upper() if isinstance(given, str) else given
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_known_database(cls, given: str) -> str:
+        database_url(given)
+        return given
+
+    @field_validator("envs", "domains", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, given: Any) -> Any:
+        return _split_commas(given)
+
+    @field_validator("envs", "domains")
+    @classmethod
+    def _names_something(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if not given:
+            msg = "at least one name is needed"
+            raise ValueError(msg)
+        return given
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _names_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in given:
+            if not origin.startswith(("http://", "https://")):
+                msg = "an origin is a scheme and a host, as https://farm.example.com"
+                raise ValueError(msg)
+        return given
+
+    @field_validator("secret_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, given: Any) -> Any:
+        return _split_commas(given)
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _are_keys(cls, given: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in given:
+            _decode_key(key)
+        return given
+
+    @field_validator("bootstrap_token")
+    @classmethod
+    def _can_be_sent(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None:
+            text = given.get_secret_value()
+            if len(text) < 16 or not text.isascii() or not text.isprintable():
+                msg = "at least 16 printable ASCII characters are needed"
+                raise ValueError(msg)
+        return given
+
+    def sealing_keys(self) -> tuple[bytes, ...]:
+        """The keys as bytes, newest first."""
+        return tuple(_decode_key(key) for key in self.secret_keys)
+
+
+class FixedSettings(Settings):
+    """Settings that are given in code alone: no environment and no file is read."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_others: PydanticBaseSettingsSource,
+        **_more: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def _split_commas(given: Any) -> Any:
+    if isinstance(given, str):
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+    return given
+
+
+def _decode_key(key: SecretStr) -> bytes:
+    try:
+        decoded = base64.b64decode(key.get_secret_value(), validate=True)
+    except (binascii.Error, ValueError):
+        decoded = b""
+    if len(decoded) != SECRET_KEY_BYTES:
+        msg = f"each key is {SECRET_KEY_BYTES} random bytes in base64"
+        raise ValueError(msg)
+    return decoded
+
+
+def environment_name(field_name: str) -> str:
+    """The name of the environment variable that people set for a field."""
+    alias = Settings.model_fields[field_name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[-1])
+    return f"BOTFARM_{field_name.upper()}"
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings; `overrides` (from a command line) win over all else.
+
+    Raises:
+        SettingsError: one is wrong; the message names it and gives an example.
+
+    """
+    try:
+        return Settings(**dict(overrides or {}))
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+    except UnicodeDecodeError:
+        msg = "The file .env is not UTF-8 text: save it as UTF-8."
+        raise SettingsError(msg) from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    location = str(first["loc"][0]) if first["loc"] else "a setting"
+    field_name = _field_of(location)
+    if field_name is None:
+        return f"{location} is wrong: {first['msg']}"
+    why = first["msg"].removeprefix("Value error, ")
+    examples = Settings.model_fields[field_name].examples or ["…"]
+    name = environment_name(field_name)
+    return f"{name} is wrong: {why}. Example: {name}={examples[0]}"
+
+
+def _field_of(location: str) -> str | None:
+    for field_name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        names = alias.choices if isinstance(alias, AliasChoices) else []
+        if location == field_name or location in names:
+            return field_name
+        if location.lower() == f"botfarm_{field_name}":
+            return field_name
+    return None

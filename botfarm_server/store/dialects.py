@@ -1,0 +1,125 @@
+"""All that differs between PostgreSQL and SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, func, literal, select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+QUEUE_LOCK = 0x626F7466
+"""The key of the advisory lock that orders the queue ("botf"); any constant would do.
+
+PostgreSQL drops it with the transaction, through PgBouncer too.
+"""
+
+GRANTED_CHANNEL = "botfarm_granted"
+
+_LOCK_AND_READ_CLOCK = text(
+    # The select list runs from left to right: the clock is read once the lock is ours.
+    # now() would be the start of the transaction, long past if it had to wait.
+    f"SELECT pg_advisory_xact_lock({QUEUE_LOCK}), clock_timestamp()"
+)
+_READ_CLOCK = {
+    "postgresql": text("SELECT clock_timestamp()"),
+    "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
+}
+
+
+def database_url(given: str) -> URL:
+    """The URL with the driver that the server uses.
+
+    `postgres://`, `postgresql://` and `sqlite://` are what people have at hand.
+
+    Raises:
+        ValueError: it is no URL, or of a database that the server does not speak.
+
+    """
+    try:
+        url = make_url(given)
+    except ArgumentError:
+        msg = "it is not a database URL"
+        raise ValueError(msg) from None
+    match url.drivername:
+        case "postgres" | "postgresql" | "postgresql+asyncpg":
+            return url.set(drivername="postgresql+asyncpg")
+        case "sqlite" | "sqlite+aiosqlite":
+            if not url.database or url.database == ":memory:":
+                msg = "SQLite needs a file: an in-memory database is lost with a crash"
+                raise ValueError(msg)
+            return url.set(drivername="sqlite+aiosqlite")
+        case other:
+            msg = f"{other!r} is neither postgresql nor sqlite"
+            raise ValueError(msg)
+
+
+def is_sqlite(connection: AsyncConnection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
+def as_time(seconds_or_time: float | datetime) -> datetime:
+    """What the clock query answered as an aware time."""
+    if isinstance(seconds_or_time, datetime):
+        return seconds_or_time
+    return datetime.fromtimestamp(seconds_or_time, timezone.utc)
+
+
+async def read_clock(connection: AsyncConnection) -> datetime:
+    """The database's clock, now."""
+    answer = await connection.execute(_READ_CLOCK[connection.dialect.name])
+    return as_time(answer.scalar_one())
+
+
+async def lock_queue(connection: AsyncConnection) -> datetime:
+    """Take the lock that orders every grant, and read the clock behind it.
+
+    It is the first lock of each transaction that takes it; rows come after. SQLite's
+    `BEGIN IMMEDIATE` is that lock already.
+    """
+    if is_sqlite(connection):
+        return await read_clock(connection)
+    answer = await connection.execute(_LOCK_AND_READ_CLOCK)
+    return as_time(answer.one()[1])
+
+
+def for_update(
+    connection: AsyncConnection, query: Select[Any], *, skip_locked: bool = False
+) -> Select[Any]:
+    """Lock the rows that `query` finds; under SQLite the whole database is locked."""
+    if is_sqlite(connection):
+        return query
+    return query.with_for_update(skip_locked=skip_locked)
+
+
+def labels_contain(
+    connection: AsyncConnection,
+    column: ColumnElement[Any],
+    labels: Mapping[str, str],
+) -> ColumnElement[bool]:
+    """Whether each of `labels` is among the stored ones, with the same value."""
+    if not is_sqlite(connection):
+        return column.contains(dict(labels))
+    pairs = func.json_each(column).table_valued("key", "value")
+    return and_(
+        *(
+            select(literal(1))
+            .select_from(pairs)
+            .where(pairs.c.key == name, pairs.c.value == value)
+            .exists()
+            for name, value in labels.items()
+        )
+    )
+
+
+async def notify_granted(connection: AsyncConnection, payload: str) -> None:
+    """Tell the other replicas of grants to waiters, once this transaction commits.
+
+    PostgreSQL serialises commits that notify, so it is called only when a waiter was
+    granted. On SQLite the other processes watch the file.
+    """
+    if not is_sqlite(connection):
+        await connection.execute(select(func.pg_notify(GRANTED_CHANNEL, payload)))

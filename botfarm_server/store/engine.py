@@ -1,0 +1,201 @@
+"""Connections and transactions, over PostgreSQL and over SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.engine import Connection as SyncConnection
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from botfarm_server.domain.errors import DatabaseUnavailableError
+
+Connection = AsyncConnection
+"""What the services carry from a transaction to the functions of the store."""
+
+BUSY_TIMEOUT = 10.0
+"""Seconds that SQLite waits for another process that writes."""
+LOCK_TIMEOUT = 10.0
+"""Seconds that a statement waits for a lock: a paused process must not stop all."""
+STATEMENT_TIMEOUT = 30.0
+IDLE_IN_TRANSACTION_TIMEOUT = 15.0
+CONNECT_TIMEOUT = 5.0
+POOL_TIMEOUT = 10.0
+
+
+class Database:
+    """The engine and its two kinds of transaction.
+
+    `read` and `write` give a connection in a transaction of its own, which is
+    committed when the block ends and rolled back when it raises. No connection is to
+    be held across a wait.
+    """
+
+    def __init__(self, url: URL, *, pool_size: int) -> None:
+        self.url = url
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self.engine = (
+            _sqlite_engine(url, pool_size)
+            if self.is_sqlite
+            else _postgresql_engine(url, pool_size)
+        )
+        # SQLite has one writer at a time, and its busy handler sleeps in growing
+        # steps: within this process writers queue here instead.
+        self._writer: AbstractAsyncContextManager[Any] = (
+            asyncio.Lock() if self.is_sqlite else nullcontext()
+        )
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that changes nothing.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be used now.
+
+        """
+        with translated_errors():
+            async with self.engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that may change rows; on SQLite it excludes other writers.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be used now. Whether a
+                commit under way succeeded is then not known.
+
+        """
+        with translated_errors():
+            async with self._writer, self.engine.connect() as connection:
+                writing = await connection.execution_options(botfarm_write=True)
+                async with writing.begin():
+                    yield writing
+
+    async def dispose(self) -> None:
+        await self.engine.dispose()
+
+
+class translated_errors:  # noqa: N801 - reads as a statement, as `suppress` does
+    """Tell driver errors that mean "not now" from those that are our own mistakes."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is not None and (reason := _why_unavailable(error)) is not None:
+            raise DatabaseUnavailableError(reason) from error
+
+
+def _why_unavailable(error: BaseException) -> str | None:
+    match error:
+        case PoolTimeoutError():
+            return "all its connections are busy"
+        case DBAPIError(connection_invalidated=True):
+            return "the connection was lost"
+        case OperationalError() if isinstance(error.orig, sqlite3.OperationalError):
+            return f"SQLite says {error.orig}"
+        case OperationalError() | InterfaceError():
+            return "the connection was refused or lost"
+        case DBAPIError() if _sqlstate(error) in _TRANSIENT_STATES:
+            return "it is overloaded or restarting"
+        case DBAPIError():
+            return None
+        case ConnectionError() | TimeoutError() | asyncio.TimeoutError():
+            return "it does not answer"
+        case OSError():
+            return "it cannot be reached"
+        case _:
+            return None
+
+
+_TRANSIENT_STATES = frozenset(
+    {
+        "25P03",  # idle_in_transaction_session_timeout
+        "25006",  # read_only_sql_transaction: a standby
+        "40001",  # serialization_failure
+        "40P01",  # deadlock_detected
+        "53100",  # disk_full
+        "53200",  # out_of_memory
+        "53300",  # too_many_connections
+        "55P03",  # lock_not_available
+        "57014",  # query_canceled, by statement_timeout
+        "57P01",  # admin_shutdown
+        "57P02",  # crash_shutdown
+        "57P03",  # cannot_connect_now
+    }
+)
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT,
+            "server_settings": {
+                "application_name": "botfarm",
+                "statement_timeout": _milliseconds(STATEMENT_TIMEOUT),
+                "lock_timeout": _milliseconds(LOCK_TIMEOUT),
+                "idle_in_transaction_session_timeout": _milliseconds(
+                    IDLE_IN_TRANSACTION_TIMEOUT
+                ),
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
+            },
+        },
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
+
+
+def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT,
+        connect_args={"timeout": BUSY_TIMEOUT},
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def configure(dbapi_connection: Any, _: object) -> None:
+        # The driver would begin transactions by itself, deferred; a read that turns
+        # into a write then fails with BUSY_SNAPSHOT or, worse, overwrites.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+            f"busy_timeout = {_milliseconds(BUSY_TIMEOUT)}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: SyncConnection) -> None:
+        writes = connection.get_execution_options().get("botfarm_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

@@ -1,0 +1,408 @@
+"""Users, and which of them are free."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from botfarm_server.domain.errors import DuplicateUserError
+from botfarm_server.domain.models import (
+    Candidate,
+    Fence,
+    LeaseId,
+    Pool,
+    User,
+    UserId,
+    UserState,
+    Want,
+)
+from botfarm_server.store.dialects import for_update, labels_contain
+from botfarm_server.store.leases import HoldingRow, holdings_where
+from botfarm_server.store.tables import Row, grants, leases, users
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """A user to be stored: its password is hashed and sealed already."""
+
+    id: UserId
+    login: str
+    env: str
+    domain: str
+    project_id: UUID | None
+    labels: Mapping[str, str]
+    password_hash: str = field(repr=False)
+    sealed_password: bytes | None = field(repr=False)
+    sealed_secrets: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSecrets:
+    """What is stored of a user's secrets, beside what an import compares."""
+
+    id: UserId
+    login: str
+    env: str
+    domain: str
+    project_id: UUID | None
+    labels: Mapping[str, str]
+    password_hash: str = field(repr=False)
+    sealed_password: bytes | None = field(repr=False)
+    sealed_secrets: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedRow:
+    """A user of a held lease, with its sealed secrets."""
+
+    id: UserId
+    login: str
+    project_id: UUID | None
+    env: str
+    domain: str
+    labels: Mapping[str, str]
+    fence: Fence
+    dirty: bool
+    want: int
+    sealed_password: bytes | None = field(repr=False)
+    sealed_secrets: bytes | None = field(repr=False)
+
+
+def _state(now: datetime) -> ColumnElement[UserState]:
+    return case(
+        (users.c.quarantined_at.is_not(None), literal("quarantined")),
+        (users.c.lease_id.is_not(None), literal("held")),
+        (users.c.rest_until > now, literal("resting")),
+        else_=literal("free"),
+    ).label("state")
+
+
+def _columns(now: datetime) -> Sequence[ColumnElement[Any]]:
+    return (
+        users.c.id,
+        users.c.login,
+        users.c.project_id,
+        users.c.env,
+        users.c.domain,
+        users.c.labels,
+        users.c.created_at,
+        _state(now),
+        leases.c.granted_at.label("locktime"),
+        users.c.lease_id,
+        users.c.fence,
+        users.c.dirty,
+        users.c.quarantine_reason,
+    )
+
+
+async def add(
+    connection: AsyncConnection, new: Sequence[NewUser], now: datetime
+) -> None:
+    """Store new users.
+
+    Raises:
+        DuplicateUserError: the login is taken within its env.
+
+    """
+    rows = [_row(user, now) for user in new]
+    try:
+        await connection.execute(insert(users), rows)
+    except IntegrityError as error:
+        taken = new[0]
+        raise DuplicateUserError(taken.login, taken.env) from error
+
+
+def _row(user: NewUser, now: datetime) -> Row:
+    return {
+        "id": user.id,
+        "login": user.login,
+        "env": user.env,
+        "domain": user.domain,
+        "project_id": user.project_id,
+        "labels": dict(user.labels),
+        "label_count": len(user.labels),
+        "password_hash": user.password_hash,
+        "sealed_password": user.sealed_password,
+        "sealed_secrets": user.sealed_secrets,
+        "created_at": now,
+        "released_at": now,
+        "fence": 0,
+        "dirty": False,
+    }
+
+
+async def change(
+    connection: AsyncConnection, user_id: UserId, changes: Mapping[str, Any]
+) -> bool:
+    """Set columns of a user; false if there is none."""
+    values = dict(changes)
+    if "labels" in values:
+        values["label_count"] = len(values["labels"])
+    changed = await connection.execute(
+        update(users).where(users.c.id == user_id).values(**values)
+    )
+    return bool(changed.rowcount)
+
+
+async def remove(connection: AsyncConnection, user_id: UserId) -> bool:
+    """Delete a user that nobody holds; false if there is none such."""
+    gone = await connection.execute(
+        delete(users).where(users.c.id == user_id, users.c.lease_id.is_(None))
+    )
+    return bool(gone.rowcount)
+
+
+async def get(
+    connection: AsyncConnection, user_id: UserId, now: datetime
+) -> User | None:
+    found = await find(connection, now, user_id=user_id)
+    return found[0] if found else None
+
+
+async def find(
+    connection: AsyncConnection,
+    now: datetime,
+    *,
+    user_id: UserId | None = None,
+    env: str | None = None,
+    domain: str | None = None,
+    project_id: UUID | None = None,
+    login: str | None = None,
+    state: UserState | None = None,
+    labels: Mapping[str, str] | None = None,
+    after: tuple[str, str] | None = None,
+    limit: int | None = None,
+) -> list[User]:
+    """Users in the order of env and login."""
+    given = {
+        "id": user_id,
+        "env": env,
+        "domain": domain,
+        "project_id": project_id,
+        "login": login,
+    }
+    query = (
+        select(*_columns(now))
+        .select_from(users)
+        .outerjoin(leases, users.c.lease_id == leases.c.id)
+        .where(
+            *(users.c[name] == text for name, text in given.items() if text is not None)
+        )
+        .order_by(users.c.env, users.c.login)
+    )
+    if state is not None:
+        query = query.where(_state(now) == state)
+    if labels:
+        query = query.where(labels_contain(connection, users.c.labels, labels))
+    if after is not None:
+        query = query.where(tuple_(users.c.env, users.c.login) > after)
+    if limit is not None:
+        query = query.limit(limit)
+    return [
+        User(**{**row._mapping, "id": UserId(row.id), "fence": Fence(row.fence)})  # noqa: SLF001 - a row's public mapping
+        for row in await connection.execute(query)
+    ]
+
+
+async def stored_secrets(
+    connection: AsyncConnection, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], StoredSecrets]:
+    """What is stored under the given pairs of env and login."""
+    columns = [users.c[name] for name in StoredSecrets.__slots__]
+    rows = await connection.execute(
+        select(*columns).where(tuple_(users.c.env, users.c.login).in_(list(keys)))
+    )
+    return {(row.env, row.login): StoredSecrets(*row) for row in rows}
+
+
+async def lock(connection: AsyncConnection, user_id: UserId) -> LeaseId | bool | None:
+    """Lock a user; its lease or `None`, and false if there is no such user."""
+    query = select(users.c.lease_id).where(users.c.id == user_id)
+    row = (await connection.execute(for_update(connection, query))).one_or_none()
+    return False if row is None else row.lease_id
+
+
+def _meets(connection: AsyncConnection, want: Want) -> ColumnElement[bool]:
+    conditions = [users.c.env == want.env, users.c.domain == want.domain]
+    if want.project_id is not None:
+        conditions.append(users.c.project_id == want.project_id)
+    if want.user_id is not None:
+        conditions.append(users.c.id == want.user_id)
+    if want.labels:
+        conditions.append(labels_contain(connection, users.c.labels, want.labels))
+    return and_(*conditions)
+
+
+def _is_free(now: datetime) -> ColumnElement[bool]:
+    return and_(
+        users.c.lease_id.is_(None),
+        users.c.quarantined_at.is_(None),
+        or_(users.c.rest_until.is_(None), users.c.rest_until <= now),
+    )
+
+
+_PREFERENCE = (users.c.label_count, users.c.released_at, users.c.id)
+_CANDIDATE = (
+    users.c.id,
+    users.c.env,
+    users.c.domain,
+    users.c.project_id,
+    users.c.labels,
+)
+
+
+async def free_for(
+    connection: AsyncConnection,
+    wants: Collection[Want],
+    *,
+    now: datetime,
+    limit: int,
+    besides: Collection[UserId] = (),
+) -> list[Candidate]:
+    """Free users that meet any of the wants, at most `limit` for each.
+
+    In order of preference: those that fewest others need, then the longest rested.
+    """
+    return await _candidates(
+        connection, wants, _is_free(now), limit=limit, besides=besides
+    )
+
+
+async def in_rotation_for(
+    connection: AsyncConnection, wants: Collection[Want], *, limit: int
+) -> list[Candidate]:
+    """Users, free or not, that could meet any of the wants."""
+    return await _candidates(
+        connection, wants, users.c.quarantined_at.is_(None), limit=limit
+    )
+
+
+async def _candidates(
+    connection: AsyncConnection,
+    wants: Collection[Want],
+    condition: ColumnElement[bool],
+    *,
+    limit: int,
+    besides: Collection[UserId] = (),
+) -> list[Candidate]:
+    found: dict[UserId, tuple[tuple[Any, ...], Candidate]] = {}
+    for want in _distinct(wants):
+        query = (
+            select(*_CANDIDATE, users.c.label_count, users.c.released_at)
+            .where(condition, _meets(connection, want))
+            .order_by(*_PREFERENCE)
+            .limit(limit)
+        )
+        if besides:
+            query = query.where(users.c.id.not_in(list(besides)))
+        for row in await connection.execute(query):
+            candidate = Candidate(*row[: len(_CANDIDATE)])
+            found[candidate.id] = ((*row[len(_CANDIDATE) :], row.id), candidate)
+    return [candidate for _, candidate in sorted(found.values(), key=lambda it: it[0])]
+
+
+def _distinct(wants: Collection[Want]) -> list[Want]:
+    seen: dict[object, Want] = {}
+    for want in wants:
+        labels = tuple(sorted(want.labels.items()))
+        seen[want.pool, want.project_id, want.user_id, labels] = want
+    return list(seen.values())
+
+
+async def any_free(
+    connection: AsyncConnection,
+    pools: Collection[Pool],
+    *,
+    now: datetime,
+    besides: Collection[UserId] = (),
+) -> bool:
+    query = (
+        select(users.c.id)
+        .where(
+            tuple_(users.c.env, users.c.domain).in_(
+                [(pool.env, pool.domain) for pool in pools]
+            ),
+            _is_free(now),
+        )
+        .limit(1)
+    )
+    if besides:
+        query = query.where(users.c.id.not_in(list(besides)))
+    return (await connection.execute(query)).first() is not None
+
+
+async def pool_sizes(connection: AsyncConnection) -> dict[Pool, int]:
+    """How many users each pool has in rotation."""
+    rows = await connection.execute(
+        select(users.c.env, users.c.domain, func.count())
+        .where(users.c.quarantined_at.is_(None))
+        .group_by(users.c.env, users.c.domain)
+    )
+    return {Pool(env, domain): size for env, domain, size in rows}
+
+
+async def blocking(
+    connection: AsyncConnection, wants: Collection[Want], *, limit: int
+) -> list[HoldingRow]:
+    """The held users that meet any of the wants, and who holds them."""
+    meets = or_(*(_meets(connection, want) for want in _distinct(wants)))
+    return await holdings_where(connection, meets, limit=limit)
+
+
+async def leased(connection: AsyncConnection, lease_id: LeaseId) -> list[LeasedRow]:
+    """The users that a live lease holds, in the order of its wants."""
+    rows = await connection.execute(
+        select(
+            users.c.id,
+            users.c.login,
+            users.c.project_id,
+            users.c.env,
+            users.c.domain,
+            users.c.labels,
+            users.c.fence,
+            users.c.dirty,
+            grants.c.want,
+            users.c.sealed_password,
+            users.c.sealed_secrets,
+        )
+        .join_from(
+            users,
+            grants,
+            and_(
+                grants.c.user_id == users.c.id,
+                grants.c.lease_id == users.c.lease_id,
+            ),
+        )
+        .where(users.c.lease_id == lease_id)
+        .order_by(grants.c.want, grants.c.fence)
+    )
+    return [LeasedRow(*row) for row in rows]
+
+
+async def not_listed(
+    connection: AsyncConnection, keys: Collection[tuple[str, str]]
+) -> list[UserId]:
+    """Users whose env and login are not among the given pairs."""
+    query = select(users.c.id)
+    if keys:
+        query = query.where(tuple_(users.c.env, users.c.login).not_in(list(keys)))
+    return [UserId(row.id) for row in await connection.execute(query)]
