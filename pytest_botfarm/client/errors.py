@@ -20,6 +20,7 @@ BotfarmError
 │   ├── LeaseEndedError           410 lease_ended
 │   ├── InvalidRequestError       422 invalid_request
 │   ├── InternalServerError       500 internal_error
+│   ├── SecretUnreadableError     500 secret_unreadable
 │   └── AskAgainError             repeated by the client for a while
 │       ├── TooManyWaitingError        429 too_many_waiting
 │       ├── DatabaseUnavailableError   503 database_unavailable
@@ -124,12 +125,6 @@ class UnauthorizedError(ServerError):
 
     code = "unauthorized"
 
-    def __str__(self) -> str:
-        return (
-            f"{self.detail} Set BOTFARM_TOKEN, or BOTFARM_TOKEN_FILE, to a token of "
-            "this server."
-        )
-
 
 class ForbiddenError(ServerError):
     """The token does not allow this."""
@@ -149,15 +144,6 @@ class NoSuchPoolError(ServerError):
             PoolSize(str(pool["env"]), str(pool["domain"]), int(pool["users"]))
             for pool in self.facts.get("pools", ())
         )
-
-    def __str__(self) -> str:
-        if not self.pools:
-            return f"{self.detail} The server has no accounts at all."
-        lines = [
-            f"  {pool.env}/{pool.domain}: {pool.users} account(s)"
-            for pool in self.pools
-        ]
-        return "\n".join([self.detail, "The pools that exist:", *lines])
 
 
 class UserNotFoundError(ServerError):
@@ -239,9 +225,15 @@ class InternalServerError(ServerError):
 
     code = "internal_error"
 
-    def __str__(self) -> str:
-        incident = self.facts.get("incident")
-        return f"{self.detail} (incident {incident})" if incident else self.detail
+    @property
+    def incident(self) -> str | None:
+        return self.facts.get("incident")
+
+
+class SecretUnreadableError(ServerError):
+    """A secret was sealed with a key that the server no longer has."""
+
+    code = "secret_unreadable"
 
 
 class AskAgainError(ServerError):
@@ -320,6 +312,7 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
         LeaseEndedError,
         InvalidRequestError,
         InternalServerError,
+        SecretUnreadableError,
         TooManyWaitingError,
         DatabaseUnavailableError,
         SchemaMismatchError,

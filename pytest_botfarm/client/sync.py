@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
 from collections.abc import Sequence
 from functools import partial
 from threading import Lock
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 import httpx
 
@@ -20,15 +17,9 @@ from .core import (
     Outcomes,
     Response,
     Sleep,
-    TransportFailure,
 )
-from .core import Request as CoreRequest
 from .forking import on_fork
-
-CONNECT_TIME = 5.0
-KEEP_ALIVE = 4.0
-"""Seconds an idle connection is kept: less than the 5 s after which uvicorn ends it."""
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+from .http import failure_of, headers_of, request_of, transport_options
 
 # Bound at import, before a test can put a double in their place: mocks of httpx
 # replace the method on the class, and some tests replace `time.sleep`.
@@ -36,53 +27,6 @@ _handle_request = httpx.HTTPTransport.handle_request
 _sleep = partial(time.sleep)
 
 T = TypeVar("T")
-
-
-def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for the URL, never one for loopback."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in LOOPBACK or urllib.request.proxy_bypass(host):
-        return None
-    proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
-
-
-def headers_of(token: str | None) -> dict[str, str]:
-    headers = {"content-type": "application/json", "accept": "application/json"}
-    if token:
-        headers["authorization"] = f"Bearer {token}"
-    return headers
-
-
-def request_of(effect: CoreRequest, url: str, headers: dict[str, str]) -> httpx.Request:
-    """The effect as httpx has it.
-
-    Sent to the transport itself: httpx.Client would log each call at INFO, into the
-    captured logs of whichever test runs.
-    """
-    timeout = httpx.Timeout(effect.timeout, connect=CONNECT_TIME)
-    return httpx.Request(
-        effect.method,
-        url + effect.path,
-        headers=headers,
-        content=json.dumps(effect.body).encode(),
-        extensions={"timeout": timeout.as_dict()},
-    )
-
-
-def transport_options(url: str) -> dict[str, Any]:
-    secure = urlsplit(url).scheme == "https"
-    return {
-        # Loading the certificates takes 20 ms, so not where none will be seen.
-        "verify": httpx.create_ssl_context() if secure else False,
-        "proxy": proxy_for(url),
-        "limits": httpx.Limits(keepalive_expiry=KEEP_ALIVE),
-    }
-
-
-def failure_of(error: httpx.TransportError) -> TransportFailure:
-    return TransportFailure(str(error).strip() or type(error).__name__)
 
 
 class Client:
