@@ -31,9 +31,9 @@ from botfarm_server.services.users import UserDraft
 from botfarm_server.serving import Server
 from botfarm_server.settings import (
     SECRET_KEY_BYTES,
-    FixedSettings,
     Settings,
     SettingsError,
+    fixed_settings,
 )
 
 BCRYPT_COST = 4
@@ -53,9 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(0o077)
     configure_logging("WARNING", "json")
     try:
-        token = os.environ.pop("BOTFARM_BOOTSTRAP_TOKEN", None)
-        if not token:
-            raise SettingsError("BOTFARM_BOOTSTRAP_TOKEN is not set")
+        token = os.environ.pop("BOTFARM_BOOTSTRAP_TOKEN", "")
         pool = read_pool_file(pool_path, os.environ)
         settings = _settings(pool, _state_directory(pool_path), token)
     except (PoolFileError, SettingsError) as error:
@@ -133,7 +131,7 @@ def _settings(pool: PoolFile, directory: Path, token: str) -> Settings:
         values["envs"] = tuple(pool.envs)
     if pool.domains is not None:
         values["domains"] = tuple(pool.domains)
-    return FixedSettings.model_validate(values)
+    return fixed_settings(values)
 
 
 def _state_directory(pool_path: Path) -> Path:

@@ -56,6 +56,7 @@ def read_pool_file(path: Path, environment: Mapping[str, str]) -> PoolFile:
 
     Raises:
         PoolFileError: with a line for each thing that is wrong.
+
     """
     document = _read(path)
     if isinstance(document, list):

@@ -237,20 +237,6 @@ class Settings(BaseSettings):
         return tuple(_decode_key(key) for key in self.secret_keys)
 
 
-class FixedSettings(Settings):
-    """Settings that are given in code alone: no environment and no file is read."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *_others: PydanticBaseSettingsSource,
-        **_more: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
-
-
 def _split_commas(given: Any) -> Any:
     if isinstance(given, str):
         return tuple(part.strip() for part in given.split(",") if part.strip())
@@ -290,6 +276,32 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     except UnicodeDecodeError:
         msg = "The file .env is not UTF-8 text: save it as UTF-8."
         raise SettingsError(msg) from None
+
+
+class _FixedSettings(Settings):
+    """Settings that are given in code alone: no environment and no file is read."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_others: PydanticBaseSettingsSource,
+        **_more: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def fixed_settings(values: Mapping[str, Any]) -> Settings:
+    """Settings that are given in code alone, as the embedded mode's are.
+
+    Raises:
+        SettingsError: one is wrong.
+    """
+    try:
+        return _FixedSettings(**dict(values))
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
 
 
 def _one_line(error: ValidationError) -> str:

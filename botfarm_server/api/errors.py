@@ -60,7 +60,7 @@ _log = structlog.get_logger("botfarm.api")
 
 def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint: these errors and those of every call."""
-    everywhere = (
+    everywhere: tuple[type[BotfarmError], ...] = (
         UnauthorizedError,
         ForbiddenError,
         InvalidRequestError,

@@ -53,7 +53,7 @@ class ExpiryLoop:
                     since_forgetting = 0.0
             except UnavailableError as error:
                 _log.warning("expiry loop waits for the database", why=error.detail)
-            except Exception:
+            except Exception:  # noqa: BLE001 - without the loop nothing expires
                 _log.exception("expiry loop failed, and goes on")
             # Replicas that started together would otherwise look together.
             pause = self.interval * random.uniform(0.8, 1.2)  # noqa: S311 - no secret

@@ -137,7 +137,7 @@ class LeaseService:
             ShuttingDownError, TooManyWaitingError: ask again.
 
         """
-        if self.room.closed:
+        if self.room.is_closed():
             raise ShuttingDownError
         if wait <= 0:
             return await self._ask_now(lease_id, wants, ttl, 0.0, holder)
@@ -146,7 +146,7 @@ class LeaseService:
             if isinstance(answer, Held):
                 return answer
             left = await _first_of(woken.wait, gone, within=wait)
-        if self.room.closed and isinstance(answer, Waiting):
+        if self.room.is_closed() and isinstance(answer, Waiting):
             raise ShuttingDownError
         if left:
             await self._keep_place(lease_id)

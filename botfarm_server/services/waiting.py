@@ -61,8 +61,7 @@ class WaitingRoom:
     async def until_occupied(self) -> None:
         await self._occupied.wait()
 
-    @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         return self._closed
 
     def close(self) -> None:

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    func,
+    literal,
+    select,
+    text,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -102,7 +112,7 @@ def labels_contain(
 ) -> ColumnElement[bool]:
     """Whether each of `labels` is among the stored ones, with the same value."""
     if not is_sqlite(connection):
-        return column.contains(dict(labels))
+        return type_coerce(column, JSONB).contains(dict(labels))
     pairs = func.json_each(column).table_valued("key", "value")
     return and_(
         *(

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection as SyncConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from botfarm_server.domain.errors import DatabaseUnavailableError
 
@@ -79,6 +80,11 @@ class Database:
                 writing = await connection.execution_options(botfarm_write=True)
                 async with writing.begin():
                     yield writing
+
+    def checked_out(self) -> int:
+        """How many connections are in use at this moment."""
+        pool = self.engine.sync_engine.pool
+        return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
     async def dispose(self) -> None:
         await self.engine.dispose()

@@ -16,8 +16,6 @@ HEAD = "0001"
 Written down so that a start need not import Alembic, which takes most of a second.
 """
 
-VERSION_TABLE = "alembic_version"
-
 
 def migrations_directory() -> Path:
     """Where the migration tree is: inside the wheel, or at the repository's top."""
@@ -28,9 +26,11 @@ def migrations_directory() -> Path:
 
 async def current_revision(connection: Connection) -> str | None:
     """The revision of the database, or `None` for one without a schema."""
-    if not await connection.run_sync(lambda it: inspect(it).has_table(VERSION_TABLE)):
+    if not await connection.run_sync(
+        lambda it: inspect(it).has_table("alembic_version")
+    ):
         return None
-    answer = await connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    answer = await connection.execute(text("SELECT version_num FROM alembic_version"))
     return answer.scalar_one_or_none()
 
 

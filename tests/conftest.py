@@ -1,0 +1,75 @@
+"""What tests of every kind share: the databases."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.postgresql import PostgresqlServer
+
+from botfarm_server.store import migrations
+from botfarm_server.store.dialects import database_url as parsed_url
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("BOTFARM_") or name in {
+            "DATABASE_URL",
+            "LOG_LEVEL",
+            "PROJECT_NAME",
+        }:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlServer]:
+    """The run's PostgreSQL server, shared by xdist's workers."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    # pytest's own directories are closed to the user that PostgreSQL runs as, and
+    # the path of a socket may have 107 bytes.
+    name = hashlib.sha256(str(run).encode()).hexdigest()[:12]
+    server = PostgresqlServer(Path(tempfile.gettempdir()) / f"botfarm-{name}")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(postgresql: PostgresqlServer) -> Iterator[str]:
+    """This worker's database, with the schema."""
+    url = postgresql.create_database()
+    migrations.upgrade(parsed_url(url))
+    yield url
+    postgresql.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the schema, to be copied for each test."""
+    path = tmp_path_factory.mktemp("template") / "farm.sqlite3"
+    migrations.upgrade(parsed_url(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A migrated and empty database, once over each kind."""
+    if request.param == "sqlite":
+        template: Path = request.getfixturevalue("migrated_sqlite")
+        path = tmp_path / "farm.sqlite3"
+        path.write_bytes(template.read_bytes())
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("migrated_postgresql")
+    PostgresqlServer.empty(url)
+    return url
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

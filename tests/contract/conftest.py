@@ -1,0 +1,140 @@
+"""A farm in this process, without HTTP, over each database."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.domain.models import Holder, LeaseId, User, UserId, Want
+from botfarm_server.services.expiry import ExpiryLoop
+from botfarm_server.services.leases import Held, LeaseService, Waiting
+from botfarm_server.services.passwords import PasswordHasher
+from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.users import UserDraft, UserService, Vocabulary
+from botfarm_server.services.waiting import WaitingRoom
+from botfarm_server.store.dialects import database_url as parsed_url
+from botfarm_server.store.dialects import read_clock
+from botfarm_server.store.engine import Database
+
+STAGE = Want("stage", "regular")
+
+
+@dataclass
+class Farm:
+    """The services over one database, as the app builds them."""
+
+    database: Database
+    room: WaitingRoom
+    users: UserService
+    leases: LeaseService
+    expiry: ExpiryLoop
+    sealer: Sealer
+    names: Any = field(default_factory=lambda: iter(range(1_000_000)))
+
+    async def add_user(
+        self,
+        login: str | None = None,
+        *,
+        env: str = "stage",
+        domain: str = "regular",
+        labels: Mapping[str, str] | None = None,
+        project_id: uuid.UUID | None = None,
+    ) -> User:
+        return await self.users.create(
+            UserDraft(
+                login=login or f"user-{next(self.names)}",
+                password="password",
+                env=env,
+                domain=domain,
+                labels=labels or {},
+                project_id=project_id,
+            )
+        )
+
+    async def ask(
+        self,
+        *wants: Want,
+        lease_id: LeaseId | None = None,
+        wait: float = 0.0,
+        ttl: float | None = 60.0,
+        holder: Holder | None = None,
+    ) -> Held | Waiting:
+        return await self.leases.ask(
+            lease_id or LeaseId(uuid.uuid4()),
+            wants or [STAGE],
+            ttl=ttl,
+            wait=wait,
+            holder=holder or Holder(),
+        )
+
+    async def held(self, *wants: Want, **others: Any) -> Held:
+        answer = await self.ask(*wants, **others)
+        assert isinstance(answer, Held)
+        return answer
+
+    async def waiting(self, *wants: Want, **others: Any) -> Waiting:
+        answer = await self.ask(*wants, **others)
+        assert isinstance(answer, Waiting)
+        return answer
+
+    async def release(self, answer: Held | Waiting) -> None:
+        await self.leases.end(answer.lease.id)
+
+    async def now(self) -> datetime:
+        async with self.database.read() as connection:
+            return await read_clock(connection)
+
+    async def set_time(
+        self, table: str, column: str, row_id: uuid.UUID, ago: float
+    ) -> None:
+        """Let a stored time be `ago` seconds in the past, instead of waiting."""
+        from botfarm_server.store.tables import metadata  # noqa: PLC0415
+
+        target = metadata.tables[table]
+        moved = await self.now() - timedelta(seconds=ago)
+        async with self.database.write() as connection:
+            await connection.execute(
+                target.update().where(target.c.id == row_id).values({column: moved})
+            )
+
+    async def let_lapse(self, answer: Held | Waiting) -> None:
+        column = "expires_at" if isinstance(answer, Held) else "poll_by"
+        await self.set_time("leases", column, answer.lease.id, ago=1.0)
+
+    async def end_rest(self, user_id: UserId) -> None:
+        await self.set_time("users", "rest_until", user_id, ago=1.0)
+
+    async def count(self, statement: str) -> int:
+        async with self.database.read() as connection:
+            return int((await connection.execute(text(statement))).scalar_one())
+
+
+def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
+    database = Database(parsed_url(database_url), pool_size=10)
+    room = WaitingRoom(limit=100)
+    times = LeaseTimes()
+    sealer = Sealer([b"k" * 32] if keys is None else keys)
+    hasher = PasswordHasher(4)
+    vocabulary = Vocabulary(("prod", "preprod", "stage"), ("canary", "regular"))
+    return Farm(
+        database=database,
+        room=room,
+        users=UserService(database, room, hasher, sealer, times, vocabulary),
+        leases=LeaseService(database, room, sealer, times),
+        expiry=ExpiryLoop(database, room, times, 60.0, timedelta(days=30)),
+        sealer=sealer,
+    )
+
+
+@pytest.fixture
+async def farm(database_url: str) -> AsyncIterator[Farm]:
+    built = build_farm(database_url)
+    yield built
+    await built.database.dispose()

