@@ -28,6 +28,8 @@ from .client.forking import on_fork
 START_TIME = 60.0
 """Seconds. A pool of many accounts has as many passwords to hash."""
 STOP_TIME = 5.0
+OWN_RECONNECT = 1.0
+"""Seconds. A server of the run's own that ended is not started again."""
 LOG_TAIL = 2_000
 """Bytes of the server's log that an error shows."""
 EXTRA = (
@@ -54,6 +56,8 @@ class Endpoint:
 
     url: str
     token: str | None = field(repr=False)
+    reconnect: float = OWN_RECONNECT
+    """Seconds for which it is tried again when it does not answer."""
 
 
 class EmbeddedServer:

@@ -36,6 +36,7 @@ class Heartbeat:
         self._lifetimes = Lifetimes()
         self._changed = Condition()
         self._thread: Thread | None = None
+        self._client: Client | None = None
         self._stopped = False
         self._wakes_at = 0.0
         self._trouble = NO_TROUBLE
@@ -77,12 +78,10 @@ class Heartbeat:
         self._thread = None
 
     def _run(self) -> None:
-        client: Client | None = None
         while (due := self._park()) is not None:
-            client = client or self._make_client()
-            self._beat(client, *due)
-        if client is not None:
-            client.close()
+            self._beat(*due)
+        if self._client is not None:
+            self._client.close()
 
     def _park(self) -> tuple[dict[UUID, int], float] | None:
         """Wait for leases to renew: their fences and the earliest deadline of all.
@@ -104,11 +103,14 @@ class Heartbeat:
                     self._changed.wait(min(self._wakes_at - now, LONGEST_NAP))
         return None
 
-    def _beat(self, client: Client, fences: dict[UUID, int], deadline: float) -> None:
+    def _beat(self, fences: dict[UUID, int], deadline: float) -> None:
         asked = clock()
         timeout = min(max(deadline - asked, SHORTEST_TRY), LONGEST_TRY)
         try:
-            answers = client.run(client.protocol.renew(fences, timeout=timeout))
+            if self._client is None:
+                self._client = self._make_client()
+            protocol = self._client.protocol
+            answers = self._client.run(protocol.renew(fences, timeout=timeout))
         except BotfarmError as error:
             _logger.warning("a Botfarm heartbeat failed and is repeated: %s", error)
             with self._changed:

@@ -14,10 +14,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from .client.clock import clock
+from .client.core import RECONNECT
 from .client.errors import (
+    AcquireTimeoutError,
     BotfarmError,
     LeaseEndedError,
     LeaseLostError,
+    ServerError,
     ServerNotReachableError,
 )
 from .client.forking import on_fork
@@ -100,9 +103,13 @@ class LeaseSession:
 
     @property
     def settings(self) -> Settings:
-        """The settings. Raises pytest.UsageError if they are wrong."""
+        """The settings. Raises pytest.UsageError if they are wrong, or say nothing of
+        where accounts come from.
+        """
         if isinstance(self._settings, pytest.UsageError):
             raise pytest.UsageError(*self._settings.args)
+        if self._locate is None:
+            raise pytest.UsageError(NOT_CONFIGURED)
         return self._settings
 
     @property
@@ -136,6 +143,13 @@ class LeaseSession:
             lease = client.run(conversation)
         except ServerNotReachableError:
             self._locate_server()  # a server of our own can tell why it is gone
+            raise
+        except AcquireTimeoutError:
+            self._open.discard(holding.id)
+            raise
+        except ServerError as error:
+            if error.status < 500:  # refused, so there is nothing to release
+                self._open.discard(holding.id)
             raise
         holding.lease = lease
         holding.lifetime = self._heartbeat.watch(lease)
@@ -232,7 +246,7 @@ class LeaseSession:
         from .client.sync import Client  # noqa: PLC0415  # httpx takes 180 ms
 
         endpoint = self._locate_server()
-        return Client(endpoint.url, endpoint.token)
+        return Client(endpoint.url, endpoint.token, reconnect=endpoint.reconnect)
 
     def _make_heartbeat(self) -> Heartbeat:
         from .heartbeat import Heartbeat  # noqa: PLC0415  # the same
@@ -262,7 +276,9 @@ def _make_session(config: pytest.Config) -> LeaseSession:
         return LeaseSession(identity, error, None)
     if settings.url is not None:
         url = settings.url
-        return LeaseSession(identity, settings, lambda: Endpoint(url, read_token()))
+        return LeaseSession(
+            identity, settings, lambda: Endpoint(url, read_token(), RECONNECT)
+        )
     if settings.pool is None:
         return LeaseSession(identity, settings, None)
     if workerinput is not None:

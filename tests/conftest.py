@@ -15,6 +15,9 @@ from botfarm_server.store import migrations
 from botfarm_server.store.dialects import database_url as parsed_url
 
 
+pytest_plugins = ["pytester"]
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the machine reaches a test."""

@@ -98,6 +98,7 @@ class LeaseProtocol:
         *,
         clock: Callable[[], float] = the_clock,
         jitter: Callable[[float, float], float] = the_jitter,
+        reconnect: float = RECONNECT,
     ) -> None:
         self.url = url
         self.failures = 0
@@ -106,7 +107,8 @@ class LeaseProtocol:
         """Whether a Botfarm server ever answered."""
         self._clock = clock
         self._jitter = jitter
-        self._patience = FIRST_CONTACT
+        self._reconnect = reconnect
+        self._patience = min(FIRST_CONTACT, reconnect)
 
     def acquire(
         self,
@@ -284,7 +286,7 @@ class LeaseProtocol:
         if theirs != str(PROTOCOL):
             return ProtocolVersionError(url=self.url, theirs=theirs, ours=PROTOCOL)
         self.was_reached = True
-        self._patience = RECONNECT
+        self._patience = self._reconnect
         if outcome.status >= 400:
             return wire.error_of(outcome.status, outcome.content)
         return outcome

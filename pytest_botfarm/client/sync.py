@@ -11,6 +11,7 @@ from typing import TypeVar
 import httpx
 
 from .core import (
+    RECONNECT,
     Conversation,
     Effect,
     LeaseProtocol,
@@ -35,9 +36,11 @@ class Client:
     May be used by several threads. A forked child starts with a new connection.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, *, reconnect: float = RECONNECT
+    ) -> None:
         self.url = url
-        self.protocol = LeaseProtocol(url)
+        self.protocol = LeaseProtocol(url, reconnect=reconnect)
         self._headers = headers_of(token)
         self._transport: httpx.HTTPTransport | None = None
         self._opening = Lock()
