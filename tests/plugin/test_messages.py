@@ -198,6 +198,7 @@ def test_the_server_extra_is_missing(suite: Suite, pool_file: Path) -> None:
         result = suite.pytester.run(
             *(sys.executable, "-S", "-m", "pytest"),
             *("-p", "pytest_botfarm.plugin", "-p", "no:cacheprovider"),
+            "test_suite.py",
             timeout=60,
         )
     text = failure(result)
