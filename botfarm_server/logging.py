@@ -34,7 +34,13 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     last: list[structlog.types.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(),
+                # With rich installed the default shows local variables: secrets.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
         if text
         else [
             structlog.processors.format_exc_info,

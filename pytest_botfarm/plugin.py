@@ -49,9 +49,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("collectonly"):
+        return
     if any(MARK in getattr(item, "fixturenames", ()) for item in session.items):
-        # Before any test can put doubles in the place of what the client is made of.
-        from .client import sync  # noqa: F401, PLC0415
+        # Before a test can put doubles in the place of what the client is made of.
+        from . import heartbeat, xdist  # noqa: F401, PLC0415
 
 
 @pytest.hookimpl(wrapper=True)

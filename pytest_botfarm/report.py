@@ -106,7 +106,8 @@ class Summary:
             longest = f"longest wait {self.longest_wait:.2f} s"
             if self.longest_waiter:
                 longest += f" ({self.longest_waiter})"
-            terminal.write_line(f"{self.leases} leases, {longest}, {self.lost} lost")
+            leases = "1 lease" if self.leases == 1 else f"{self.leases} leases"
+            terminal.write_line(f"{leases}, {longest}, {self.lost} lost")
         for line in lines:
             terminal.write_line(line, yellow=True)
 

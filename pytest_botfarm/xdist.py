@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from .client.errors import BotfarmError
-from .session import RENDEZVOUS, RUN_ID, session_of
+from .session import RENDEZVOUS, RUN_ID, LeaseSession, session_of
 
 if TYPE_CHECKING:
     from .embedded import EmbeddedServer, Endpoint
@@ -111,9 +111,13 @@ class Controller:
     """Registered in the controller alone, and only where pytest-xdist is active."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._session = session_of(config)
+        self._config = config
         self._rendezvous: Rendezvous | None = None
         self._unsettled: set[str] = set()
+
+    @property
+    def _session(self) -> LeaseSession:
+        return session_of(self._config)
 
     @property
     def is_unsettled(self) -> bool:

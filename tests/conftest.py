@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,11 +12,21 @@ from pathlib import Path
 import pytest
 from support.postgresql import PostgresqlServer
 
+from botfarm_server.logging import configure_logging
 from botfarm_server.store import migrations
 from botfarm_server.store.dialects import database_url as parsed_url
 
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logging() -> Iterator[None]:
+    """As a server logs; tests of logs look at those of real processes."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        configure_logging("INFO", "json", nowhere)
+        yield
+        logging.getLogger().handlers.clear()
 
 
 @pytest.fixture(autouse=True)

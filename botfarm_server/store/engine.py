@@ -151,6 +151,7 @@ def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
+        hide_parameters=True,  # they would stand in error messages, and so in logs
         pool_pre_ping=True,
         connect_args={
             "timeout": CONNECT_TIMEOUT,
@@ -181,6 +182,7 @@ def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
+        hide_parameters=True,  # they would stand in error messages, and so in logs
         connect_args={"timeout": BUSY_TIMEOUT},
     )
 

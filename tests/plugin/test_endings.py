@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from support.farm import Farm, eventually
@@ -176,3 +177,25 @@ def test_a_failing_teardown_gives_all_back(
     suite.run("-n", workers).assert_outcomes(passed=1, errors=1)
     assert farm.leases(pool) == []
     assert farm.outcomes(pool) == ["passed", "passed"]
+
+
+def test_a_release_that_gets_no_answer_is_noted_and_fails_no_test(
+    suite: Suite, pool_file: Path
+) -> None:
+    suite.write(
+        """
+        import psutil
+
+        def test_it(bot_user):
+            bot_user()
+            (server,) = psutil.Process().children()
+            server.kill()
+            server.wait()
+        """
+    )
+    result = suite.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.re_match_lines(
+        ["1 lease, .*", "lease .* was not released and ends by its TTL: .*"]
+    )
+    result.stderr.fnmatch_lines(["botfarm: what is left held ends by its TTL: *"])

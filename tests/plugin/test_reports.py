@@ -52,7 +52,7 @@ def test_a_failed_test_has_a_section_on_its_accounts(
             rf"fence {user['fence']}, waited 0\.\d\d s"
         )
         result.stdout.re_match_lines(["-* botfarm -*", section])
-        result.stdout.re_match_lines([r"1 leases, longest wait 0\.\d\d s.*, 0 lost"])
+        result.stdout.re_match_lines([r"1 lease, longest wait 0\.\d\d s.*, 0 lost"])
 
 
 def test_the_next_holder_learns_that_an_account_was_not_given_back_in_order(

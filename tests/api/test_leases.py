@@ -1,0 +1,179 @@
+"""Leases over HTTP: shapes, statuses and headers."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+
+from .conftest import ALICE, Start
+
+pytestmark = pytest.mark.anyio
+
+WANT = {"env": "stage", "domain": "regular"}
+
+
+def lease_path(lease_id: uuid.UUID | str | None = None) -> str:
+    return f"/api/v1/leases/{lease_id or uuid.uuid4()}"
+
+
+async def add_user(client: httpx.AsyncClient, **changes: Any) -> None:
+    answer = await client.post("/api/v1/users/", json={**ALICE, **changes})
+    assert answer.status_code == 201
+
+
+async def test_a_held_lease_carries_user_secrets_and_fence(
+    client: httpx.AsyncClient,
+) -> None:
+    await add_user(client, secrets={"totp": "JBSWY3DPEHPK3PXP"})
+    answer = await client.put(lease_path(), json={"wants": [WANT]})
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Botfarm-Protocol"] == "1"
+    [user] = answer.json()["users"]
+    assert user["password"] == ALICE["password"]
+    assert user["secrets"] == {"totp": "JBSWY3DPEHPK3PXP"}
+    assert user["fence"] == answer.json()["fence"]
+
+
+async def test_a_waiting_lease_is_202_with_place_and_blockers(
+    client: httpx.AsyncClient,
+) -> None:
+    await add_user(client)
+    holder = {"test_id": "tests/test_a.py::test_b", "run_id": "r", "worker_id": "gw0"}
+    await client.put(lease_path(), json={"wants": [WANT], "holder": holder})
+    answer = await client.put(lease_path(), json={"wants": [WANT], "wait": 0})
+    assert answer.status_code == 202
+    assert answer.json()["place"] == 1
+    [blocker] = answer.json()["blockers"]
+    assert blocker["holder"] == {**holder, "host": None, "job_url": None}
+
+
+async def test_a_wait_ends_with_202(client: httpx.AsyncClient) -> None:
+    await add_user(client)
+    await client.put(lease_path(), json={"wants": [WANT]})
+    answer = await client.put(lease_path(), json={"wants": [WANT], "wait": 0.05})
+    assert answer.status_code == 202
+    assert answer.json()["waited"] >= 0.05
+
+
+async def test_renew_and_release(client: httpx.AsyncClient) -> None:
+    await add_user(client)
+    path = lease_path()
+    held = (await client.put(path, json={"wants": [WANT], "ttl": 120})).json()
+    renewal = {"id": held["id"], "fence": held["fence"]}
+    unknown = {"id": str(uuid.uuid4()), "fence": 1}
+    answer = await client.post(
+        "/api/v1/leases/renew", json={"leases": [renewal, unknown]}
+    )
+    first, second = answer.json()["leases"]
+    assert first == {"id": held["id"], "state": "held", "expires_in": 120.0}
+    assert second["state"] == "unknown"
+    released = await client.request("DELETE", path, json={"outcome": "passed"})
+    assert (released.status_code, released.content) == (204, b"")
+    assert (await client.delete(path)).status_code == 204
+    shown = (await client.get(path)).json()
+    assert (shown["state"], shown["outcome"]) == ("released", "passed")
+    again = await client.put(path, json={"wants": [WANT]})
+    assert again.status_code == 410
+    assert again.json()["error"] == "lease_ended"
+    assert again.json()["users"][0]["login"] == "alice"
+
+
+@pytest.mark.parametrize(
+    ("wants", "status", "code"),
+    [
+        ([{"env": "stage", "domain": "canary"}], 404, "no_such_pool"),
+        ([{**WANT, "labels": {"role": "admin"}}], 404, "no_such_pool"),
+        ([{**WANT, "count": 2}], 409, "pool_too_small"),
+        ([WANT, WANT], 409, "pool_too_small"),
+        ([], 422, "invalid_request"),
+        ([{**WANT, "count": 0}], 422, "invalid_request"),
+        ([{"env": "moon", "domain": "regular"}], 422, "invalid_request"),
+    ],
+)
+async def test_wants_that_cannot_be_met_are_refused_at_once(
+    client: httpx.AsyncClient, wants: list[Any], status: int, code: str
+) -> None:
+    await add_user(client)
+    answer = await client.put(lease_path(), json={"wants": wants, "wait": 30})
+    assert (answer.status_code, answer.json()["error"]) == (status, code)
+    assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize("ttl", [4.9, 86_401, -1, "soon"])
+async def test_a_ttl_out_of_bounds_is_refused(
+    client: httpx.AsyncClient, ttl: object
+) -> None:
+    answer = await client.put(lease_path(), json={"wants": [WANT], "ttl": ttl})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "ttl"
+
+
+async def test_all_leases_of_a_worker_end_together(client: httpx.AsyncClient) -> None:
+    await add_user(client)
+    await add_user(client, login="bob")
+    holder = {"run_id": "r", "worker_id": "gw0"}
+    for _ in range(2):
+        await client.put(lease_path(), json={"wants": [WANT], "holder": holder})
+    answer = await client.post("/api/v1/leases/release", json=holder)
+    assert answer.json() == {"released": 2}
+    assert (await client.get("/api/v1/leases/")).json() == []
+
+
+async def test_leases_are_listed_without_secrets_and_paged(
+    client: httpx.AsyncClient,
+) -> None:
+    await add_user(client)
+    for _ in range(3):
+        path = lease_path()
+        await client.put(path, json={"wants": [WANT]})
+        await client.delete(path)
+    first = await client.get("/api/v1/leases", params={"state": "ended", "limit": 2})
+    assert len(first.json()) == 2
+    assert ALICE["password"] not in first.text
+    second = await client.get(
+        "/api/v1/leases",
+        params={
+            "state": "ended",
+            "limit": 2,
+            "cursor": first.headers["Botfarm-Next-Cursor"],
+        },
+    )
+    assert len(second.json()) == 1
+    user_id = first.json()[0]["users"][0]["id"]
+    history = await client.get(f"/api/v1/users/{user_id}/leases")
+    assert len(history.json()) == 3
+
+
+async def test_a_lease_is_broken_on_purpose(client: httpx.AsyncClient) -> None:
+    await add_user(client)
+    path = lease_path()
+    await client.put(path, json={"wants": [WANT]})
+    answer = await client.post(f"{path}/break", json={"reason": "stuck"})
+    assert (answer.json()["state"], answer.json()["end_reason"]) == ("revoked", "stuck")
+    assert (await client.delete(path)).status_code == 410
+    missing = await client.post(f"{lease_path()}/break", json={"reason": "stuck"})
+    assert missing.status_code == 404
+
+
+async def test_without_a_key_the_password_is_not_handed_out(start: Start) -> None:
+    async with start(secret_keys="") as client:
+        await add_user(client)
+        answer = await client.put(lease_path(), json={"wants": [WANT]})
+        assert answer.json()["users"][0]["password"] is None
+
+
+async def test_a_secret_of_an_unknown_key_is_an_error_that_says_so(
+    start: Start,
+) -> None:
+    async with start() as client:
+        await add_user(client)
+    other = "b3RoZXIta2V5LWZvci10ZXN0cy0zMi1ieXRlcy0tLS0="
+    async with start(secret_keys=other) as client:
+        answer = await client.put(lease_path(), json={"wants": [WANT]})
+        assert answer.status_code == 500
+        assert answer.json()["error"] == "secret_unreadable"
+        assert (await client.get("/api/v1/leases/")).json() == []

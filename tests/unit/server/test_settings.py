@@ -1,0 +1,102 @@
+"""What a deployment may set, and how a mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from botfarm_server.settings import (
+    Settings,
+    SettingsError,
+    environment_name,
+    load_settings,
+)
+from botfarm_server.store.dialects import database_url
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_serve_one_machine() -> None:
+    settings = load_settings()
+    assert settings.host == "127.0.0.1"
+    assert settings.database_url == "sqlite:///botfarm.sqlite3"
+    assert settings.envs == ("prod", "preprod", "stage")
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "BOTFARM_DATABASE_URL"])
+def test_the_database_has_two_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "postgresql://h/d")
+    assert load_settings().database_url == "postgresql://h/d"
+
+
+def test_a_dotenv_file_is_read_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("BOTFARM_PORT=1\nLOG_LEVEL=debug\nOTHER=x\n")
+    monkeypatch.setenv("BOTFARM_PORT", "2")
+    settings = load_settings({"host": "::1"})
+    assert (settings.port, settings.log_level, settings.host) == (2, "DEBUG", "::1")
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOTFARM_ENVS", "blue, green ,")
+    assert load_settings().envs == ("blue", "green")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("BOTFARM_PORT", "many", "valid integer"),
+        ("BOTFARM_PORT", "70000", "less than or equal to 65535"),
+        ("DATABASE_URL", "mysql://h/d", "neither postgresql nor sqlite"),
+        ("DATABASE_URL", "nonsense", "not a database URL"),
+        ("DATABASE_URL", "sqlite://", "SQLite needs a file"),
+        ("LOG_LEVEL", "LOUD", "'DEBUG'"),
+        ("BOTFARM_ENVS", ",", "at least one name"),
+        ("BOTFARM_SECRET_KEYS", "c2hvcnQ=", "32 random bytes in base64"),
+        ("BOTFARM_SECRET_KEYS", "not base64!", "32 random bytes in base64"),
+        ("BOTFARM_BOOTSTRAP_TOKEN", "short", "at least 16 printable ASCII"),
+        ("BOTFARM_CORS_ORIGINS", "*", "scheme and a host"),
+        ("BOTFARM_BCRYPT_COST", "3", "greater than or equal to 4"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_name_reason_and_example(
+    monkeypatch: pytest.MonkeyPatch, name: str, given: str, said: str
+) -> None:
+    monkeypatch.setenv(name, given)
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    message = str(error.value)
+    assert message.startswith(f"{name} is wrong: ")
+    assert said in message
+    assert f"Example: {name}=" in message
+    assert "\n" not in message
+    if name in {"BOTFARM_SECRET_KEYS", "BOTFARM_BOOTSTRAP_TOKEN"}:
+        assert given not in message
+
+
+def test_every_setting_has_a_description_and_an_example() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.examples, name
+        assert environment_name(name).isupper()
+
+
+@pytest.mark.parametrize(
+    ("given", "driver"),
+    [
+        ("postgres://u:p@h:5432/d?ssl=require", "postgresql+asyncpg"),
+        ("postgresql://h/d", "postgresql+asyncpg"),
+        ("postgresql+asyncpg://h/d", "postgresql+asyncpg"),
+        ("sqlite:///farm.db", "sqlite+aiosqlite"),
+        ("sqlite+aiosqlite:////tmp/farm.db", "sqlite+aiosqlite"),
+    ],
+)
+def test_database_urls_get_the_driver_that_the_server_uses(
+    given: str, driver: str
+) -> None:
+    assert database_url(given).drivername == driver
