@@ -17,6 +17,9 @@ from botfarm_server.store import migrations
 from botfarm_server.store.dialects import database_url as parsed_url
 
 
+pytest_plugins = ["pytester"]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _logging() -> Iterator[None]:
     """As a server logs; tests of logs look at those of real processes."""

@@ -1,0 +1,54 @@
+"""Botfarm for pytest: one test account, one holder at a time.
+
+The names are loaded when first used, so that the plugin costs an ordinary run nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .client.errors import (
+        AcquireTimeoutError,
+        BotfarmError,
+        DeadlockError,
+        LeaseLostError,
+        NoSuchPoolError,
+        PasswordNotHeldError,
+        PoolTooSmallError,
+        ServerError,
+        ServerNotReachableError,
+    )
+    from .fixtures import BotUserFactory
+    from .users import BotUser
+
+__all__ = [
+    "AcquireTimeoutError",
+    "BotUser",
+    "BotUserFactory",
+    "BotfarmError",
+    "DeadlockError",
+    "LeaseLostError",
+    "NoSuchPoolError",
+    "PasswordNotHeldError",
+    "PoolTooSmallError",
+    "ServerError",
+    "ServerNotReachableError",
+    "__version__",
+]
+
+_MODULES = {"BotUser": ".users", "BotUserFactory": ".fixtures"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(_MODULES.get(name, ".client.errors"), __name__)
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,314 @@
+"""The client's side of the lease protocol, without any I/O.
+
+Each conversation with the server is a generator: it yields a `Request` to be sent or
+a `Sleep` to be slept, and is sent a `Response`, a `TransportFailure` or, after a
+sleep, `None`. The synchronous and the asynchronous client drive the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
+from uuid import UUID
+
+from . import wire
+from .clock import clock as the_clock
+from .clock import jitter as the_jitter
+from .errors import (
+    AcquireTimeoutError,
+    AskAgainError,
+    BotfarmError,
+    LeaseNotFoundError,
+    NotABotfarmServerError,
+    ProtocolVersionError,
+    ServerNotReachableError,
+    TooManyWaitingError,
+    WrongAnswerError,
+)
+from .models import Holder, Lease, Lost, Outcome, Renewed, Waiting, Want
+
+PROTOCOL = 1
+SLICE = 20.0
+"""Seconds that one call waits: below the idle timeouts of common proxies (30 to 60 s),
+so that an acquire which waits for minutes is not cut off."""
+ANSWER_TIME = 10.0
+"""Seconds within which an answer must begin, beyond what the call itself waits."""
+FIRST_CONTACT = 5.0
+"""Seconds for which a server that never answered is tried: it may just be starting,
+but the URL may as well be wrong."""
+RECONNECT = 30.0
+"""Seconds for which a server that answered before is tried: a restart fits in."""
+RELEASE_PATIENCE = 5.0
+"""Seconds for which a release is tried; its TTL ends a lease that was not released."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+MAXIMUM_RETRY_AFTER = 30.0
+SHORTEST_SLICE = 0.5
+"""Seconds; a `202` that comes back sooner is followed by a pause of this length."""
+MAXIMUM_RENEWALS = 1_000
+
+_GATEWAY_STATUSES = frozenset({502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: Literal["PUT", "POST", "DELETE"]
+    path: str
+    body: wire.Json
+    timeout: float
+    """Seconds to wait for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    headers: Mapping[str, str]
+    """By names in lower case."""
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TransportFailure:
+    """No answer; whether the server saw the request is not known."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    seconds: float
+
+
+T = TypeVar("T")
+Effect = Request | Sleep
+Outcomes = Response | TransportFailure | None
+Conversation = Generator[Effect, Outcomes, T]
+
+
+class LeaseProtocol:
+    """All conversations with one server, and what they learned of it.
+
+    Made for one process; the conversations of several threads may interleave.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], float] = the_clock,
+        jitter: Callable[[float, float], float] = the_jitter,
+        reconnect: float = RECONNECT,
+    ) -> None:
+        self.url = url
+        self.failures = 0
+        """How many requests got no answer: what became of them is not known."""
+        self.was_reached = False
+        """Whether a Botfarm server ever answered."""
+        self._clock = clock
+        self._jitter = jitter
+        self._reconnect = reconnect
+        self._patience = min(FIRST_CONTACT, reconnect)
+
+    def acquire(
+        self,
+        lease_id: UUID,
+        wants: Sequence[Want],
+        holder: Holder,
+        *,
+        ttl: float,
+        wait: float,
+    ) -> Conversation[Lease]:
+        """Ask until granted, for `wait` seconds in all.
+
+        Raises AcquireTimeoutError when they are over, having given up the place in
+        the queue. After any other exception the lease may exist: release it.
+        """
+        asked_first = self._clock()
+        wait_ends = asked_first + wait
+        while True:
+            slice_ = min(SLICE, max(0.0, wait_ends - self._clock()))
+            request = Request(
+                "PUT",
+                f"/api/v1/leases/{lease_id}",
+                wire.lease_body(wants, holder, ttl=ttl, wait=slice_),
+                slice_ + ANSWER_TIME,
+            )
+            asked, response = yield from self._call(request, busy_until=wait_ends)
+            answered = self._clock()
+            answer: Lease | Waiting
+            if response.status == 200:
+                times = wire.Times(asked_first, asked, answered)
+                answer = self._read(response, partial(wire.lease_of, times=times))
+            else:
+                answer = self._read(response, wire.waiting_of)
+            if answer.id != lease_id:
+                raise self._wrong(f"asked for lease {lease_id}, told of {answer.id}")
+            if isinstance(answer, Lease):
+                return answer
+            if answered >= wait_ends:
+                yield from self._give_up(lease_id, wants, answer)
+            if answered - asked < SHORTEST_SLICE < slice_:
+                yield Sleep(self._jitter(SHORTEST_SLICE / 2, SHORTEST_SLICE))
+
+    def release(
+        self,
+        lease_id: UUID,
+        *,
+        fence: int | None = None,
+        outcome: Outcome | None = None,
+        clean: bool = True,
+    ) -> Conversation[None]:
+        """End a lease, held or waiting or not even known to the server.
+
+        Raises LeaseEndedError if it had expired or been revoked before.
+        """
+        request = Request(
+            "DELETE",
+            f"/api/v1/leases/{lease_id}",
+            {"outcome": outcome, "clean": clean, "fence": fence},
+            ANSWER_TIME,
+        )
+        try:
+            yield from self._call(request, patience=RELEASE_PATIENCE)
+        except LeaseNotFoundError:
+            return
+
+    def renew(
+        self, fences: Mapping[UUID, int], *, timeout: float = ANSWER_TIME
+    ) -> Conversation[dict[UUID, Renewed | Lost]]:
+        """Renew leases by id and fence. Tried once: the heartbeat has its own beat."""
+        answers: dict[UUID, Renewed | Lost] = {}
+        pairs = list(fences.items())
+        for start in range(0, len(pairs), MAXIMUM_RENEWALS):
+            part = pairs[start : start + MAXIMUM_RENEWALS]
+            request = Request(
+                "POST",
+                "/api/v1/leases/renew",
+                {"leases": [{"id": str(id_), "fence": fence} for id_, fence in part]},
+                timeout,
+            )
+            _, response = yield from self._call(request, patience=0.0)
+            told = self._read(
+                response,
+                lambda content: [wire.renewal_of(item) for item in content["leases"]],
+            )
+            if {item.id for item in told} != {id_ for id_, _ in part}:
+                raise self._wrong("a renewal was answered for other leases")
+            answers |= {item.id: item for item in told}
+        return answers
+
+    def release_holder(
+        self,
+        run_id: str,
+        worker_id: str | None = None,
+        *,
+        outcome: Outcome,
+        clean: bool,
+    ) -> Conversation[int]:
+        """End all leases of a run, or of a worker of it. Returns how many."""
+        request = Request(
+            "POST",
+            "/api/v1/leases/release",
+            {
+                "run_id": run_id,
+                "worker_id": worker_id,
+                "outcome": outcome,
+                "clean": clean,
+            },
+            ANSWER_TIME,
+        )
+        _, response = yield from self._call(request, patience=RELEASE_PATIENCE)
+        return self._read(response, lambda content: int(content["released"]))
+
+    def _give_up(
+        self, lease_id: UUID, wants: Sequence[Want], waiting: Waiting
+    ) -> Conversation[None]:
+        yield from self.release(lease_id)
+        raise AcquireTimeoutError(
+            wants, waited=waiting.waited, blockers=waiting.blockers
+        )
+
+    def _call(
+        self,
+        request: Request,
+        *,
+        patience: float | None = None,
+        busy_until: float | None = None,
+    ) -> Conversation[tuple[float, Response]]:
+        """Send until answered. Returns when the answered request was sent, too.
+
+        Trouble is borne for `patience` seconds on end, a busy server's 429 until
+        `busy_until`.
+        """
+        trouble_since: float | None = None
+        pause = FIRST_PAUSE
+        while True:
+            asked = self._clock()
+            outcome = yield request
+            problem = self._judge(outcome)
+            if isinstance(problem, Response):
+                return asked, problem
+            if isinstance(problem, ServerNotReachableError):
+                self.failures += 1
+            elif not isinstance(problem, AskAgainError):
+                raise problem
+            now = self._clock()
+            if trouble_since is None:
+                trouble_since = asked
+            borne = (
+                self._patience if patience is None else min(patience, self._patience)
+            )
+            until = trouble_since + borne
+            if busy_until is not None and isinstance(problem, TooManyWaitingError):
+                until = busy_until
+            seconds = self._jitter(pause / 2, pause)
+            if isinstance(problem, AskAgainError):
+                seconds += _retry_after(outcome)
+            if now + seconds > until:
+                if isinstance(problem, ServerNotReachableError):
+                    # The next calls of this process need not find out as slowly.
+                    self._patience = 0.0
+                raise problem
+            yield Sleep(seconds)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _judge(self, outcome: Outcomes) -> Response | BotfarmError:
+        if not isinstance(outcome, Response):
+            reason = outcome.reason if outcome else "nothing was sent"
+            return ServerNotReachableError(url=self.url, reason=reason)
+        theirs = outcome.headers.get("botfarm-protocol")
+        if theirs is None:
+            if outcome.status in _GATEWAY_STATUSES:
+                reason = f"a proxy in front of it answers with status {outcome.status}"
+                return ServerNotReachableError(url=self.url, reason=reason)
+            return NotABotfarmServerError(url=self.url, status=outcome.status)
+        if theirs != str(PROTOCOL):
+            return ProtocolVersionError(url=self.url, theirs=theirs, ours=PROTOCOL)
+        self.was_reached = True
+        self._patience = self._reconnect
+        if outcome.status >= 400:
+            return wire.error_of(outcome.status, outcome.content)
+        return outcome
+
+    def _read(self, response: Response, reader: Callable[[wire.Json], T]) -> T:
+        try:
+            return reader(wire.decode(response.content))
+        except wire.MALFORMED as error:
+            problem = f"an answer is not of the protocol's form ({error!r})"
+            raise self._wrong(problem) from None
+
+    def _wrong(self, problem: str) -> WrongAnswerError:
+        return WrongAnswerError(
+            f"The Botfarm server at {self.url} gave a wrong answer: {problem}.",
+            url=self.url,
+        )
+
+
+def _retry_after(outcome: Outcomes) -> float:
+    """Seconds that the server asks to stay away, within reason."""
+    header = outcome.headers.get("retry-after") if isinstance(outcome, Response) else ""
+    try:
+        return min(max(0.0, float(header or 0)), MAXIMUM_RETRY_AFTER)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,348 @@
+"""Everything that can go wrong between a test and the server.
+
+BotfarmError
+├── ConnectionProblem             no usable answer
+│   ├── ServerNotReachableError   nobody answers at the URL
+│   ├── NotABotfarmServerError    something else answers at the URL
+│   ├── ProtocolVersionError      the server speaks another version of the protocol
+│   └── WrongAnswerError          an answer that does not belong to its request
+├── ServerError                   the server refused; also any code unknown here
+│   ├── DuplicateUserError        400 duplicate_user
+│   ├── UnauthorizedError         401 unauthorized
+│   ├── ForbiddenError            403 forbidden
+│   ├── NoSuchPoolError           404 no_such_pool
+│   ├── UserNotFoundError         404 user_not_found
+│   ├── LeaseNotFoundError        404 lease_not_found
+│   ├── PoolTooSmallError         409 pool_too_small
+│   ├── UserLockedError           409 user_locked
+│   ├── LeaseMismatchError        409 lease_mismatch
+│   ├── DeadlockError             409 deadlock
+│   ├── LeaseEndedError           410 lease_ended
+│   ├── InvalidRequestError       422 invalid_request
+│   ├── InternalServerError       500 internal_error
+│   ├── SecretUnreadableError     500 secret_unreadable
+│   └── AskAgainError             repeated by the client for a while
+│       ├── TooManyWaitingError        429 too_many_waiting
+│       ├── DatabaseUnavailableError   503 database_unavailable
+│       ├── SchemaMismatchError        503 schema_mismatch
+│       └── ShuttingDownError          503 shutting_down
+├── AcquireTimeoutError           no user became free in time
+├── LeaseLostError                a lease ended before its test did
+└── PasswordNotHeldError          the server holds the hash of a password alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .models import Blocker, PassedOn, PoolSize, Want
+
+
+class BotfarmError(Exception):
+    """The root of all errors that this package raises on purpose."""
+
+
+class ConnectionProblem(BotfarmError):  # noqa: N818  # a family, never raised itself
+    """No usable answer came from the URL."""
+
+    def __init__(self, message: str, *, url: str) -> None:
+        super().__init__(message)
+        self.url = url
+
+
+class ServerNotReachableError(ConnectionProblem):
+    """Nobody answers at the URL, or only a proxy that cannot reach the server."""
+
+    def __init__(self, *, url: str, reason: str) -> None:
+        super().__init__(
+            f"The Botfarm server at {url} cannot be reached: {reason}. "
+            "Is it running, and is the URL right?",
+            url=url,
+        )
+        self.reason = reason
+
+
+class NotABotfarmServerError(ConnectionProblem):
+    """What answers at the URL does not speak the lease protocol."""
+
+    def __init__(self, *, url: str, status: int) -> None:
+        super().__init__(
+            f"What answers at {url} (with status {status}) is not a Botfarm server: "
+            "its answer lacks the header Botfarm-Protocol. Check the URL.",
+            url=url,
+        )
+        self.status = status
+
+
+class ProtocolVersionError(ConnectionProblem):
+    """The server is of another generation than this client."""
+
+    def __init__(self, *, url: str, theirs: str, ours: int) -> None:
+        older = "the server" if theirs.isdigit() and int(theirs) < ours else "this side"
+        super().__init__(
+            f"The Botfarm server at {url} speaks protocol {theirs}, this plugin "
+            f"protocol {ours}. Upgrade {older} "
+            "(`pip install --upgrade pytest-botfarm`).",
+            url=url,
+        )
+        self.theirs = theirs
+        self.ours = ours
+
+
+class WrongAnswerError(ConnectionProblem):
+    """An answer that does not belong to its request, or has not its form."""
+
+
+class ServerError(BotfarmError):
+    """The server refused a request; `detail` says why in a sentence."""
+
+    code: str = ""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int,
+        code: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.status = status
+        self.code = code or self.code
+        self.facts: Mapping[str, Any] = facts or {}
+
+
+class DuplicateUserError(ServerError):
+    """A user of this login exists in the env."""
+
+    code = "duplicate_user"
+
+
+class UnauthorizedError(ServerError):
+    """The token is missing or not one of the server's."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(ServerError):
+    """The token does not allow this."""
+
+    code = "forbidden"
+
+
+class NoSuchPoolError(ServerError):
+    """No user in rotation could ever match."""
+
+    code = "no_such_pool"
+
+    @property
+    def pools(self) -> tuple[PoolSize, ...]:
+        """The pools that exist."""
+        return tuple(
+            PoolSize(str(pool["env"]), str(pool["domain"]), int(pool["users"]))
+            for pool in self.facts.get("pools", ())
+        )
+
+
+class UserNotFoundError(ServerError):
+    """There is no user of this id."""
+
+    code = "user_not_found"
+
+
+class LeaseNotFoundError(ServerError):
+    """There is no lease of this id."""
+
+    code = "lease_not_found"
+
+
+class PoolTooSmallError(ServerError):
+    """More users are asked for than exist."""
+
+    code = "pool_too_small"
+
+    @property
+    def asked(self) -> int | None:
+        return self.facts.get("asked")
+
+    @property
+    def existing(self) -> int | None:
+        return self.facts.get("existing")
+
+
+class UserLockedError(ServerError):
+    """Someone else holds the user."""
+
+    code = "user_locked"
+
+
+class LeaseMismatchError(ServerError):
+    """The lease's id is in use for another want."""
+
+    code = "lease_mismatch"
+
+
+class DeadlockError(ServerError):
+    """Every user that could be granted is held by holders that wait themselves."""
+
+    code = "deadlock"
+
+
+class LeaseEndedError(ServerError):
+    """The lease has expired or was revoked."""
+
+    code = "lease_ended"
+
+    @property
+    def state(self) -> str:
+        return str(self.facts.get("state", "unknown"))
+
+    @property
+    def ended_ago(self) -> float | None:
+        return self.facts.get("ended_ago")
+
+    @property
+    def users(self) -> tuple[PassedOn, ...]:
+        """The users that the lease had, and who has them now."""
+        return tuple(self.facts.get("users", ()))
+
+
+class InvalidRequestError(ServerError):
+    """A field of the request is not what it must be."""
+
+    code = "invalid_request"
+
+    def __str__(self) -> str:
+        errors: Sequence[Mapping[str, str]] = self.facts.get("errors", ())
+        lines = [f"  {error['field']}: {error['message']}" for error in errors]
+        return "\n".join([self.detail, *lines])
+
+
+class InternalServerError(ServerError):
+    """A defect of the server; its log has more under the incident's number."""
+
+    code = "internal_error"
+
+    @property
+    def incident(self) -> str | None:
+        return self.facts.get("incident")
+
+
+class SecretUnreadableError(ServerError):
+    """A secret was sealed with a key that the server no longer has."""
+
+    code = "secret_unreadable"
+
+
+class AskAgainError(ServerError):
+    """A refusal that is expected to pass."""
+
+
+class TooManyWaitingError(AskAgainError):
+    """The server has as many waiting calls as it takes."""
+
+    code = "too_many_waiting"
+
+
+class DatabaseUnavailableError(AskAgainError):
+    """The server has lost its database for now."""
+
+    code = "database_unavailable"
+
+
+class SchemaMismatchError(AskAgainError):
+    """The server's database is not migrated to its version."""
+
+    code = "schema_mismatch"
+
+
+class ShuttingDownError(AskAgainError):
+    """The replica of the server that answered is ending."""
+
+    code = "shutting_down"
+
+
+class AcquireTimeoutError(BotfarmError):
+    """No user became free within the time that the test was ready to wait."""
+
+    def __init__(
+        self, wants: Sequence[Want], *, waited: float, blockers: Sequence[Blocker]
+    ) -> None:
+        super().__init__(_timeout_message(wants, waited, blockers))
+        self.wants = tuple(wants)
+        self.waited = waited
+        self.blockers = tuple(blockers)
+
+
+class LeaseLostError(BotfarmError):
+    """A lease ended before its test did, so that others may have used the account."""
+
+    def __init__(self, message: str, *, users: Sequence[PassedOn] = ()) -> None:
+        super().__init__(message)
+        self.users = tuple(users)
+
+
+class PasswordNotHeldError(BotfarmError):
+    """The server holds the hash of a password alone."""
+
+    def __init__(self, login: str) -> None:
+        super().__init__(
+            f"The server did not hand out the password of {login}: it keeps only a "
+            "hash. Set BOTFARM_SECRET_KEYS on the server (`botfarm secrets "
+            "generate-key` prints a key) and import the account again."
+        )
+        self.login = login
+
+
+_BY_CODE: Mapping[str, type[ServerError]] = {
+    error.code: error
+    for error in (
+        DuplicateUserError,
+        UnauthorizedError,
+        ForbiddenError,
+        NoSuchPoolError,
+        UserNotFoundError,
+        LeaseNotFoundError,
+        PoolTooSmallError,
+        UserLockedError,
+        LeaseMismatchError,
+        DeadlockError,
+        LeaseEndedError,
+        InvalidRequestError,
+        InternalServerError,
+        SecretUnreadableError,
+        TooManyWaitingError,
+        DatabaseUnavailableError,
+        SchemaMismatchError,
+        ShuttingDownError,
+    )
+}
+
+
+def server_error(
+    code: str, detail: str, *, status: int, facts: Mapping[str, Any]
+) -> ServerError:
+    """The error that an error answer stands for."""
+    kind = _BY_CODE.get(code, ServerError)
+    return kind(detail, status=status, code=code, facts=facts)
+
+
+def _timeout_message(
+    wants: Sequence[Want], waited: float, blockers: Sequence[Blocker]
+) -> str:
+    wanted = " and ".join(str(want) for want in wants)
+    lines = [f"No account became free within {waited:.0f} s for {wanted}."]
+    if blockers:
+        lines.append("Held at present:")
+        lines += [
+            f"  {blocker.login}: for {blocker.held_for:.0f} s by {blocker.holder}"
+            for blocker in blockers
+        ]
+    else:
+        lines.append("Others wait for the same accounts, or they rest after a crash.")
+    lines.append(
+        "Wait longer (--botfarm-wait), add accounts to the pool, or run fewer workers."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,154 @@
+"""What a client asks for and gets, as immutable values.
+
+Durations are seconds. Instants (`deadline`) are readings of `client.clock`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+Outcome = Literal["passed", "failed", "error", "skipped", "crashed", "unknown"]
+LostState = Literal[
+    "released", "cancelled", "abandoned", "expired", "revoked", "waiting", "unknown"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a test asks for: `count` users of one env and domain."""
+
+    env: str
+    domain: str
+    project_id: UUID | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    count: int = 1
+
+    def __str__(self) -> str:
+        parts = [f"{self.env}/{self.domain}"]
+        if self.project_id is not None:
+            parts.append(f"project {self.project_id}")
+        parts += [f"{name}={value}" for name, value in sorted(self.labels.items())]
+        if self.count > 1:
+            parts.append(f"x {self.count}")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who asks for a lease, for the eyes of those who wait for the same users."""
+
+    run_id: str | None = None
+    worker_id: str | None = None
+    test_id: str | None = None
+    host: str | None = None
+    job_url: str | None = None
+
+    def __str__(self) -> str:
+        known = (
+            ("worker", self.worker_id),
+            ("host", self.host),
+            ("run", self.run_id and self.run_id[:8]),
+            ("job", self.job_url),
+        )
+        facts = ", ".join(f"{name} {value}" for name, value in known if value)
+        test = self.test_id or "an unnamed holder"
+        return f"{test} ({facts})" if facts else test
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedUser:
+    """A user in the hands of its holder.
+
+    Secrets are left out of the repr, and out of `==` too, since pytest shows each
+    compared field of two unequal dataclasses.
+    """
+
+    id: UUID
+    login: str
+    password: str | None = field(repr=False, compare=False)
+    """None where the server holds the hash alone."""
+    secrets: Mapping[str, str] = field(repr=False, compare=False)
+    project_id: UUID | None
+    env: str
+    domain: str
+    labels: Mapping[str, str]
+    fence: int
+    dirty: bool
+    want: int
+    """The index of the want that it meets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A granted lease."""
+
+    id: UUID
+    fence: int
+    ttl: float | None
+    waited: float
+    users: tuple[LeasedUser, ...]
+    granted: float
+    """An instant that is certainly not after the grant."""
+    expires_in: float | None
+    """Seconds from `granted` to the expiry, unless renewed; None for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A user that a waiter could take, and who holds it."""
+
+    user_id: UUID
+    login: str
+    holder: Holder
+    held_for: float
+    expires_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A lease that is not granted yet."""
+
+    id: UUID
+    place: int
+    waited: float
+    blockers: tuple[Blocker, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOn:
+    """A user that a lost lease had, and who has it now, if anyone."""
+
+    user_id: UUID
+    login: str
+    holder: Holder | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A lease that goes on."""
+
+    id: UUID
+    expires_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A lease that its holder believed to have, and does not."""
+
+    id: UUID
+    state: LostState
+    detail: str
+    ended_ago: float | None
+    users: tuple[PassedOn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSize:
+    """A pool that exists, and how many users it has in rotation."""
+
+    env: str
+    domain: str
+    users: int

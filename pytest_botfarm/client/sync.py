@@ -1,0 +1,104 @@
+"""The synchronous client: drives the conversations of `core` over httpx."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from threading import Lock
+from typing import TypeVar
+
+import httpx
+
+from .core import (
+    RECONNECT,
+    Conversation,
+    Effect,
+    LeaseProtocol,
+    Outcomes,
+    Response,
+    Sleep,
+)
+from .forking import on_fork
+from .http import failure_of, headers_of, request_of, transport_options
+
+# Bound at import, before a test can put a double in their place: mocks of httpx
+# replace the method on the class, and some tests replace `time.sleep`.
+_handle_request = httpx.HTTPTransport.handle_request
+_sleep = partial(time.sleep)
+
+T = TypeVar("T")
+
+
+class Client:
+    """One process's connection to a server.
+
+    May be used by several threads. A forked child starts with a new connection.
+    """
+
+    def __init__(
+        self, url: str, token: str | None = None, *, reconnect: float = RECONNECT
+    ) -> None:
+        self.url = url
+        self.protocol = LeaseProtocol(url, reconnect=reconnect)
+        self._headers = headers_of(token)
+        self._transport: httpx.HTTPTransport | None = None
+        self._opening = Lock()
+        self._abandoned: Sequence[httpx.HTTPTransport] = ()
+        on_fork(self)
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"
+
+    def run(self, conversation: Conversation[T]) -> T:
+        """Hold a conversation of `self.protocol` and return what it comes to."""
+        outcome: Outcomes = None
+        try:
+            while True:
+                outcome = self._perform(conversation.send(outcome))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            conversation.close()
+
+    def close(self) -> None:
+        """Close the connections. The next conversation opens a new one."""
+        with self._opening:
+            transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def after_fork_in_child(self) -> None:
+        self._opening = Lock()
+        # Not closed, which would take the connection pool's lock, and kept, since to
+        # collect an open socket is a warning, which may be an error.
+        if self._transport is not None:
+            self._abandoned = (*self._abandoned, self._transport)
+            self._transport = None
+
+    def _perform(self, effect: Effect) -> Outcomes:
+        if isinstance(effect, Sleep):
+            _sleep(effect.seconds)
+            return None
+        request = request_of(effect, self.url, self._headers)
+        try:
+            response = _handle_request(self._open(), request)
+            try:
+                content = response.read()
+            finally:
+                response.close()
+        except httpx.TransportError as error:
+            return failure_of(error)
+        except BaseException:
+            # Ctrl-C in the middle of an exchange: what comes next on this connection
+            # is the answer to nobody's question.
+            self.close()
+            raise
+        return Response(response.status_code, response.headers, content)
+
+    def _open(self) -> httpx.HTTPTransport:
+        with self._opening:
+            if self._transport is None:
+                self._transport = httpx.HTTPTransport(**transport_options(self.url))
+            return self._transport

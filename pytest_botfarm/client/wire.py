@@ -1,0 +1,169 @@
+"""The models as the JSON of the protocol, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from .errors import ServerError, server_error
+from .models import (
+    Blocker,
+    Holder,
+    Lease,
+    LeasedUser,
+    Lost,
+    PassedOn,
+    Renewed,
+    Waiting,
+    Want,
+)
+
+Json = Mapping[str, Any]
+
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+"""What reading an answer raises if it has not the protocol's form."""
+
+
+def decode(content: bytes) -> Json:
+    answer = json.loads(content)
+    if not isinstance(answer, dict):
+        raise TypeError("not an object")
+    return answer
+
+
+def lease_body(
+    wants: Sequence[Want], holder: Holder, *, ttl: float, wait: float
+) -> Json:
+    return {
+        "wants": [
+            {
+                "env": want.env,
+                "domain": want.domain,
+                "project_id": want.project_id and str(want.project_id),
+                "labels": dict(want.labels),
+                "count": want.count,
+            }
+            for want in wants
+        ],
+        "ttl": ttl,
+        "wait": wait,
+        "holder": {
+            "run_id": holder.run_id,
+            "worker_id": holder.worker_id,
+            "test_id": holder.test_id,
+            "host": holder.host,
+            "job_url": holder.job_url,
+        },
+    }
+
+
+def holder_of(answer: Json) -> Holder:
+    return Holder(
+        run_id=answer["run_id"],
+        worker_id=answer["worker_id"],
+        test_id=answer["test_id"],
+        host=answer["host"],
+        job_url=answer["job_url"],
+    )
+
+
+def leased_user_of(answer: Json) -> LeasedUser:
+    project_id = answer["project_id"]
+    return LeasedUser(
+        id=UUID(answer["id"]),
+        login=answer["login"],
+        password=answer["password"],
+        secrets=dict(answer["secrets"]),
+        project_id=None if project_id is None else UUID(project_id),
+        env=answer["env"],
+        domain=answer["domain"],
+        labels=dict(answer["labels"]),
+        fence=answer["fence"],
+        dirty=answer["dirty"],
+        want=answer["want"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When the first and the last call for a lease were sent, and the last answered."""
+
+    asked_first: float
+    asked: float
+    answered: float
+
+
+def lease_of(answer: Json, *, times: Times) -> Lease:
+    """The lease of a `200`.
+
+    `expires_in` counts from an instant after the last call was sent and after the
+    grant, which came `waited` seconds after the first call or later; so the later of
+    these is a safe start. With the last call alone, one that waited long for its
+    grant would bring home an expired lease.
+    """
+    granted = max(times.asked, times.asked_first + float(answer["waited"]))
+    expires_in = answer["expires_in"]
+    return Lease(
+        id=UUID(answer["id"]),
+        fence=int(answer["fence"]),
+        ttl=None if answer["ttl"] is None else float(answer["ttl"]),
+        waited=float(answer["waited"]),
+        users=tuple(leased_user_of(user) for user in answer["users"]),
+        granted=min(granted, times.answered),
+        expires_in=None if expires_in is None else float(expires_in),
+    )
+
+
+def waiting_of(answer: Json) -> Waiting:
+    return Waiting(
+        id=UUID(answer["id"]),
+        place=int(answer["place"]),
+        waited=float(answer["waited"]),
+        blockers=tuple(
+            Blocker(
+                user_id=UUID(blocker["user_id"]),
+                login=blocker["login"],
+                holder=holder_of(blocker["holder"]),
+                held_for=float(blocker["held_for"]),
+                expires_in=blocker["expires_in"],
+            )
+            for blocker in answer["blockers"]
+        ),
+    )
+
+
+def passed_on_of(answer: Json) -> PassedOn:
+    holder = answer["holder"]
+    return PassedOn(
+        user_id=UUID(answer["user_id"]),
+        login=answer["login"],
+        holder=None if holder is None else holder_of(holder),
+    )
+
+
+def renewal_of(answer: Json) -> Renewed | Lost:
+    if answer["state"] == "held":
+        return Renewed(UUID(answer["id"]), answer["expires_in"])
+    return Lost(
+        id=UUID(answer["id"]),
+        state=answer["state"],
+        detail=answer["detail"],
+        ended_ago=answer["ended_ago"],
+        users=tuple(passed_on_of(user) for user in answer["users"]),
+    )
+
+
+def error_of(status: int, content: bytes) -> ServerError:
+    """The error of an answer, also of one without the protocol's error shape."""
+    try:
+        answer = dict(decode(content))
+        if "users" in answer:
+            answer["users"] = tuple(passed_on_of(user) for user in answer["users"])
+    except MALFORMED:
+        answer = {}
+    code = str(answer.pop("error", ""))
+    detail = str(answer.pop("detail", f"The server answered with status {status}."))
+    return server_error(code, detail, status=status, facts=answer)

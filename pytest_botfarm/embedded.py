@@ -1,0 +1,195 @@
+"""A server of the run's own, in a process of its own.
+
+The process serves the accounts of a pool file until its standard input ends. Only
+this process has the other end of that pipe, so the server ends with it whatever way
+it ends, SIGKILL included. A session of its own keeps Ctrl-C from it, which would
+otherwise end the server before the leases are given back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import selectors
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import IO
+
+from .client.clock import clock
+from .client.errors import BotfarmError
+from .client.forking import on_fork
+
+START_TIME = 60.0
+"""Seconds. A pool of many accounts has as many passwords to hash."""
+STOP_TIME = 5.0
+OWN_RECONNECT = 1.0
+"""Seconds. A server of the run's own that ended is not started again."""
+LOG_TAIL = 2_000
+"""Bytes of the server's log that an error shows."""
+EXTRA = (
+    "aiosqlite",
+    "alembic",
+    "bcrypt",
+    "cryptography",
+    "fastapi",
+    "pydantic_settings",
+    "sqlalchemy",
+    "structlog",
+    "uvicorn",
+)
+"""What `pytest-botfarm[server]` brings and the embedded server needs."""
+
+
+class EmbeddedServerError(BotfarmError):
+    """The server of the run's own cannot be started, or has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a server is, and what it lets one in by."""
+
+    url: str
+    token: str | None = field(repr=False)
+    reconnect: float = OWN_RECONNECT
+    """Seconds for which it is tried again when it does not answer."""
+
+
+class EmbeddedServer:
+    """Starts at the first call of `endpoint`; threads may call it at once."""
+
+    def __init__(self, pool: Path) -> None:
+        self.pool = pool
+        self._changing = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
+        self._endpoint: Endpoint | None = None
+        self._problem: str | None = None
+        on_fork(self)
+
+    @property
+    def is_started(self) -> bool:
+        return self._endpoint is not None
+
+    def endpoint(self) -> Endpoint:
+        """Where the server is. Raises EmbeddedServerError, with all it has to say."""
+        with self._changing:
+            if self._process is not None and self._process.poll() is not None:
+                self._problem = "the server of this run has ended" + self._last_words()
+            if self._problem is not None:
+                raise EmbeddedServerError(self._problem)
+            if self._endpoint is None:
+                try:
+                    self._endpoint = self._start()
+                except EmbeddedServerError as error:
+                    self._problem = str(error)  # no test need try again
+                    raise
+            return self._endpoint
+
+    def stop(self) -> None:
+        """End the server, by force if it does not end by itself."""
+        with self._changing:
+            process, self._process = self._process, None
+            self._endpoint = None
+            self._problem = "the run is over"
+            if process is not None:
+                _end(process)
+            if self._log is not None:
+                self._log.close()
+
+    def after_fork_in_child(self) -> None:
+        # A child that outlives the run must not keep the pipe open, nor end, wait for
+        # or collect a process that is not its own.
+        self._changing = Lock()
+        if self._process is not None:
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self._process.returncode = 0
+            self._process = None
+
+    def _start(self) -> Endpoint:
+        _require_extra()
+        if not self.pool.is_file():
+            raise EmbeddedServerError(f"there is no pool file {self.pool}")
+        token = secrets.token_urlsafe(32)
+        environment = os.environ | {
+            "BOTFARM_BOOTSTRAP_TOKEN": token,
+            # Modules of the suite must not stand in for modules of the server.
+            "PYTHONSAFEPATH": "1",
+        }
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # until the run's end
+        self._process = subprocess.Popen(  # noqa: S603  # only what stands here
+            [sys.executable, "-m", "botfarm_server.embedded", "--pool", str(self.pool)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            start_new_session=True,
+        )
+        answer = _first_line(self._process)
+        if "url" not in answer:
+            _end(self._process)
+            self._process = None
+            problem = answer.get("error") or "it ended at once" + self._last_words()
+            raise EmbeddedServerError(
+                f"the server for the pool file {self.pool} did not start: {problem}"
+            )
+        return Endpoint(answer["url"], token)
+
+    def _last_words(self) -> str:
+        if self._log is None:
+            return ""
+        # Not by seek and read: the offset is shared with the process that writes.
+        size = os.fstat(self._log.fileno()).st_size
+        tail = os.pread(self._log.fileno(), LOG_TAIL, max(0, size - LOG_TAIL))
+        text = tail.decode(errors="replace").strip()
+        return f"; its log ends:\n{text}" if text else ""
+
+
+def _require_extra() -> None:
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        raise EmbeddedServerError(
+            "a pool file needs the server, and the server needs "
+            f"{', '.join(missing)}: pip install 'pytest-botfarm[server]' "
+            "(or name a server with --botfarm-url)"
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Closing its standard input asks it to end."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    try:
+        process.wait(STOP_TIME)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _first_line(process: subprocess.Popen[bytes]) -> dict[str, str]:
+    """What the process says when it is ready; empty if it ends and never says it."""
+    if process.stdout is None:
+        return {}
+    line, ends = b"", clock() + START_TIME
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            if not selector.select(ends - clock()):
+                return {"error": f"it was not ready within {START_TIME:.0f} s"}
+            part = os.read(process.stdout.fileno(), 4096)
+            if not part:
+                return {}
+            line += part
+    try:
+        answer: dict[str, str] = json.loads(line)
+    except ValueError:
+        return {"error": f"it said {line!r}"}
+    return answer

@@ -1,0 +1,147 @@
+"""The fixture `bot_user` and what it hands to a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from .report import RECORD, TestRecord
+
+if TYPE_CHECKING:
+    from .session import LeaseSession
+    from .users import BotUser
+    from .wants import Wish
+
+
+MARK = "bot_user"
+MARK_SIGNATURE = "bot_user(env, domain, *, project_id=None, labels=None, count=1)"
+
+SESSION = pytest.StashKey["LeaseSession"]()
+"""Where the session stands once it is made."""
+
+
+class BotUserFactory:
+    """Leases accounts to one test and gives them back at its teardown.
+
+    `leased` are all accounts so far, those of the marks first.
+    """
+
+    def __init__(self, session: LeaseSession, test_id: str, record: TestRecord) -> None:
+        self.leased: list[BotUser] = []
+        self._session = session
+        self._test_id = test_id
+        self._record = record
+        self._from_marks: list[BotUser] = []
+
+    def __call__(
+        self,
+        env: str | None = None,
+        domain: str | None = None,
+        *,
+        project_id: UUID | str | None = None,
+        labels: Mapping[str, str] | None = None,
+        wait: float | None = None,
+    ) -> BotUser:
+        """An account that is this test's alone until its teardown.
+
+        The accounts that the marks leased are handed out first, each once. Beyond
+        them this leases a new one and waits for it up to `wait` seconds; what is left
+        out comes from the options. Raises a BotfarmError when there is none, and
+        pytest.UsageError for a wrong argument.
+        """
+        __tracebackhide__ = True
+        from .wants import make_wish  # noqa: PLC0415  # not before a lease is wanted
+
+        wish = make_wish(env, domain, project_id=project_id, labels=labels)
+        wish = wish.with_defaults(self._session.settings)
+        for user in self._from_marks:
+            if wish.is_met_by(user):
+                self._from_marks.remove(user)
+                return user
+        from .client.errors import BotfarmError  # noqa: PLC0415  # the same
+
+        try:
+            (user,) = self._lease([wish], wait)
+        except (BotfarmError, pytest.UsageError) as error:
+            # The test's own line says more than the way through the client.
+            raise error.with_traceback(None) from None
+        return user
+
+    def lease_marks(self, wishes: list[Wish]) -> None:
+        """Lease what the marks ask for, all at once or not at all."""
+        defaults = self._session.settings
+        users = self._lease([wish.with_defaults(defaults) for wish in wishes], None)
+        self._from_marks.extend(users)
+
+    def release(self) -> None:
+        """Give all back. Raises LeaseLostError if one had been lost meanwhile."""
+        __tracebackhide__ = True
+        outcome = self._record.outcome
+        losses = [
+            loss
+            for holding in reversed(self._record.holdings)
+            if (
+                loss := self._session.release(
+                    holding, outcome=outcome, clean=outcome != "unknown"
+                )
+            )
+        ]
+        self._record.notes += self._session.take_notes()
+        if losses:
+            message = "\n".join(str(loss) for loss in losses)
+            self._record.lost += [str(loss).splitlines()[0] for loss in losses]
+            # Raised as a failure without a traceback: none of its lines is the test's.
+            pytest.fail(message, pytrace=False)
+
+    def _lease(self, wishes: list[Wish], wait: float | None) -> list[BotUser]:
+        __tracebackhide__ = True
+        from .session import Holding  # noqa: PLC0415  # not before the first lease
+
+        holding = Holding([wish.want() for wish in wishes])
+        # Noted before it is asked for: Ctrl-C may come before the answer does.
+        self._record.holdings.append(holding)
+        self._session.acquire(
+            holding,
+            wait=self._session.settings.wait if wait is None else wait,
+            test_id=self._test_id,
+        )
+        self.leased.extend(holding.users)
+        return list(holding.users)
+
+
+def _leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
+    """The body of the fixture. A finalizer would not do: pytest forgets those that a
+    fixture adds when Ctrl-C strikes in its set-up.
+    """
+    from .session import session_of  # noqa: PLC0415  # not before a lease is wanted
+
+    node = request.node
+    record = node.stash[RECORD] = TestRecord()
+    factory = BotUserFactory(session_of(request.config), node.nodeid, record)
+    try:
+        _lease_marks(factory, node)
+        yield factory
+    finally:
+        factory.release()
+
+
+def _lease_marks(factory: BotUserFactory, node: pytest.Item) -> None:
+    from .client.errors import BotfarmError  # noqa: PLC0415  # the same
+    from .wants import wishes_of_marks  # noqa: PLC0415  # the same
+
+    problem = None
+    try:
+        wishes = wishes_of_marks(node.nodeid, node.iter_markers(MARK))
+        if wishes:
+            factory.lease_marks(wishes)
+    except (BotfarmError, pytest.UsageError) as error:
+        problem = str(error)
+    if problem is not None:
+        # Without a traceback: none of its lines is the test's.
+        pytest.fail(problem, pytrace=False)
+
+
+bot_user = pytest.fixture(_leasing, name="bot_user")

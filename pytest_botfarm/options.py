@@ -1,0 +1,149 @@
+"""The plugin's options: command line before environment before ini file.
+
+Loaded in every run of pytest, so it does no more than name them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+POOL_FILE = "botfarm.toml"
+DEFAULT_WAIT, MAXIMUM_WAIT = 300.0, 86_400.0
+DEFAULT_TTL, MINIMUM_TTL, MAXIMUM_TTL = 60.0, 5.0, 86_400.0
+
+
+class Option:
+    """One setting: its names, and how its text is read."""
+
+    # Not a dataclass, which would take a fifth of the time that loading the plugin may.
+    def __init__(
+        self,
+        name: str,
+        metavar: str,
+        explanation: str,
+        read: Callable[[str], object] = str,
+    ) -> None:
+        self.name = name
+        self.metavar = metavar
+        self.help = explanation
+        self.read = read
+        self.flag = f"--botfarm-{name}"
+        self.key = f"botfarm_{name}"
+        self.variable = self.key.upper()
+
+    def find(
+        self, config: pytest.Config, environ: Mapping[str, str]
+    ) -> tuple[int, str, str] | None:
+        """The level, source and text of the strongest place that sets it.
+
+        The lower the level, the stronger.
+        """
+        sources = (
+            (self.flag, config.getoption(self.key, None)),
+            (self.variable, environ.get(self.variable)),
+            (f"{self.key} in the ini file", config.getini(self.key)),
+        )
+        for level, (source, text) in enumerate(sources):
+            if text:
+                return level, source, text
+        return None
+
+
+def _url(text: str) -> str:
+    from urllib.parse import urlsplit  # noqa: PLC0415  # only where there is one
+
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"must be like https://botfarm.example.com, not {text!r}")
+    if parts.username or parts.password:
+        raise ValueError("must not contain a password; the token is BOTFARM_TOKEN")
+    return text.rstrip("/")
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not low <= seconds <= high:
+            raise ValueError(
+                f"must be a number of seconds from {low:g} to {high:g}, not {text!r}"
+            )
+        return seconds
+
+    return read
+
+
+OPTIONS = (
+    Option("url", "URL", "the Botfarm server to lease test accounts from", _url),
+    Option(
+        "pool",
+        "FILE",
+        "a file of test accounts (TOML), served by a server of this run's own "
+        f"(default: {POOL_FILE} beside the ini file, if there is no URL)",
+    ),
+    Option("env", "NAME", "the env of accounts where a test names none"),
+    Option("domain", "NAME", "the domain of accounts where a test names none"),
+    Option(
+        "wait",
+        "SECONDS",
+        f"how long a test waits for an account (default: {DEFAULT_WAIT:g})",
+        _seconds(0, MAXIMUM_WAIT),
+    ),
+    Option(
+        "ttl",
+        "SECONDS",
+        "how soon an account is free again after its holder vanished "
+        f"(default: {DEFAULT_TTL:g})",
+        _seconds(MINIMUM_TTL, MAXIMUM_TTL),
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("botfarm", "test accounts (Botfarm)")
+    for option in OPTIONS:
+        group.addoption(
+            option.flag,
+            dest=option.key,
+            metavar=option.metavar,
+            default=None,
+            type=_for_argparse(option.read),
+            help=f"{option.help}; also {option.variable} and {option.key} in the ini",
+        )
+        parser.addini(option.key, f"see {option.flag}", default="")
+
+
+def _for_argparse(read: Callable[[str], object]) -> Callable[[str], object]:
+    """Keeps the text, once it is known to be right."""
+
+    def check(text: str) -> str:
+        try:
+            read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+
+    return check
+
+
+def pool_file_beside_ini(config: pytest.Config) -> Path:
+    return (config.inipath.parent if config.inipath else config.rootpath) / POOL_FILE
+
+
+def is_configured(
+    config: pytest.Config, environ: Mapping[str, str] = os.environ
+) -> bool:
+    """Whether accounts come from anywhere, be it told rightly or wrongly."""
+    return pool_file_beside_ini(config).is_file() or any(
+        option.find(config, environ)
+        for option in OPTIONS
+        if option.name in {"url", "pool"}
+    )

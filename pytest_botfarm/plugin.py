@@ -1,0 +1,100 @@
+"""Where pytest meets Botfarm: the hooks, and nothing but the hooks.
+
+Imports nothing that costs time: most runs that load the plugin lease nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .fixtures import MARK, MARK_SIGNATURE, SESSION, bot_user
+from .options import add_options
+from .report import RECORD, Summary, add_to_report, header
+
+if TYPE_CHECKING:
+    from .xdist import Controller  # noqa: F401  # named in a string below
+
+__all__ = ["bot_user"]
+
+SUMMARY = pytest.StashKey[Summary]()
+CONTROLLER = pytest.StashKey["Controller"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", f"{MARK_SIGNATURE}: lease test accounts before the test starts"
+    )
+    config.stash[SUMMARY] = Summary()
+    config.pluginmanager.register(config.stash[SUMMARY], "botfarm-summary")
+    spread = config.getoption("dist", "no") != "no"  # pytest-xdist's, where it is
+    if spread and not hasattr(config, "workerinput"):
+        from .xdist import Controller  # noqa: PLC0415  # only where tests are spread
+
+        controller = config.stash[CONTROLLER] = Controller(config)
+        config.pluginmanager.register(controller, "botfarm-xdist-controller")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # A test that has the mark and does not name the fixture wants its accounts, too.
+    names: list[str] | None = getattr(item, "fixturenames", None)
+    if names is not None and MARK not in names and item.get_closest_marker(MARK):
+        names.append(MARK)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("collectonly"):
+        return
+    if any(MARK in getattr(item, "fixturenames", ()) for item in session.items):
+        # Before a test can put doubles in the place of what the client is made of.
+        from . import heartbeat, xdist  # noqa: F401, PLC0415
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if record := item.stash.get(RECORD, None):
+        add_to_report(record, report)
+    return report
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return header(config)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    session = config.stash.get(SESSION, None)
+    notes = session.take_notes() if session else []
+    config.stash[SUMMARY].write(terminalreporter, notes)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        leases = session.config.stash.get(SESSION, None)
+        output["botfarm_unsettled"] = leases is not None and leases.is_unsettled
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    session = config.stash.get(SESSION, None)
+    controller = config.stash.get(CONTROLLER, None)
+    if session is None:
+        return
+    try:
+        if hasattr(config, "workerinput"):
+            session.close()  # what it left held is the controller's business
+        else:
+            session.finish(unsettled=controller is not None and controller.is_unsettled)
+    finally:
+        if controller is not None:
+            controller.close()

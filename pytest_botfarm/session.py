@@ -1,0 +1,318 @@
+"""One process's part in a run: where its leases come from and what it holds."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import pytest
+
+from .client.clock import clock
+from .client.core import RECONNECT
+from .client.errors import (
+    AcquireTimeoutError,
+    BotfarmError,
+    LeaseEndedError,
+    LeaseLostError,
+    ServerError,
+    ServerNotReachableError,
+)
+from .client.forking import on_fork
+from .client.lifetimes import Lifetime, Loss
+from .client.models import Holder, Lease, Outcome, Want
+from .embedded import EmbeddedServer, Endpoint
+from .fixtures import SESSION
+from .settings import Settings, read_settings, read_token
+from .users import BotUser
+
+if TYPE_CHECKING:
+    from .client.sync import Client
+    from .heartbeat import Heartbeat
+
+NOT_CONFIGURED = (
+    "bot_user has no server and no pool of accounts. Either name a server with "
+    "--botfarm-url (or BOTFARM_URL, or botfarm_url in the ini file), or write the "
+    "accounts into a file botfarm.toml beside the ini file, or name such a file with "
+    "--botfarm-pool"
+)
+RUN_ID, RENDEZVOUS = "botfarm_run_id", "botfarm_rendezvous"
+"""What the controller of pytest-xdist tells its workers."""
+MAXIMUM_TEXT = 2_000
+"""Characters of a test's id or a job's URL that the server takes."""
+
+
+@dataclass(slots=True)
+class Holding:
+    """One lease of this process, from before it is asked for until after its end."""
+
+    wants: Sequence[Want]
+    id: UUID = field(default_factory=uuid4)
+    process: int = field(default_factory=os.getpid)
+    lease: Lease | None = None
+    lifetime: Lifetime | None = None
+    users: Sequence[BotUser] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this process is, for whoever waits for what it holds."""
+
+    run_id: str = field(default_factory=lambda: uuid4().hex)
+    worker_id: str = "main"
+    host: str = field(default_factory=socket.gethostname)
+    job_url: str | None = field(default_factory=lambda: job_url(os.environ))
+
+    def holder(self, test_id: str) -> Holder:
+        test_id = test_id.encode(errors="replace").decode()
+        if len(test_id) > MAXIMUM_TEXT:
+            test_id = test_id[: MAXIMUM_TEXT - 1] + "…"
+        return Holder(self.run_id, self.worker_id, test_id, self.host, self.job_url)
+
+
+class LeaseSession:
+    """Takes and gives back the leases of one process.
+
+    Nothing that costs time is imported, opened or started before the first lease.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        settings: Settings | pytest.UsageError,
+        locate: Callable[[], Endpoint] | None,
+        *,
+        embedded: EmbeddedServer | None = None,
+    ) -> None:
+        self.identity = identity
+        self.embedded = embedded
+        self.notes: list[str] = []
+        """What the closing summary should mention."""
+        self._settings = settings
+        self._locate = locate
+        self._open: set[UUID] = set()
+        self._opening = Lock()
+        self._client: Client | None = None
+        self._heartbeat: Heartbeat | None = None
+        on_fork(self)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings. Raises pytest.UsageError if they are wrong, or say nothing of
+        where accounts come from.
+        """
+        if isinstance(self._settings, pytest.UsageError):
+            raise pytest.UsageError(*self._settings.args)
+        if self._locate is None:
+            raise pytest.UsageError(NOT_CONFIGURED)
+        return self._settings
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether the server may know a lease of this process that has not ended."""
+        return bool(self._open) or (
+            self._client is not None and self._client.protocol.failures > 0
+        )
+
+    @property
+    def may_have_leased(self) -> bool:
+        """False only where no process of the run can have leased anything."""
+        if self.embedded is not None:
+            return self.embedded.is_started
+        return self._locate is not None
+
+    def acquire(self, holding: Holding, *, wait: float, test_id: str) -> None:
+        """Fill a holding with a lease. After an exception, too, it wants a release."""
+        client = self.client()
+        if self._heartbeat is None:
+            self._heartbeat = self._make_heartbeat()
+        self._open.add(holding.id)
+        conversation = client.protocol.acquire(
+            holding.id,
+            holding.wants,
+            self.identity.holder(test_id),
+            ttl=self.settings.ttl,
+            wait=wait,
+        )
+        try:
+            lease = client.run(conversation)
+        except ServerNotReachableError:
+            self._locate_server()  # a server of our own can tell why it is gone
+            raise
+        except AcquireTimeoutError:
+            self._open.discard(holding.id)
+            raise
+        except ServerError as error:
+            if error.status < 500:  # refused, so there is nothing to release
+                self._open.discard(holding.id)
+            raise
+        holding.lease = lease
+        holding.lifetime = self._heartbeat.watch(lease)
+        holding.users = tuple(BotUser(user) for user in lease.users)
+
+    def release(
+        self, holding: Holding, *, outcome: Outcome, clean: bool
+    ) -> LeaseLostError | None:
+        """End a holding, whatever became of it. Returns an error if it was lost.
+
+        A server that cannot be reached is only noted: the TTL ends the lease.
+        """
+        if holding.process != os.getpid() or holding.id not in self._open:
+            return None  # the parent's, in a forked child; or never asked for
+        client = self.client()
+        if self._heartbeat is not None:
+            self._heartbeat.forget(holding.id)
+        loss: Loss | None = None
+        try:
+            client.run(
+                client.protocol.release(
+                    holding.id,
+                    fence=holding.lease.fence if holding.lease else None,
+                    outcome=outcome,
+                    clean=clean,
+                )
+            )
+        except LeaseEndedError as error:
+            self._open.discard(holding.id)
+            loss = Loss(clock() - (error.ended_ago or 0), error.detail, error.users)
+        except BotfarmError as error:
+            if client.protocol.was_reached:
+                self.notes.append(
+                    f"lease {holding.id} was not released and ends by its TTL: {error}"
+                )
+        else:
+            self._open.discard(holding.id)
+        noticed = holding.lifetime.loss if holding.lifetime else None
+        if noticed and loss:
+            loss = Loss(noticed.at, noticed.reason, loss.users or noticed.users)
+        loss = loss or noticed
+        return None if holding.lease is None or loss is None else _lost(holding, loss)
+
+    def client(self) -> Client:
+        """The connection to the server, which is started if it is this run's own."""
+        with self._opening:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def sweep(self, worker_id: str | None = None) -> int:
+        """End what the run, or a worker of it that is dead, left held."""
+        client = self.client()
+        return client.run(
+            client.protocol.release_holder(
+                self.identity.run_id, worker_id, outcome="crashed", clean=False
+            )
+        )
+
+    def finish(self, *, unsettled: bool) -> None:
+        """End the run: nothing of it is left held, and nothing of it runs on."""
+        try:
+            if self.may_have_leased and (unsettled or self.is_unsettled):
+                self.sweep()
+        except BotfarmError as error:
+            # Not a line of the summary, which has been written.
+            sys.stderr.write(f"botfarm: what is left held ends by its TTL: {error}\n")
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop the heartbeat, the connection and the server of the run's own."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        if self._client is not None:
+            self._client.close()
+        if self.embedded is not None:
+            self.embedded.stop()
+
+    def take_notes(self) -> list[str]:
+        notes, self.notes = self.notes, []
+        return notes
+
+    def after_fork_in_child(self) -> None:
+        self._open = set()
+        self._opening = Lock()
+
+    def _locate_server(self) -> Endpoint:
+        if self._locate is None:
+            raise pytest.UsageError(NOT_CONFIGURED)
+        return self._locate()
+
+    def _connect(self) -> Client:
+        from .client.sync import Client  # noqa: PLC0415  # httpx takes 180 ms
+
+        endpoint = self._locate_server()
+        return Client(endpoint.url, endpoint.token, reconnect=endpoint.reconnect)
+
+    def _make_heartbeat(self) -> Heartbeat:
+        from .heartbeat import Heartbeat  # noqa: PLC0415  # the same
+
+        return Heartbeat(self._connect)
+
+
+def session_of(config: pytest.Config) -> LeaseSession:
+    """The process's session, made when first asked for."""
+    if SESSION not in config.stash:
+        config.stash[SESSION] = _make_session(config)
+    return config.stash[SESSION]
+
+
+def _make_session(config: pytest.Config) -> LeaseSession:
+    workerinput = getattr(config, "workerinput", None)
+    identity = (
+        Identity()
+        if workerinput is None
+        else Identity(workerinput[RUN_ID], workerinput["workerid"])
+    )
+    try:
+        settings = read_settings(config)
+    except pytest.UsageError as error:
+        # Raised where a test wants an account: here it might be a worker's start,
+        # whose failure pytest-xdist tells as "no tests ran".
+        return LeaseSession(identity, error, None)
+    if settings.url is not None:
+        url = settings.url
+        return LeaseSession(
+            identity, settings, lambda: Endpoint(url, read_token(), RECONNECT)
+        )
+    if settings.pool is None:
+        return LeaseSession(identity, settings, None)
+    if workerinput is not None:
+        from .xdist import ask  # noqa: PLC0415  # only in a worker that leases
+
+        rendezvous = workerinput[RENDEZVOUS]
+        return LeaseSession(identity, settings, lambda: ask(rendezvous))
+    server = EmbeddedServer(settings.pool)
+    return LeaseSession(identity, settings, server.endpoint, embedded=server)
+
+
+def job_url(environ: Mapping[str, str]) -> str | None:
+    """The web page of the CI job that this process is part of."""
+    if "GITHUB_RUN_ID" in environ and "GITHUB_REPOSITORY" in environ:
+        server = environ.get("GITHUB_SERVER_URL", "https://github.com")
+        return (
+            f"{server}/{environ['GITHUB_REPOSITORY']}/actions/runs/"
+            f"{environ['GITHUB_RUN_ID']}"
+        )
+    for name in ("CI_JOB_URL", "BUILD_URL", "CIRCLE_BUILD_URL", "BUILDKITE_BUILD_URL"):
+        if url := environ.get(name):
+            return url[:MAXIMUM_TEXT]
+    return None
+
+
+def _lost(holding: Holding, loss: Loss) -> LeaseLostError:
+    logins = ", ".join(user.login for user in holding.users)
+    ago = max(0.0, clock() - loss.at)
+    lines = [f"The lease of {logins} was lost {ago:.1f} s ago: {loss.reason}"]
+    for user in loss.users:
+        now = f"held by {user.holder}" if user.holder else "held by nobody"
+        lines.append(f"  {user.login} is now {now}")
+    lines.append(
+        "Another test may have used the account since, so the result of this one "
+        "means nothing. It is a fault of the infrastructure, not of the test."
+    )
+    return LeaseLostError("\n".join(lines), users=loss.users)

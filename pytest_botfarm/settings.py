@@ -1,0 +1,108 @@
+"""What a run was told, by options, environment and ini file together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .options import (
+    DEFAULT_TTL,
+    DEFAULT_WAIT,
+    OPTIONS,
+    Option,
+    pool_file_beside_ini,
+)
+
+INI_LEVEL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run was told. At most one of `url` and `pool` is set."""
+
+    url: str | None
+    pool: Path | None
+    env: str | None
+    domain: str | None
+    wait: float
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A value, and where it stood. A lower level is the stronger one."""
+
+    value: Any
+    level: int
+    source: str
+
+
+def read_settings(
+    config: pytest.Config, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """The settings of a run. Raises pytest.UsageError, naming what is wrong."""
+    found = {option.name: _find(config, option, environ) for option in OPTIONS}
+    url, pool = found["url"], found["pool"]
+    if url and pool:
+        if url.level == pool.level:
+            raise pytest.UsageError(
+                f"{url.source} and {pool.source} exclude each other: accounts come "
+                "either from a server or from a file"
+            )
+        url, pool = (url, None) if url.level < pool.level else (None, pool)
+
+    def value(name: str, default: Any = None) -> Any:
+        return default if (item := found[name]) is None else item.value
+
+    return Settings(
+        url=url.value if url else None,
+        pool=None if url else _pool_file(config, pool),
+        env=value("env"),
+        domain=value("domain"),
+        wait=value("wait", DEFAULT_WAIT),
+        ttl=value("ttl", DEFAULT_TTL),
+    )
+
+
+def read_token(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The server's token. Never from the command line, which all users can see."""
+    token = environ.get("BOTFARM_TOKEN", "")
+    source = "BOTFARM_TOKEN"
+    if not token and (file := environ.get("BOTFARM_TOKEN_FILE")):
+        source = f"BOTFARM_TOKEN_FILE ({file})"
+        try:
+            token = Path(file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise pytest.UsageError(f"{source} cannot be read: {error}") from None
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise pytest.UsageError(f"{source} must be printable ASCII on one line")
+    return token or None
+
+
+def _find(
+    config: pytest.Config, option: Option, environ: Mapping[str, str]
+) -> _Found | None:
+    found = option.find(config, environ)
+    if found is None:
+        return None
+    level, source, text = found
+    try:
+        return _Found(option.read(text), level, source)
+    except ValueError as error:
+        raise pytest.UsageError(f"{source} {error}") from None
+
+
+def _pool_file(config: pytest.Config, pool: _Found | None) -> Path | None:
+    """The pool file with its full path, or the one beside the ini file."""
+    beside_ini = pool_file_beside_ini(config)
+    if pool is None:
+        return beside_ini if beside_ini.is_file() else None
+    told_by_ini = pool.level == INI_LEVEL
+    base = beside_ini.parent if told_by_ini else config.invocation_params.dir
+    return base / str(pool.value)

@@ -1,0 +1,111 @@
+"""From what a mark or a call says to what is asked of the server."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+
+from .client.models import Want
+from .fixtures import MARK_SIGNATURE
+
+if TYPE_CHECKING:
+    from .settings import Settings
+    from .users import BotUser
+
+MAXIMUM_COUNT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A want that may still be open: an env or domain that is None matches any."""
+
+    env: str | None
+    domain: str | None
+    project_id: UUID | None
+    labels: Mapping[str, str]
+    count: int = 1
+
+    def with_defaults(self, settings: Settings) -> Wish:
+        return replace(
+            self, env=self.env or settings.env, domain=self.domain or settings.domain
+        )
+
+    def is_met_by(self, user: BotUser) -> bool:
+        return (
+            self.env in {None, user.env}
+            and self.domain in {None, user.domain}
+            and self.project_id in {None, user.project_id}
+            and self.labels.items() <= user.labels.items()
+        )
+
+    def want(self) -> Want:
+        """The want. Raises pytest.UsageError where neither the test nor an option
+        names the env or the domain.
+        """
+        if self.env is None or self.domain is None:
+            name = "env" if self.env is None else "domain"
+            raise pytest.UsageError(
+                f"bot_user needs the {name} of the account: name it in the call or "
+                f"the mark, or set --botfarm-{name} or BOTFARM_{name.upper()}"
+            )
+        return Want(self.env, self.domain, self.project_id, self.labels, self.count)
+
+
+def make_wish(
+    env: Any = None,
+    domain: Any = None,
+    *,
+    project_id: Any = None,
+    labels: Any = None,
+    count: Any = 1,
+) -> Wish:
+    """Check each value. Raises pytest.UsageError that names the first bad one."""
+    for name, value in (("env", env), ("domain", domain)):
+        if value is not None and not (isinstance(value, str) and value):
+            raise pytest.UsageError(f"{name} must be a name, not {value!r}")
+    if isinstance(project_id, str):
+        try:
+            project_id = UUID(project_id)
+        except ValueError:
+            raise pytest.UsageError(
+                f"project_id must be a UUID, not {project_id!r}"
+            ) from None
+    if not (project_id is None or isinstance(project_id, UUID)):
+        raise pytest.UsageError(f"project_id must be a UUID, not {project_id!r}")
+    labels = {} if labels is None else labels
+    if not isinstance(labels, Mapping) or not all(
+        isinstance(text, str) for pair in labels.items() for text in pair
+    ):
+        raise pytest.UsageError(
+            f"labels must map names to text, like {{'role': 'admin'}}, not {labels!r}"
+        )
+    if type(count) is not int or not 1 <= count <= MAXIMUM_COUNT:
+        raise pytest.UsageError(
+            f"count must be a whole number from 1 to {MAXIMUM_COUNT}, not {count!r}"
+        )
+    return Wish(env, domain, project_id, dict(labels), count)
+
+
+def wishes_of_marks(test_id: str, marks: Iterable[pytest.Mark]) -> list[Wish]:
+    """The wishes of all marks of a test, in the order in which they are written.
+
+    Raises pytest.UsageError that names the test and the parameter.
+    """
+    # pytest gives the mark nearest to the function first.
+    return [_wish_of_mark(test_id, mark) for mark in reversed(list(marks))]
+
+
+def _wish_of_mark(test_id: str, mark: pytest.Mark) -> Wish:
+    try:
+        inspect.signature(make_wish).bind(*mark.args, **mark.kwargs)
+        return make_wish(*mark.args, **mark.kwargs)
+    except (TypeError, pytest.UsageError) as error:
+        raise pytest.UsageError(
+            f"the mark bot_user of {test_id} is wrong: {error}. "
+            f"It reads {MARK_SIGNATURE}"
+        ) from None

@@ -1,0 +1,226 @@
+"""What a tester reads when there is no account, and what to do about it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from support.farm import Farm
+from support.suites import Suite
+
+CALL = """
+    def test_it(bot_user):
+        bot_user()
+    """
+
+
+def failure(result: pytest.RunResult) -> str:
+    """The lines of the one failure, which end in the error."""
+    result.assert_outcomes(failed=1)
+    return "\n".join(line[4:] for line in result.outlines if line.startswith("E   "))
+
+
+def test_no_server_and_no_pool(suite: Suite) -> None:
+    suite.write(CALL)
+    text = failure(suite.run())
+    for way_out in ("--botfarm-url", "BOTFARM_URL", "botfarm.toml", "--botfarm-pool"):
+        assert way_out in text
+
+
+def test_a_wrong_setting_fails_the_tests_that_lease_and_no_other(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOTFARM_URL", "farm.example.com")
+    suite.write(CALL + "\n    def test_other(): pass")
+    result = suite.run()
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["E *UsageError: BOTFARM_URL must be like https://*"])
+
+
+def test_a_server_that_is_not_there(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("BOTFARM_URL", url)
+        suite.write(CALL.replace("bot_user()", "bot_user('stage', 'regular')"))
+        text = failure(suite.run())
+    assert f"The Botfarm server at {url} cannot be reached" in text
+    assert "Connection refused" in text
+
+
+@pytest.fixture(params=[None, "2"], ids=["no-protocol", "newer-protocol"])
+def other_server(request: pytest.FixtureRequest) -> Iterator[tuple[str, str | None]]:
+    """A web server that is none of ours, or one of a later time."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            if request.param:
+                self.send_header("Botfarm-Protocol", request.param)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_DELETE(self) -> None:
+            self.do_PUT()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", request.param
+        server.shutdown()
+        thread.join()
+
+
+def test_another_server_or_another_version(
+    suite: Suite,
+    other_server: tuple[str, str | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, protocol = other_server
+    monkeypatch.setenv("BOTFARM_URL", url)
+    suite.write(CALL.replace("bot_user()", "bot_user('stage', 'regular')"))
+    text = failure(suite.run())
+    if protocol is None:
+        assert (
+            f"What answers at {url} (with status 200) is not a Botfarm server" in text
+        )
+    else:
+        assert f"at {url} speaks protocol 2, this plugin protocol 1. Upgrade" in text
+
+
+@pytest.mark.parametrize("token", ["", "wrong-token-0123456789"])
+def test_a_missing_or_wrong_token(
+    suite: Suite, pool: str, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("BOTFARM_TOKEN", token)
+    suite.write(CALL)
+    result = suite.run()
+    text = failure(result)
+    assert "Set BOTFARM_TOKEN" in text
+    assert not token or token not in result.stdout.str()
+
+
+def test_a_pool_that_does_not_exist_and_those_that_do(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    suite.write(CALL.replace("bot_user()", "bot_user('prod')"))
+    text = failure(suite.run())
+    assert f"NoSuchPoolError: No user in rotation matches prod/{pool}" in text
+    assert "(2 users)" in text
+
+
+def test_a_pool_that_is_too_small_is_told_at_once_and_without_a_traceback(
+    suite: Suite, pool: str
+) -> None:
+    suite.write(
+        """
+        import pytest
+
+        @pytest.mark.bot_user(count=3)
+        def test_it():
+            pass
+        """
+    )
+    result = suite.run()
+    result.assert_outcomes(errors=1)
+    output = result.stdout.str()
+    assert "asks for 3 users at once, and only 2 in rotation could meet it" in output
+    assert "pytest_botfarm/" not in output
+
+
+def test_a_timeout_names_who_holds_the_accounts_which_tests_and_for_how_long(
+    suite: Suite, farm: Farm, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI_JOB_URL", "https://ci.example.com/jobs/7")
+    suite.write(
+        """
+        def test_it(bot_user):
+            alice, bob = bot_user(), bot_user()
+            bot_user(wait=0.3)
+        """
+    )
+    text = failure(suite.run())
+    assert f"No account became free within 0 s for stage/{pool}" in text
+    for login in ("alice", "bob"):
+        assert (
+            f"  {login}@{pool}: for 0 s by test_suite.py::test_it (worker main" in text
+        )
+    assert "https://ci.example.com/jobs/7" in text
+    assert "--botfarm-wait" in text
+    assert [lease["state"] for lease in farm.leases(pool, state="ended")].count(
+        "cancelled"
+    ) == 1
+
+
+def test_a_pool_file_that_does_not_exist(suite: Suite) -> None:
+    suite.write(CALL.replace("bot_user()", "bot_user('stage', 'regular')"))
+    text = failure(suite.run("--botfarm-pool", "none.toml"))
+    assert f"there is no pool file {suite.pytester.path / 'none.toml'}" in text
+
+
+def test_a_pool_file_that_is_wrong(suite: Suite, pool_file: Path) -> None:
+    pool_file.write_text('[[users]]\nlogin = "alice"\n')
+    suite.write(CALL)
+    text = failure(suite.run())
+    assert f"the server for the pool file {pool_file} did not start" in text
+    assert "password" in text
+
+
+def test_the_server_extra_is_missing(suite: Suite, pool_file: Path) -> None:
+    """An environment with no more than the base install brings, made of links."""
+    base = suite.pytester.mkdir("base")
+    installed = Path(pytest.__file__).parents[1]
+    needed = (
+        *("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"),
+        *("httpx", "httpcore", "h11", "anyio", "idna", "certifi", "sniffio"),
+        *("typing_extensions.py", "py.py", "exceptiongroup", "tomli"),
+    )
+    metadata = [path.name for path in installed.glob("pluggy-*.dist-info")]
+    for name in (*needed, *metadata):
+        if (installed / name).exists():
+            (base / name).symlink_to(installed / name)
+    repository = Path(__file__).parents[2]
+    (base / "pytest_botfarm").symlink_to(repository / "pytest_botfarm")
+    suite.write(CALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(base))
+        result = suite.pytester.run(
+            *(sys.executable, "-S", "-m", "pytest"),
+            *("-p", "pytest_botfarm.plugin", "-p", "no:cacheprovider"),
+            "test_suite.py",
+            timeout=60,
+        )
+    text = failure(result)
+    assert "fastapi" in text
+    assert "pip install 'pytest-botfarm[server]'" in text
+
+
+def test_a_server_of_the_runs_own_that_dies_says_so(
+    suite: Suite, pool_file: Path
+) -> None:
+    suite.write(
+        """
+        import os
+        import signal
+        import psutil
+
+        def test_it(bot_user):
+            bot_user()
+            (server,) = psutil.Process().children()
+            server.kill()
+            server.wait()
+            bot_user()
+        """
+    )
+    assert "the server of this run has ended" in failure(suite.run())

@@ -1,0 +1,47 @@
+"""Suites that tests write and run, in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+# Random order is for the suites of this repository, not for those that they write;
+# and hypothesis takes as long to load as all the rest.
+PLUGINS = ("-p", "no:randomly", "-p", "no:hypothesispytest", "-p", "no:cacheprovider")
+
+
+@dataclass
+class Suite:
+    pytester: pytest.Pytester
+
+    def write(self, source: str, name: str = "test_suite") -> None:
+        self.pytester.makepyfile(**{name: source})
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        return self.pytester.runpytest_subprocess(*PLUGINS, *arguments, timeout=60)
+
+    @contextmanager
+    def start(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run it beside the test, which wants to end it."""
+        command = [sys.executable, "-m", "pytest", *PLUGINS, *arguments]
+        with (self.pytester.path / "output").open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self.pytester.path,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def output(self) -> str:
+        return (self.pytester.path / "output").read_text()

@@ -1,0 +1,504 @@
+"""The client's side of the protocol, played without a network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import pytest
+
+from pytest_botfarm.client import wire
+from pytest_botfarm.client.core import (
+    FIRST_CONTACT,
+    RECONNECT,
+    SLICE,
+    Conversation,
+    LeaseProtocol,
+    Outcomes,
+    Request,
+    Response,
+    Sleep,
+    TransportFailure,
+)
+from pytest_botfarm.client.errors import (
+    AcquireTimeoutError,
+    DatabaseUnavailableError,
+    InvalidRequestError,
+    LeaseEndedError,
+    NoSuchPoolError,
+    NotABotfarmServerError,
+    PoolTooSmallError,
+    ProtocolVersionError,
+    ServerError,
+    ServerNotReachableError,
+    WrongAnswerError,
+)
+from pytest_botfarm.client.models import Holder, Lease, Lost, PoolSize, Renewed, Want
+
+T = TypeVar("T")
+Reply = Response | TransportFailure
+Script = Sequence[Reply | Callable[[Request], Reply]]
+
+PROTOCOL_PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
+REFUSED = TransportFailure("connection refused")
+WANTS = (Want("stage", "regular", labels={"role": "admin"}),)
+ME = Holder("run", "gw0", "tests/test_my.py::test_it", "ci-1")
+HOLDER = {
+    "run_id": "run",
+    "worker_id": "gw1",
+    "test_id": "tests/test_other.py::test_it",
+    "host": "ci-3",
+    "job_url": None,
+}
+
+
+def answer(
+    status: int, body: object = None, *, protocol: str | None = "1", **headers: str
+) -> Response:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if protocol is not None:
+        sent["botfarm-protocol"] = protocol
+    return Response(status, sent, b"" if body is None else json.dumps(body).encode())
+
+
+def held(lease_id: UUID, **changes: Any) -> dict[str, Any]:
+    user = {
+        "id": str(uuid4()),
+        "login": "alice@example.com",
+        "password": "correct horse",
+        "secrets": {"totp": "seed"},
+        "project_id": None,
+        "env": "stage",
+        "domain": "regular",
+        "labels": {"role": "admin"},
+        "fence": 7,
+        "dirty": False,
+        "want": 0,
+    }
+    return {
+        "state": "held",
+        "id": str(lease_id),
+        "fence": 7,
+        "ttl": 60.0,
+        "expires_in": 15.0,
+        "waited": 0.0,
+        "users": [user],
+        **changes,
+    }
+
+
+def waiting(lease_id: UUID) -> dict[str, Any]:
+    blocker = {
+        "user_id": str(uuid4()),
+        "login": "bob@example.com",
+        "lease_id": str(uuid4()),
+        "holder": HOLDER,
+        "held_for": 41.0,
+        "expires_in": 19.0,
+    }
+    return {
+        "state": "waiting",
+        "id": str(lease_id),
+        "place": 2,
+        "waited": 20.0,
+        "ask_again_within": 15.0,
+        "blockers": [blocker],
+    }
+
+
+def refusal(code: str, **facts: object) -> dict[str, object]:
+    return {"error": code, "detail": f"The server says {code}.", **facts}
+
+
+class Stage:
+    """Plays a server from a script, on a clock that only the play moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.requests: list[Request] = []
+        self.sleeps: list[float] = []
+        self.protocol = LeaseProtocol(
+            "http://farm", clock=lambda: self.now, jitter=lambda low, high: high
+        )
+
+    def play(
+        self, conversation: Conversation[T], script: Script, *, each_takes: float = 0.0
+    ) -> T:
+        """Answer each request with the script's next line; its last line repeats."""
+        lines = list(script)
+        outcome: Outcomes = None
+        while True:
+            try:
+                effect = conversation.send(outcome)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            if isinstance(effect, Sleep):
+                self.sleeps.append(effect.seconds)
+                self.now += effect.seconds
+                outcome = None
+            else:
+                self.requests.append(effect)
+                self.now += each_takes
+                line = lines.pop(0) if len(lines) > 1 else lines[0]
+                outcome = line(effect) if callable(line) else line
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+def asking(stage: Stage, lease_id: UUID, *, wait: float = 300.0) -> Conversation[Lease]:
+    return stage.protocol.acquire(lease_id, WANTS, ME, ttl=60.0, wait=wait)
+
+
+class TestAcquire:
+    def test_a_free_user_is_granted_in_one_call(self, stage: Stage) -> None:
+        lease_id = uuid4()
+        lease = stage.play(asking(stage, lease_id), [answer(200, held(lease_id))])
+        (request,) = stage.requests
+        assert (request.method, request.path) == ("PUT", f"/api/v1/leases/{lease_id}")
+        assert request.body["holder"]["test_id"] == ME.test_id
+        assert request.body["wants"][0]["labels"] == {"role": "admin"}
+        assert (lease.id, lease.fence, lease.users[0].login) == (
+            lease_id,
+            7,
+            "alice@example.com",
+        )
+
+    def test_a_long_wait_is_asked_for_in_slices_under_one_id(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script = [answer(202, waiting(lease_id))] * 2 + [answer(200, held(lease_id))]
+        stage.play(asking(stage, lease_id, wait=50), script, each_takes=SLICE)
+        assert [request.body["wait"] for request in stage.requests] == [20, 20, 10]
+        assert {request.path for request in stage.requests} == {
+            f"/api/v1/leases/{lease_id}"
+        }
+
+    def test_a_lost_answer_is_asked_for_again_under_the_same_id(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script: Script = [TransportFailure("reset"), answer(200, held(lease_id))]
+        stage.play(asking(stage, lease_id), script)
+        first, second = stage.requests
+        assert (first.path, first.body) == (second.path, second.body)
+        assert stage.protocol.failures == 1
+
+    def test_a_wait_that_ends_gives_up_its_place_and_names_who_is_in_the_way(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script = [answer(202, waiting(lease_id)), answer(204)]
+        with pytest.raises(AcquireTimeoutError) as caught:
+            stage.play(asking(stage, lease_id, wait=20), script, each_takes=SLICE)
+        assert [request.method for request in stage.requests] == ["PUT", "DELETE"]
+        assert str(caught.value) == (
+            "No account became free within 20 s for stage/regular role=admin.\n"
+            "Held at present:\n"
+            "  bob@example.com: for 41 s by tests/test_other.py::test_it "
+            "(worker gw1, host ci-3, run run)\n"
+            "Wait longer (--botfarm-wait), add accounts to the pool, or run fewer "
+            "workers."
+        )
+
+    def test_an_answer_that_comes_back_early_is_not_asked_for_in_a_tight_loop(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script = [answer(202, waiting(lease_id))] * 3 + [answer(200, held(lease_id))]
+        stage.play(asking(stage, lease_id), script)
+        assert stage.sleeps == [0.5, 0.5, 0.5]
+
+    def test_another_leases_answer_is_refused(self, stage: Stage) -> None:
+        with pytest.raises(WrongAnswerError, match="asked for lease"):
+            stage.play(asking(stage, uuid4()), [answer(200, held(uuid4()))])
+
+    @pytest.mark.parametrize("content", [b"[]", b"<html>", b"{}", b"null", b"\xff"])
+    def test_an_answer_of_another_form_is_refused(
+        self, stage: Stage, content: bytes
+    ) -> None:
+        response = Response(200, {"botfarm-protocol": "1"}, content)
+        with pytest.raises(WrongAnswerError, match="not of the protocol's form"):
+            stage.play(asking(stage, uuid4()), [response])
+
+    def test_a_lease_counts_from_its_grant_and_not_from_the_call_that_waited_for_it(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script = [answer(200, held(lease_id, waited=18.0))]
+        lease = stage.play(asking(stage, lease_id), script, each_takes=19.0)
+        assert lease.granted == 1_018.0
+
+    def test_a_server_whose_clock_jumped_cannot_put_the_grant_into_the_future(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script = [answer(200, held(lease_id, waited=3_600.0))]
+        lease = stage.play(asking(stage, lease_id), script, each_takes=1.0)
+        assert lease.granted == stage.now
+
+    def test_the_repr_of_a_lease_shows_no_secret(self, stage: Stage) -> None:
+        lease_id = uuid4()
+        lease = stage.play(asking(stage, lease_id), [answer(200, held(lease_id))])
+        assert lease.users[0].password == "correct horse"
+        assert "horse" not in repr(lease)
+        assert "seed" not in repr(lease)
+
+
+class TestTrouble:
+    def test_a_server_that_never_answered_is_given_up_soon_and_then_at_once(
+        self, stage: Stage
+    ) -> None:
+        started = stage.now
+        with pytest.raises(ServerNotReachableError, match="connection refused"):
+            stage.play(asking(stage, uuid4()), [REFUSED])
+        assert FIRST_CONTACT / 2 < stage.now - started <= FIRST_CONTACT
+        tried = len(stage.requests)
+        with pytest.raises(ServerNotReachableError):
+            stage.play(asking(stage, uuid4()), [REFUSED])
+        assert len(stage.requests) == tried + 1
+
+    def test_a_server_that_answered_before_has_the_time_of_a_restart(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script: Script = [answer(202, waiting(lease_id)), REFUSED]
+        with pytest.raises(ServerNotReachableError):
+            stage.play(asking(stage, lease_id), script)
+        assert RECONNECT / 2 < sum(stage.sleeps) <= RECONNECT + 1
+
+    def test_pauses_grow_and_are_bounded(self, stage: Stage) -> None:
+        lease_id = uuid4()
+        script: Script = [answer(202, waiting(lease_id)), REFUSED]
+        with pytest.raises(ServerNotReachableError):
+            stage.play(asking(stage, lease_id), script)
+        pauses = stage.sleeps[1:]
+        assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
+        assert max(pauses) == 5.0
+
+    def test_a_busy_server_is_asked_again_when_it_says(self, stage: Stage) -> None:
+        lease_id = uuid4()
+        busy = answer(429, refusal("too_many_waiting"), retry_after="7")
+        stage.play(asking(stage, lease_id), [busy] * 9 + [answer(200, held(lease_id))])
+        assert len(stage.sleeps) == 9
+        assert min(stage.sleeps) > 7
+
+    def test_a_busy_server_is_asked_no_longer_than_the_test_would_wait(
+        self, stage: Stage
+    ) -> None:
+        busy = answer(429, refusal("too_many_waiting"), retry_after="2")
+        with pytest.raises(ServerError, match="too_many_waiting"):
+            stage.play(asking(stage, uuid4(), wait=60), [busy])
+        assert 50 < sum(stage.sleeps) <= 60
+
+    def test_a_server_without_its_database_is_asked_again_for_a_while(
+        self, stage: Stage
+    ) -> None:
+        down = answer(503, refusal("database_unavailable"), retry_after="1")
+        with pytest.raises(DatabaseUnavailableError):
+            stage.play(asking(stage, uuid4()), [down])
+        assert 20 < sum(stage.sleeps) <= RECONNECT
+
+    def test_a_senseless_retry_after_is_borne(self, stage: Stage) -> None:
+        lease_id = uuid4()
+        script = [
+            answer(503, refusal("shutting_down"), retry_after="Wed, 21 Oct 2026"),
+            answer(200, held(lease_id)),
+        ]
+        stage.play(asking(stage, lease_id), script)
+        assert len(stage.requests) == 2
+
+    def test_a_proxy_that_cannot_reach_the_server_is_not_taken_for_the_server(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script = [answer(502, protocol=None), answer(200, held(lease_id))]
+        stage.play(asking(stage, lease_id), script)
+        with pytest.raises(ServerNotReachableError, match=r"proxy.*status 504"):
+            stage.play(asking(stage, uuid4()), [answer(504, protocol=None)])
+
+    @pytest.mark.parametrize("status", [200, 301, 401, 404, 500])
+    def test_an_answer_without_the_protocols_header_is_of_another_server(
+        self, stage: Stage, status: int
+    ) -> None:
+        with pytest.raises(NotABotfarmServerError, match=r"http://farm.*not a Botfarm"):
+            stage.play(asking(stage, uuid4()), [answer(status, protocol=None)])
+        assert len(stage.requests) == 1
+
+    @pytest.mark.parametrize(
+        ("theirs", "older"), [("0", "the server"), ("2", "this side")]
+    )
+    def test_a_server_of_another_version_is_named_and_so_is_what_to_upgrade(
+        self, stage: Stage, theirs: str, older: str
+    ) -> None:
+        message = f"speaks protocol {theirs}, this plugin protocol 1. Upgrade {older}"
+        with pytest.raises(ProtocolVersionError, match=re.escape(message)):
+            stage.play(asking(stage, uuid4()), [answer(200, {}, protocol=theirs)])
+
+
+class TestOtherCalls:
+    def test_a_release_tells_fence_and_outcome(self, stage: Stage) -> None:
+        lease_id = uuid4()
+        conversation = stage.protocol.release(
+            lease_id, fence=7, outcome="failed", clean=False
+        )
+        stage.play(conversation, [answer(204)])
+        (request,) = stage.requests
+        assert (request.method, request.path) == (
+            "DELETE",
+            f"/api/v1/leases/{lease_id}",
+        )
+        assert request.body == {"outcome": "failed", "clean": False, "fence": 7}
+
+    def test_a_lease_that_the_server_never_heard_of_is_released(
+        self, stage: Stage
+    ) -> None:
+        script = [answer(404, refusal("lease_not_found"))]
+        stage.play(stage.protocol.release(uuid4()), script)
+
+    def test_a_release_is_tried_for_seconds_only(self, stage: Stage) -> None:
+        with pytest.raises(ServerNotReachableError):
+            stage.play(stage.protocol.release(uuid4()), [REFUSED])
+        assert sum(stage.sleeps) <= 5.0
+
+    def test_a_late_release_learns_who_has_the_users_now(self, stage: Stage) -> None:
+        passed_on = {
+            "user_id": str(uuid4()),
+            "login": "alice@example.com",
+            "holder": HOLDER,
+        }
+        facts = {"state": "expired", "ended_ago": 3.5, "users": [passed_on]}
+        script = [answer(410, refusal("lease_ended", **facts))]
+        with pytest.raises(LeaseEndedError) as caught:
+            stage.play(stage.protocol.release(uuid4(), fence=1), script)
+        assert (caught.value.state, caught.value.ended_ago) == ("expired", 3.5)
+        (user,) = caught.value.users
+        assert user.holder == Holder(
+            "run", "gw1", "tests/test_other.py::test_it", "ci-3"
+        )
+
+    def test_one_call_renews_all_and_tells_the_lost_from_the_kept(
+        self, stage: Stage
+    ) -> None:
+        kept, lost = uuid4(), uuid4()
+        told = [
+            {"id": str(kept), "state": "held", "expires_in": 60.0},
+            {
+                "id": str(lost),
+                "state": "revoked",
+                "detail": "An admin broke it.",
+                "ended_ago": 2.0,
+                "users": [],
+            },
+        ]
+        answers = stage.play(
+            stage.protocol.renew({kept: 1, lost: 2}), [answer(200, {"leases": told})]
+        )
+        assert answers == {
+            kept: Renewed(kept, 60.0),
+            lost: Lost(lost, "revoked", "An admin broke it.", 2.0, ()),
+        }
+        assert len(stage.requests) == 1
+
+    def test_more_renewals_than_one_call_may_carry_take_two(self, stage: Stage) -> None:
+        fences = {uuid4(): 1 for _ in range(1_001)}
+
+        def renewed(request: Request) -> Reply:
+            told = [
+                {"id": lease["id"], "state": "held", "expires_in": 60.0}
+                for lease in request.body["leases"]
+            ]
+            return answer(200, {"leases": told})
+
+        answers = stage.play(stage.protocol.renew(fences), [renewed])
+        assert answers.keys() == fences.keys()
+        assert len(stage.requests) == 2
+
+    def test_a_renewal_that_is_answered_for_other_leases_is_refused(
+        self, stage: Stage
+    ) -> None:
+        told = [{"id": str(uuid4()), "state": "held", "expires_in": 60.0}]
+        with pytest.raises(WrongAnswerError, match="other leases"):
+            stage.play(
+                stage.protocol.renew({uuid4(): 1}), [answer(200, {"leases": told})]
+            )
+
+    def test_a_renewal_is_tried_once(self, stage: Stage) -> None:
+        with pytest.raises(ServerNotReachableError):
+            stage.play(stage.protocol.renew({uuid4(): 1}), [REFUSED])
+        assert len(stage.requests) == 1
+
+    def test_a_dead_workers_leases_end_in_one_call(self, stage: Stage) -> None:
+        conversation = stage.protocol.release_holder(
+            "run", "gw1", outcome="crashed", clean=False
+        )
+        assert stage.play(conversation, [answer(200, {"released": 2})]) == 2
+        (request,) = stage.requests
+        assert request.body == {
+            "run_id": "run",
+            "worker_id": "gw1",
+            "outcome": "crashed",
+            "clean": False,
+        }
+
+
+class TestErrors:
+    def test_every_code_of_the_protocol_is_an_error_of_its_own(self) -> None:
+        rows = re.findall(
+            r"^\| (\d{3}) \| (.+?) \|", PROTOCOL_PAGE.read_text(), re.MULTILINE
+        )
+        codes = [
+            (int(status), code)
+            for status, cell in rows
+            for code in re.findall(r"`(\w+)`", cell)
+        ]
+        assert len(codes) >= 17
+        kinds = {
+            code: type(wire.error_of(status, json.dumps(refusal(code)).encode()))
+            for status, code in codes
+        }
+        assert ServerError not in kinds.values()
+        assert len(set(kinds.values())) == len(codes)
+        assert all(kind.code == code for code, kind in kinds.items())
+
+    def test_a_code_of_a_newer_server_still_says_what_is_wrong(self) -> None:
+        error = wire.error_of(418, json.dumps(refusal("teapot", size=2)).encode())
+        assert type(error) is ServerError
+        assert (error.code, error.status, str(error)) == (
+            "teapot",
+            418,
+            "The server says teapot.",
+        )
+        assert error.facts == {"size": 2}
+
+    def test_an_error_without_the_protocols_form_still_tells_its_status(self) -> None:
+        assert "status 500" in str(wire.error_of(500, b"Internal Server Error"))
+
+    def test_facts_come_typed(self) -> None:
+        pools = [{"env": "stage", "domain": "regular", "users": 2}]
+        missing = wire.error_of(
+            404, json.dumps(refusal("no_such_pool", pools=pools)).encode()
+        )
+        assert isinstance(missing, NoSuchPoolError)
+        assert missing.pools == (PoolSize("stage", "regular", 2),)
+        small = wire.error_of(
+            409, json.dumps(refusal("pool_too_small", asked=3, existing=2)).encode()
+        )
+        assert isinstance(small, PoolTooSmallError)
+        assert (small.asked, small.existing) == (3, 2)
+
+    def test_an_invalid_request_names_its_fields(self) -> None:
+        errors = [{"field": "wants[0].env", "message": "must be one of prod, stage"}]
+        error = wire.error_of(
+            422, json.dumps(refusal("invalid_request", errors=errors)).encode()
+        )
+        assert isinstance(error, InvalidRequestError)
+        assert "wants[0].env: must be one of prod, stage" in str(error)

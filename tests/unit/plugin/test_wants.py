@@ -1,0 +1,119 @@
+"""From marks and calls to what is asked of the server."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from pytest_botfarm.client.models import LeasedUser, Want
+from pytest_botfarm.settings import Settings
+from pytest_botfarm.users import BotUser
+from pytest_botfarm.wants import make_wish, wishes_of_marks
+
+PROJECT = UUID("6f1c2d3e-0000-4000-8000-000000000001")
+
+
+def user(**changes: Any) -> BotUser:
+    facts: dict[str, Any] = {
+        "id": uuid4(),
+        "login": "alice@example.com",
+        "password": "correct horse",
+        "secrets": {"totp": "seed of alice"},
+        "project_id": PROJECT,
+        "env": "stage",
+        "domain": "regular",
+        "labels": {"role": "admin", "plan": "free"},
+        "fence": 3,
+        "dirty": False,
+        "want": 0,
+    }
+    return BotUser(LeasedUser(**{**facts, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("mark", "complaint"),
+    [
+        (pytest.mark.bot_user(count=0), "count must be a whole number .* not 0"),
+        (pytest.mark.bot_user(count=101), "count must be .* not 101"),
+        (pytest.mark.bot_user(count=True), "count must be .* not True"),
+        (pytest.mark.bot_user(count="2"), "count must be .* not '2'"),
+        (pytest.mark.bot_user(labels="admin"), "labels must map names to text"),
+        (pytest.mark.bot_user(labels={"level": 3}), "labels must map names to text"),
+        (pytest.mark.bot_user(project_id="x"), "project_id must be a UUID, not 'x'"),
+        (pytest.mark.bot_user(project_id=7), "project_id must be a UUID, not 7"),
+        (pytest.mark.bot_user(env=7), "env must be a name, not 7"),
+        (pytest.mark.bot_user("stage", ""), "domain must be a name, not ''"),
+        (pytest.mark.bot_user(project="x"), "unexpected keyword argument 'project'"),
+        (pytest.mark.bot_user("a", "b", "c"), "too many positional arguments"),
+    ],
+)
+def test_a_malformed_mark_names_test_and_parameter(
+    mark: pytest.MarkDecorator, complaint: str
+) -> None:
+    with pytest.raises(
+        pytest.UsageError, match=rf"of test_a\.py::test_it.*{complaint}"
+    ):
+        wishes_of_marks("test_a.py::test_it", [mark.mark])
+
+
+def test_the_wishes_stand_in_the_order_in_which_the_marks_are_written() -> None:
+    nearest_first = [
+        pytest.mark.bot_user("stage", "regular").mark,
+        pytest.mark.bot_user("prod", "canary", count=2).mark,
+    ]
+    wishes = wishes_of_marks("test_a.py::test_it", nearest_first)
+    assert [wish.want() for wish in wishes] == [
+        Want("prod", "canary", count=2),
+        Want("stage", "regular"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wish", "met"),
+    [
+        (make_wish(), True),
+        (make_wish("stage", "regular"), True),
+        (make_wish("prod"), False),
+        (make_wish(domain="canary"), False),
+        (make_wish(labels={"role": "admin"}), True),
+        (make_wish(labels={"role": "guest"}), False),
+        (make_wish(project_id=str(PROJECT)), True),
+        (make_wish(project_id=uuid4()), False),
+    ],
+)
+def test_what_a_wish_leaves_open_any_user_meets(wish: Any, met: bool) -> None:
+    assert wish.is_met_by(user()) is met
+
+
+def test_options_stand_in_for_what_is_left_out() -> None:
+    settings = Settings(None, None, "stage", "regular", 300, 60)
+    assert make_wish(domain="canary").with_defaults(settings).want() == Want(
+        "stage", "canary"
+    )
+
+
+def test_a_want_without_env_or_domain_says_where_to_name_it() -> None:
+    with pytest.raises(pytest.UsageError, match="--botfarm-env or BOTFARM_ENV"):
+        make_wish().want()
+    with pytest.raises(pytest.UsageError, match="--botfarm-domain or BOTFARM_DOMAIN"):
+        make_wish("stage").want()
+
+
+def test_an_account_shows_no_secret_and_gives_it_when_asked() -> None:
+    alice = user()
+    assert alice.password == "correct horse"
+    assert alice.secrets["totp"] == "seed of alice"
+    assert repr(alice) == "BotUser('alice@example.com', 'stage', 'regular')"
+    assert repr(alice.secrets) == "Secrets(totp=***)"
+    assert len(alice.secrets) == 1
+    assert alice != user()
+    assert alice.secrets != user().secrets
+
+
+def test_a_password_that_the_server_does_not_hold_says_what_to_set_there() -> None:
+    from pytest_botfarm import PasswordNotHeldError  # noqa: PLC0415  # loads lazily
+
+    with pytest.raises(PasswordNotHeldError, match="BOTFARM_SECRET_KEYS on the server"):
+        _ = user(password=None).password
