@@ -25,7 +25,6 @@ from botfarm_server.api.schemas import UserIn
 from botfarm_server.poolrows import Row, UnreadableError, read_document
 
 _VARIABLE = re.compile(r"\$(\$\{)|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
-_KNOWN = ("users", "envs", "domains")
 _INDEXED_IN_TEXT = re.compile(r"users\[(\d+)\]")
 _INDEXED = re.compile(r"users\[(\d+)\]\.?(.*)", re.DOTALL)
 
@@ -79,10 +78,6 @@ def read_pool_file(path: Path, environment: Mapping[str, str]) -> PoolFile:
         document, rows = read_document(path)
     except UnreadableError as error:
         raise PoolFileError(f"{path}: {error}") from None
-    unknown = set(document) - set(_KNOWN)
-    if unknown:
-        names = ", ".join(sorted(unknown))
-        raise PoolFileError(f"{path}: unknown: {names}. Known: {', '.join(_KNOWN)}")
     problems = list(_vocabulary_problems(document))
     users: list[UserIn] = []
     first_row: dict[tuple[str, str], str] = {}

@@ -21,6 +21,7 @@ else:
     import tomli as tomllib
 
 _USERS_HEADER = re.compile(r"^[ \t]*\[\[[ \t]*users[ \t]*\]\]", re.MULTILINE)
+_KNOWN = ("users", "envs", "domains")
 _NESTED = ("labels", "secrets")
 
 
@@ -66,6 +67,10 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Row]]:
         document = {"users": document}
     if not isinstance(document, dict):
         raise UnreadableError("a list of users, or a table `users`, is expected")
+    unknown = set(document) - set(_KNOWN)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise UnreadableError(f"unknown: {names}. Known: {', '.join(_KNOWN)}")
     given = document.get("users")
     if not isinstance(given, list) or not given:
         raise UnreadableError(

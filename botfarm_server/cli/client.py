@@ -95,7 +95,6 @@ class FarmClient:
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token.text}"} if token else {},
-            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
             # A proxy of the environment does not reach this machine's loopback.
             trust_env=not _is_loopback(url.host),
         )
@@ -110,7 +109,7 @@ class FarmClient:
         """A part of a list; the cursor leads to the next one, if there is more."""
         given = {name: it for name, it in params.items() if it is not None}
         response = self._send("GET", path, params=given)
-        return Page(response.json(), response.headers.get(CURSOR_HEADER))
+        return Page(self._document(response), response.headers.get(CURSOR_HEADER))
 
     def every(self, path: str, **params: Any) -> Iterator[Any]:
         """All rows of a list, page by page."""
@@ -122,15 +121,17 @@ class FarmClient:
             if cursor is None:
                 return
 
-    def post(self, path: str, body: Any, *, timeout: float = READ_TIMEOUT) -> Any:
-        return self._send("POST", path, json=body, timeout=timeout).json()
+    def post(self, path: str, body: Any, *, timeout: float | None = None) -> Any:
+        response = self._send("POST", path, json=body, timeout=timeout)
+        return self._document(response)
 
     def delete(self, path: str) -> None:
         self._send("DELETE", path)
 
     def _send(
-        self, method: str, path: str, *, timeout: float = READ_TIMEOUT, **rest: Any
+        self, method: str, path: str, *, timeout: float | None = None, **rest: Any
     ) -> httpx.Response:
+        timeout = timeout or READ_TIMEOUT
         limits = httpx.Timeout(timeout, connect=CONNECT_TIMEOUT)
         try:
             response = self._http.request(
@@ -152,6 +153,15 @@ class FarmClient:
             ) from None
         self._check(response)
         return response
+
+    def _document(self, response: httpx.Response) -> Any:
+        try:
+            return response.json()
+        except ValueError:
+            raise NotBotfarmError(
+                f"The server at {self._url} gave an answer that is not JSON. Check "
+                "any proxy in front of it."
+            ) from None
 
     def _no_answer(self, why: str) -> NoAnswerError:
         return NoAnswerError(

@@ -94,7 +94,7 @@ class ImportRun:
         problems: list[str] = []
         everything = range(len(self._pool.users))
         with progress("checked", len(everything)) as advance:
-            for batch in _paced(everything):
+            for batch in paced(everything):
                 try:
                     found = self._post(batch, dry_run=True)
                 except RefusedError as error:
@@ -120,7 +120,7 @@ class ImportRun:
             "unchanged": total - len(self._differing),
         }
         with progress("imported", len(self._differing)) as advance:
-            for batch in _paced(self._differing):
+            for batch in paced(self._differing):
                 self._count(self._post_patiently(batch))
                 self.written += len(batch)
                 advance(len(batch))
@@ -187,7 +187,7 @@ def wire_user(user: UserIn) -> dict[str, Any]:
     }
 
 
-def _paced(
+def paced(
     indices: Sequence[int], clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Sequence[int]]:
     """Cut into batches that take the consumer about BATCH_SECONDS each."""
