@@ -34,7 +34,11 @@ def test_a_value_copied_to_another_user_or_field_does_not_open(
         Sealer([NEW]).open(user_id, field, sealed_by(NEW))
 
 
-@pytest.mark.parametrize("sealed", [b"", b"\x02", sealed_by(OLD), b"\x01" + b"0" * 40])
+@pytest.mark.parametrize(
+    "sealed",
+    [b"", b"\x02", sealed_by(OLD), b"\x01" + b"0" * 40],
+    ids=["nothing", "another format", "another key", "no key"],
+)
 def test_what_no_key_opens_is_an_error(sealed: bytes) -> None:
     with pytest.raises(SecretUnreadableError):
         Sealer([NEW]).open(ALICE, "password", sealed)
