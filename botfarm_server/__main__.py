@@ -18,4 +18,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = sys.argv[1:] or ["serve"]  # `python -m botfarm_server` serves
     main()

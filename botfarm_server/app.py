@@ -21,6 +21,7 @@ from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import Access, AppState
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.logging import configure_logging
+from botfarm_server.services.asking import AskService
 from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
@@ -32,6 +33,9 @@ from botfarm_server.settings import Settings, SettingsError, load_settings
 from botfarm_server.store.dialects import database_url
 from botfarm_server.store.engine import Database
 from botfarm_server.store.wakeups import PostgresqlWakeups, SqliteWakeups, Wakeups
+
+STOP_TIMEOUT = 5.0
+"""Seconds that the loops have to end a round that is under way."""
 
 _log = structlog.get_logger("botfarm")
 
@@ -109,7 +113,8 @@ class _Farm:
                 times=times,
                 vocabulary=Vocabulary(settings.envs, settings.domains),
             ),
-            leases=LeaseService(self._database, self._room, sealer, times),
+            asking=AskService(self._database, self._room, sealer, times),
+            leases=LeaseService(self._database, self._room, times),
             readiness=Readiness(self._database, migrate=settings.migrate_at_start),
             access=Access(
                 tokens=[token.get_secret_value()] if token is not None else [],
@@ -127,20 +132,29 @@ class _Farm:
             )
         if self.state.access.open_to_all and not self.state.access.tokens:
             _log.warning("no token is asked for: whoever reaches this server may lease")
-        work = asyncio.create_task(self._run(), name="botfarm")
+        stop = asyncio.Event()
+        work = asyncio.create_task(self._run(stop), name="botfarm")
         try:
             with _on_stop_signal(self._room.close):
                 yield
         finally:
             self._room.close()
+            stop.set()
+            # Cancelled in the middle, a driver would leave a thread or a connection.
+            await asyncio.wait({work}, timeout=STOP_TIMEOUT)
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             self._hasher.close()
             await self._database.dispose()
 
-    async def _run(self) -> None:
-        await self.state.readiness.bring_up()
-        await asyncio.gather(self._expiry.run(), self._wakeups().run())
+    async def _run(self, stop: asyncio.Event) -> None:
+        await self.state.readiness.bring_up(stop)
+        listening = asyncio.create_task(self._wakeups().run())
+        try:
+            await self._expiry.run(stop)
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
     def _wakeups(self) -> Wakeups:
         if self._database.is_sqlite:

@@ -7,18 +7,14 @@
     domain = "regular"
     labels = { role = "admin" }
 
-A CSV file has the same names as its header, and labels as `role=admin;plan=free`.
-`$${` stands for a literal `${`.
+A CSV file has the same names as its header, and labels as `role=admin;plan=free` or
+in columns of their own, `labels.role`. `$${` stands for a literal `${`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,13 +22,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from botfarm_server.api.schemas import UserIn
+from botfarm_server.poolrows import Row, UnreadableError, read_document
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-_VARIABLE = re.compile(r"\$(\$\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_VARIABLE = re.compile(r"\$(\$\{)|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")
+_INDEXED_IN_TEXT = re.compile(r"users\[(\d+)\]")
+_INDEXED = re.compile(r"users\[(\d+)\]\.?(.*)", re.DOTALL)
 
 
 class PoolFileError(Exception):
@@ -50,6 +44,28 @@ class PoolFile:
     envs: Sequence[str] | None = None
     domains: Sequence[str] | None = None
 
+    def located(
+        self, errors: Sequence[tuple[str, str]], indices: Sequence[int]
+    ) -> list[str]:
+        """Tell what the server refused of some of the users in the file's own terms.
+
+        `errors` are pairs of field and message, as `users[3].env`, and `indices` say
+        which users the request held.
+        """
+        lines = []
+        for name, message in errors:
+            found = _INDEXED.fullmatch(name)
+            if found is None or int(found[1]) >= len(indices):
+                lines.append(f"{self.path}: {name}: {message}")
+                continue
+            row = self.rows[indices[int(found[1])]]
+            # The server counts within the request, which nobody has seen.
+            why = _INDEXED_IN_TEXT.sub(
+                lambda other: self.rows[indices[int(other[1])]], message
+            )
+            lines.append(f"{self.path}: {row}: {found[2] or 'the row'}: {why}")
+        return lines
+
 
 def read_pool_file(path: Path, environment: Mapping[str, str]) -> PoolFile:
     """Read and check all rows.
@@ -58,137 +74,114 @@ def read_pool_file(path: Path, environment: Mapping[str, str]) -> PoolFile:
         PoolFileError: with a line for each thing that is wrong.
 
     """
-    document = _read(path)
-    if isinstance(document, list):
-        document = {"users": document}
-    if not isinstance(document, dict):
-        raise PoolFileError(f"{path}: a list of users, or a table `users`, is expected")
-    unknown = set(document) - {"users", "envs", "domains"}
-    if unknown:
-        names = ", ".join(sorted(unknown))
-        raise PoolFileError(f"{path}: unknown: {names}. Known: users, envs, domains")
-    rows = document.get("users")
-    if not isinstance(rows, list) or not rows:
-        raise PoolFileError(f"{path}: no users; add a [[users]] table for each account")
-    return _checked(path, document, rows, environment)
-
-
-def _checked(
-    path: Path,
-    document: Mapping[str, Any],
-    rows: Sequence[Any],
-    environment: Mapping[str, str],
-) -> PoolFile:
-    problems: list[str] = []
+    try:
+        document, rows = read_document(path)
+    except UnreadableError as error:
+        raise PoolFileError(f"{path}: {error}") from None
+    problems = list(_vocabulary_problems(document))
     users: list[UserIn] = []
-    names: list[str] = []
     first_row: dict[tuple[str, str], str] = {}
-    for number, row in enumerate(rows, start=1):
-        name = f"row {number}"
-        try:
-            user = UserIn.model_validate(_resolved(row, environment))
-        except ValidationError as error:
-            problems += [
-                f"{path}: {name}: {_field(found['loc'])}: "
-                f"{found['msg'].removeprefix('Value error, ')}"
-                for found in error.errors(include_input=False, include_url=False)
-            ]
-        except _UnsetVariableError as error:
-            problems.append(f"{path}: {name}: {error}")
-        else:
-            earlier = first_row.setdefault((user.env, user.login), name)
-            if earlier != name:
-                problems.append(
-                    f"{path}: {name}: login: {user.login!r} stands in {earlier} already"
-                    f" for env {user.env!r}"
-                )
-            users.append(user)
-            names.append(name)
-    vocabulary = {}
-    for key in ("envs", "domains"):
-        given = document.get(key)
-        if given is not None and not _are_names(given):
-            problems.append(f"{path}: {key}: a list of names is expected")
-        vocabulary[key] = given
+    for row in rows:
+        checked = _check(row, environment)
+        if isinstance(checked, UserIn):
+            earlier = first_row.setdefault((checked.env, checked.login), row.name)
+            if earlier == row.name:
+                users.append(checked)
+                continue
+            checked = [("login", f"{earlier} has the same login for the same env")]
+        problems += (f"{row.name}: {name}: {why}" for name, why in checked)
     if problems:
-        raise PoolFileError("\n".join(problems))
-    return PoolFile(path, users, names, vocabulary["envs"], vocabulary["domains"])
-
-
-def _are_names(given: object) -> bool:
-    return (
-        isinstance(given, list)
-        and bool(given)
-        and all(isinstance(name, str) and name for name in given)
+        raise PoolFileError("\n".join(f"{path}: {problem}" for problem in problems))
+    return PoolFile(
+        path,
+        users,
+        [row.name for row in rows],
+        document.get("envs"),
+        document.get("domains"),
     )
 
 
-def _read(path: Path) -> Any:
-    readers: dict[str, Callable[[str], Any]] = {
-        ".toml": tomllib.loads,
-        ".json": json.loads,
-        ".csv": _read_csv,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise PoolFileError(f"{path}: the name has to end in .toml, .json or .csv")
+def problems_of(error: ValidationError) -> list[tuple[str, str]]:
+    """Field and sentence for each thing that is wrong with a user, never its value."""
+    problems = []
+    for found in error.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in found["loc"]) or "the row"
+        match found["type"]:
+            case "missing":
+                why = "is missing"
+            case "extra_forbidden":
+                why = (
+                    f"is no field of a user; known are {', '.join(UserIn.model_fields)}"
+                )
+            case "model_type":
+                why = "a table of fields is expected"
+            case _:
+                why = found["msg"].removeprefix("Value error, ")
+        problems.append((name, why))
+    return problems
+
+
+def _vocabulary_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("envs", "domains"):
+        given = document.get(key)
+        if given is not None and not (
+            isinstance(given, list)
+            and given
+            and all(isinstance(name, str) and name for name in given)
+        ):
+            yield f"{key}: a list of names is expected"
+
+
+def _check(row: Row, environment: Mapping[str, str]) -> UserIn | list[tuple[str, str]]:
+    """The user of a row, or field and sentence for each thing that is wrong."""
+    problems = list(row.problems)
+    resolved = _resolved(row.fields, environment, "", problems)
+    unresolved = {name.partition(".")[0] for name, _ in problems}
     try:
-        return reader(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise PoolFileError(
-            f"{path}: {error.strerror or 'it cannot be read'}"
-        ) from None
-    except UnicodeDecodeError:
-        raise PoolFileError(f"{path}: it is not UTF-8 text") from None
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise PoolFileError(f"{path}: {error}") from None
+        user = UserIn.model_validate(resolved)
+    except ValidationError as error:
+        problems += (
+            (name, why)
+            for name, why in problems_of(error)
+            if name.partition(".")[0] not in unresolved
+        )
+        return problems
+    return problems or user
 
 
-def _read_csv(text: str) -> list[dict[str, Any]]:
-    reader = csv.DictReader(io.StringIO(text), strict=True)
-    rows = []
-    for row in reader:
-        # What stands beyond the header is under None, what is missing is None.
-        given: dict[str, Any] = {
-            name or "(beyond the header)": cell for name, cell in row.items() if cell
-        }
-        if "labels" in given:
-            pairs = [pair.partition("=") for pair in given["labels"].split(";") if pair]
-            given["labels"] = {name.strip(): cell.strip() for name, _, cell in pairs}
-        rows.append(given)
-    return rows
+def _resolved(
+    given: Any,
+    environment: Mapping[str, str],
+    where: str,
+    problems: list[tuple[str, str]],
+) -> Any:
+    """`given` with its `${NAME}` replaced; what cannot be is added to `problems`."""
 
+    def replace(found: re.Match[str]) -> str:
+        if found[1]:
+            return "${"
+        name = found[2]
+        if name is None:
+            why = "`${` stands before no NAME}; write $${ for a literal ${"
+        elif name not in environment:
+            why = f"the environment variable {name} is not set; export it, or write "
+            why += "$${ for a literal ${"
+        else:
+            return environment[name]
+        problems.append((where or "the row", why))
+        return ""
 
-class _UnsetVariableError(Exception):
-    pass
-
-
-def _resolved(given: Any, environment: Mapping[str, str], where: str = "") -> Any:
     match given:
         case str():
-            return _VARIABLE.sub(lambda found: _one(found, environment, where), given)
+            return _VARIABLE.sub(replace, given)
         case dict():
             return {
-                name: _resolved(inner, environment, f"{where}.{name}".lstrip("."))
+                name: _resolved(
+                    inner, environment, f"{where}.{name}".lstrip("."), problems
+                )
                 for name, inner in given.items()
             }
         case list():
-            return [_resolved(inner, environment, where) for inner in given]
+            return [_resolved(inner, environment, where, problems) for inner in given]
         case _:
             return given
-
-
-def _one(found: re.Match[str], environment: Mapping[str, str], where: str) -> str:
-    if found.group(1):
-        return "${"
-    name = found.group(2)
-    if name not in environment:
-        raise _UnsetVariableError(
-            f"{where}: the environment variable {name} is not set; export it, or "
-            "write $${ for a literal ${"
-        )
-    return environment[name]
-
-
-def _field(location: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in location) or "the row"

@@ -297,6 +297,7 @@ def fixed_settings(values: Mapping[str, Any]) -> Settings:
 
     Raises:
         SettingsError: one is wrong.
+
     """
     try:
         return _FixedSettings(**dict(values))

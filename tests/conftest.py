@@ -56,7 +56,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlS
 
 @pytest.fixture(scope="session")
 def migrated_postgresql(postgresql: PostgresqlServer) -> Iterator[str]:
-    """This worker's database, with the schema."""
+    """A database with the schema, for all tests of one worker."""
     url = postgresql.create_database()
     migrations.upgrade(parsed_url(url))
     yield url

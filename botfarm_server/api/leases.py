@@ -24,7 +24,7 @@ from botfarm_server.api.schemas import (
     WaitingOut,
     WantIn,
 )
-from botfarm_server.api.state import Leases, Users
+from botfarm_server.api.state import Asking, Leases, Users
 from botfarm_server.domain.errors import (
     LeaseEndedError,
     LeaseMismatchError,
@@ -43,7 +43,9 @@ from botfarm_server.domain.models import (
     UserId,
     Want,
 )
-from botfarm_server.services.leases import LIVE_STATES, Held, LeaseView
+from botfarm_server.services.answers import Held, LeaseView, Waiting
+from botfarm_server.services.asking import Asked
+from botfarm_server.services.leases import LIVE_STATES
 
 router = APIRouter(
     prefix="/leases",
@@ -90,12 +92,7 @@ ENDED_STATES: tuple[LeaseState, ...] = (
     },
 )
 async def ask(
-    lease_id: UUID,
-    body: LeaseIn,
-    request: Request,
-    response: Response,
-    leases: Leases,
-    users: Users,
+    lease_id: UUID, body: LeaseIn, request: Request, asking: Asking, users: Users
 ) -> Any:
     """Grant all wants at once, or wait up to `wait` seconds for them.
 
@@ -110,35 +107,20 @@ async def ask(
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    answer = await leases.ask(
-        LeaseId(lease_id),
-        wants,
-        ttl=body.ttl,
-        wait=body.wait,
-        holder=holder_of(body.holder),
-        gone=gone,
+    answer = await asking.ask(
+        Asked(
+            lease_id=LeaseId(lease_id),
+            wants=wants,
+            ttl=body.ttl,
+            wait=body.wait,
+            holder=holder_of(body.holder),
+        ),
+        gone,
     )
-    response.headers["Cache-Control"] = "no-store"
-    if isinstance(answer, Held):
-        return {
-            "id": answer.lease.id,
-            "fence": answer.lease.fence,
-            "ttl": answer.lease.ttl,
-            "expires_in": answer.expires_in,
-            "waited": answer.waited,
-            "users": answer.users,
-        }
-    response.status_code = 202
-    waiting = {
-        "id": answer.lease.id,
-        "place": answer.place,
-        "waited": answer.waited,
-        "ask_again_within": answer.ask_again_within,
-        "blockers": answer.blockers,
-    }
+    told = _told_held(answer) if isinstance(answer, Held) else _told_waiting(answer)
     return Response(
-        WaitingOut.model_validate(waiting, from_attributes=True).model_dump_json(),
-        status_code=202,
+        told.model_dump_json(),
+        status_code=200 if isinstance(answer, Held) else 202,
         media_type="application/json",
         headers={"Cache-Control": "no-store"},
     )
@@ -235,6 +217,33 @@ async def find(
 )
 async def show(lease_id: UUID, leases: Leases) -> Any:
     return shown(await leases.show(LeaseId(lease_id)))
+
+
+def _told_held(held: Held) -> HeldOut:
+    return HeldOut.model_validate(
+        {
+            "id": held.lease.id,
+            "fence": held.lease.fence,
+            "ttl": held.lease.ttl,
+            "expires_in": held.expires_in,
+            "waited": held.waited,
+            "users": held.users,
+        },
+        from_attributes=True,
+    )
+
+
+def _told_waiting(waiting: Waiting) -> WaitingOut:
+    return WaitingOut.model_validate(
+        {
+            "id": waiting.lease.id,
+            "place": waiting.place,
+            "waited": waiting.waited,
+            "ask_again_within": waiting.ask_again_within,
+            "blockers": waiting.blockers,
+        },
+        from_attributes=True,
+    )
 
 
 def _want(want: WantIn) -> Want:

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from botfarm_server.services.asking import AskService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.users import UserService
@@ -24,6 +25,7 @@ class Access:
 @dataclass(frozen=True)
 class AppState:
     users: UserService
+    asking: AskService
     leases: LeaseService
     readiness: Readiness
     access: Access
@@ -44,5 +46,10 @@ def user_service(state: State) -> UserService:
     return state.users
 
 
+def ask_service(state: State) -> AskService:
+    return state.asking
+
+
+Asking = Annotated[AskService, Depends(ask_service)]
 Leases = Annotated[LeaseService, Depends(lease_service)]
 Users = Annotated[UserService, Depends(user_service)]

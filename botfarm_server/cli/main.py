@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from botfarm_server.cli import serve
+from botfarm_server.cli import db, keys, leases, serve, users
+from botfarm_server.cli.errors import CommandError
+from botfarm_server.cli.output import complain, make_output_unfailing
+
+INTERRUPTED = 130
+TRACEBACK_VARIABLE = "BOTFARM_TRACEBACK"
 
 app = typer.Typer(
     name="botfarm",
@@ -17,6 +25,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve")(serve.serve)
+app.add_typer(users.app, name="users")
+app.add_typer(leases.app, name="leases")
+app.add_typer(db.app, name="db")
+app.add_typer(keys.app, name="secrets")
 
 
 def _print_version(asked: bool) -> None:
@@ -40,5 +52,22 @@ def root(
     """Leases test accounts to tests: one holder at a time."""
 
 
-def run() -> None:
-    app()
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and end the process: 0, 1 for a refusal, 2 for wrong use."""
+    make_output_unfailing()
+    try:
+        app(arguments)
+    except CommandError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        # Its text is left out: nobody has looked whether it repeats a secret.
+        complain(
+            f"an error that should not happen ({type(error).__name__}). Please report "
+            f"it, with what is shown if you set {TRACEBACK_VARIABLE}=1."
+        )
+        sys.exit(1)

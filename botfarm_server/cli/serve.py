@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import structlog
 import typer
 
-from botfarm_server.api.auth import is_loopback
-from botfarm_server.app import create_app
 from botfarm_server.cli.output import refuse
-from botfarm_server.logging import configure_logging
-from botfarm_server.serving import Server
-from botfarm_server.settings import SettingsError, load_settings
 
 
 def serve(
@@ -31,6 +25,15 @@ def serve(
     ] = False,
 ) -> None:
     """Run the server, configured by BOTFARM_* and DATABASE_URL or a .env file."""
+    # Imported here: it takes a second, which no other command should cost.
+    import structlog  # noqa: PLC0415
+
+    from botfarm_server.api.auth import is_loopback  # noqa: PLC0415
+    from botfarm_server.app import create_app  # noqa: PLC0415
+    from botfarm_server.logging import configure_logging  # noqa: PLC0415
+    from botfarm_server.serving import Server  # noqa: PLC0415
+    from botfarm_server.settings import SettingsError, load_settings  # noqa: PLC0415
+
     given = {"host": host, "port": port, "insecure_no_auth": insecure_no_auth or None}
     overrides = {name: value for name, value in given.items() if value is not None}
     try:

@@ -104,15 +104,15 @@ class Lease:
     ttl: float | None
     """Seconds from a renewal to the expiry; `None` for a lease that never expires."""
     created_at: datetime
-    queue_number: int | None
-    fence: Fence | None
-    granted_at: datetime | None
-    expires_at: datetime | None
-    poll_by: datetime | None
+    queue_number: int | None = None
+    fence: Fence | None = None
+    granted_at: datetime | None = None
+    expires_at: datetime | None = None
+    poll_by: datetime | None = None
     """A waiter that nobody asked about until then is abandoned."""
-    ended_at: datetime | None
-    outcome: Outcome | None
-    end_reason: str | None
+    ended_at: datetime | None = None
+    outcome: Outcome | None = None
+    end_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import LeaseId, Pool
 from botfarm_server.services.ending import end_lapsed
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.store import leases, users
+from botfarm_server.services.waiting import WaitingRoom, wait_up_to
+from botfarm_server.store import leases, queue, users
 from botfarm_server.store.dialects import lock_queue, read_clock
 from botfarm_server.store.engine import Database
 
@@ -42,10 +42,10 @@ class ExpiryLoop:
     interval: float
     retention: timedelta
 
-    async def run(self) -> None:
-        """Run until cancelled; a database that is away is looked for again."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop`; a database that is away is looked for again."""
         since_forgetting = FORGET_INTERVAL
-        while True:
+        while not stop.is_set():
             try:
                 await self.look()
                 if since_forgetting >= FORGET_INTERVAL:
@@ -57,7 +57,7 @@ class ExpiryLoop:
                 _log.exception("expiry loop failed, and goes on")
             # Replicas that started together would otherwise look together.
             pause = self.interval * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-            await asyncio.sleep(pause)
+            await wait_up_to(pause, stop)
             since_forgetting += pause
 
     async def look(self) -> None:
@@ -73,7 +73,7 @@ class ExpiryLoop:
             now = await read_clock(connection)
             if await leases.any_lapsed(connection, now):
                 return True
-            pools = await leases.pools_waited_for(connection)
+            pools = await queue.pools_waited_for(connection)
             return bool(pools) and await users.any_free(connection, pools, now=now)
 
     async def _end_lapsed_and_hand_on(self) -> int:
@@ -83,7 +83,7 @@ class ExpiryLoop:
             pools: set[Pool] = set()
             for lease in lapsed:
                 pools |= await end_lapsed(connection, lease, now=now, times=self.times)
-            pools |= await leases.pools_waited_for(connection)
+            pools |= await queue.pools_waited_for(connection)
             granted = await hand_on(connection, pools, now=now, times=self.times)
         self.room.wake([*(lease.id for lease in lapsed), *granted])
         for lease in lapsed:

@@ -8,7 +8,7 @@ from datetime import datetime
 from botfarm_server.domain.lifecycle import LeaseTimes, first_expiry
 from botfarm_server.domain.models import LeaseId, Pool, UserId
 from botfarm_server.domain.queueing import plan_grants, users_needed
-from botfarm_server.store import leases, users
+from botfarm_server.store import leases, queue, users
 from botfarm_server.store.engine import Connection
 
 PAGE = 32
@@ -34,7 +34,7 @@ async def hand_on(
     taken: set[UserId] = set()
     after = 0
     while pools and await users.any_free(connection, pools, now=now, besides=taken):
-        page = await leases.waiters(connection, pools, after=after, limit=PAGE)
+        page = await queue.waiters(connection, pools, after=after, limit=PAGE)
         if not page:
             break
         waiters = [queued.waiter for queued in page]
@@ -60,5 +60,5 @@ async def hand_on(
         if kept is not None:
             kept |= {user.id for user in free} - {user.id for user in plan.left}
     if granted:
-        await leases.announce(connection, granted)
+        await queue.announce(connection, granted)
     return granted

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,6 +14,9 @@ from typing import TypeVar
 import bcrypt
 
 T = TypeVar("T")
+
+NICENESS = 15
+"""How far hashing stands back behind the event loop: leases go on in an import."""
 
 
 class PasswordHasher:
@@ -23,7 +29,9 @@ class PasswordHasher:
     def __init__(self, cost: int) -> None:
         self._cost = cost
         self._threads = ThreadPoolExecutor(
-            max_workers=os.cpu_count() or 1, thread_name_prefix="botfarm-bcrypt"
+            max_workers=os.cpu_count() or 1,
+            thread_name_prefix="botfarm-bcrypt",
+            initializer=_stand_back,
         )
 
     async def hash(self, password: str) -> str:
@@ -46,3 +54,10 @@ class PasswordHasher:
     async def _run(self, function: Callable[..., T], *arguments: str) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, function, *arguments)
+
+
+def _stand_back() -> None:
+    # Only Linux has priorities of single threads; elsewhere it would be the process.
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -11,6 +11,7 @@ from botfarm_server.domain.errors import (
     DatabaseUnavailableError,
     SchemaMismatchError,
 )
+from botfarm_server.services.waiting import wait_up_to
 from botfarm_server.store import migrations
 from botfarm_server.store.engine import Database
 
@@ -30,10 +31,10 @@ class Readiness:
             "it was not reached yet"
         )
 
-    async def bring_up(self) -> None:
+    async def bring_up(self, stop: asyncio.Event) -> None:
         """Return once the database is reachable and has the schema; migrate it."""
         told: str | None = None
-        while True:
+        while not stop.is_set():
             self.refusal = await self._attempt()
             if self.refusal is None:
                 _log.info("ready", database=self._database.url.get_backend_name())
@@ -41,7 +42,7 @@ class Readiness:
             if told != self.refusal.detail:
                 told = self.refusal.detail
                 _log.warning("not ready", why=told)
-            await asyncio.sleep(RETRY_PAUSE)
+            await wait_up_to(RETRY_PAUSE, stop)
 
     async def _attempt(self) -> BotfarmError | None:
         refusal = await self._look()

@@ -36,7 +36,7 @@ from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.store import leases, users
+from botfarm_server.store import holdings, leases, users
 from botfarm_server.store.dialects import lock_queue, read_clock
 from botfarm_server.store.engine import Connection, Database
 
@@ -378,14 +378,8 @@ class UserService:
                 holder=holder,
                 ttl=ttl,
                 created_at=now,
-                queue_number=None,
-                fence=None,
                 granted_at=now,
                 expires_at=renewed_expiry(now, ttl),
-                poll_by=None,
-                ended_at=None,
-                outcome=None,
-                end_reason=None,
             )
             held = await leases.insert_held(
                 connection, lease, Grant(lease_id, {user_id: 0})
@@ -450,7 +444,7 @@ async def _get(connection: Connection, user_id: UserId, now: datetime) -> User:
 
 
 async def _locked(connection: Connection, user_id: UserId) -> UserLockedError:
-    holding = (await leases.holdings_of(connection, [user_id])).get(user_id)
+    holding = (await holdings.holdings_of(connection, [user_id])).get(user_id)
     if holding is None:
         return UserLockedError(user_id, "it is resting, in quarantine or kept")
     return UserLockedError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from botfarm_server.domain.errors import ShuttingDownError, TooManyWaitingError
 from botfarm_server.domain.models import LeaseId
@@ -68,3 +68,9 @@ class WaitingRoom:
         """Send every waiting call away, and let no other in."""
         self._closed = True
         self.wake(self.waiting())
+
+
+async def wait_up_to(seconds: float, stop: asyncio.Event) -> None:
+    """Pause a loop, but not beyond its end."""
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

@@ -109,6 +109,9 @@ def _why_unavailable(error: BaseException) -> str | None:
             return "the connection was lost"
         case OperationalError() if isinstance(error.orig, sqlite3.OperationalError):
             return f"SQLite says {error.orig}"
+        case DBAPIError() if type(error.orig) is sqlite3.DatabaseError:
+            # "file is not a database", or a damaged one; mistakes have subclasses.
+            return f"SQLite says {error.orig}"
         case OperationalError() | InterfaceError():
             return "the connection was refused or lost"
         case DBAPIError() if _sqlstate(error) in _TRANSIENT_STATES:

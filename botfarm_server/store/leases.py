@@ -1,23 +1,20 @@
-"""Leases, the queue of those that wait, and the grants of those that were met."""
+"""Leases and grants: one conditional update for each change."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    Select,
     and_,
     delete,
-    func,
     insert,
     or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,56 +29,19 @@ from botfarm_server.domain.models import (
     Outcome,
     Pool,
     UserId,
-    Want,
 )
-from botfarm_server.domain.queueing import Grant, Waiter
-from botfarm_server.store.dialects import for_update, notify_granted
-from botfarm_server.store.tables import Row, grants, leases, queue_entries, users
-
-MAXIMUM_NOTIFIED = 200
-"""Lease ids in one notification: PostgreSQL takes 8,000 bytes, an id is 37."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseUser:
-    """A user of a lease, held still or once."""
-
-    lease_id: LeaseId
-    id: UserId
-    login: str
-    env: str
-    domain: str
-    fence: Fence
-
-
-def _stored_want(want: Want) -> Row:
-    return {
-        "env": want.env,
-        "domain": want.domain,
-        "project_id": str(want.project_id) if want.project_id else None,
-        "labels": dict(want.labels),
-        "count": want.count,
-        "user_id": str(want.user_id) if want.user_id else None,
-    }
-
-
-def _want(stored: Row) -> Want:
-    project_id, user_id = stored["project_id"], stored["user_id"]
-    return Want(
-        env=stored["env"],
-        domain=stored["domain"],
-        project_id=UUID(project_id) if project_id else None,
-        labels=stored["labels"],
-        count=stored["count"],
-        user_id=UserId(UUID(user_id)) if user_id else None,
-    )
+from botfarm_server.domain.queueing import Grant
+from botfarm_server.store import queue
+from botfarm_server.store.dialects import for_update
+from botfarm_server.store.tables import grants, leases, users
+from botfarm_server.store.wants import stored_want, want_of
 
 
 def _lease(row: Any) -> Lease:
     return Lease(
         id=LeaseId(row.id),
         state=row.state,
-        wants=[_want(want) for want in row.wants],
+        wants=[want_of(want) for want in row.wants],
         holder=Holder(
             run_id=row.run_id,
             worker_id=row.worker_id,
@@ -119,20 +79,7 @@ async def lock_all(
 
 async def insert_waiting(connection: AsyncConnection, lease: Lease) -> None:
     """Give a new lease its place at the end of the queue of each of its pools."""
-    number = await _insert(connection, lease)
-    pools = {want.pool for want in lease.wants}
-    await connection.execute(
-        insert(queue_entries),
-        [
-            {
-                "env": pool.env,
-                "domain": pool.domain,
-                "number": number,
-                "lease_id": lease.id,
-            }
-            for pool in pools
-        ],
-    )
+    await queue.enter(connection, lease, await _insert(connection, lease))
 
 
 async def insert_ended(connection: AsyncConnection, lease: Lease) -> None:
@@ -155,7 +102,7 @@ async def _insert(connection: AsyncConnection, lease: Lease) -> int:
         {
             "id": lease.id,
             "state": lease.state,
-            "wants": [_stored_want(want) for want in lease.wants],
+            "wants": [stored_want(want) for want in lease.wants],
             "ttl": lease.ttl,
             **asdict(lease.holder),
             "fence": lease.fence,
@@ -192,7 +139,7 @@ async def grant_waiting(
         )
     )
     _expect(changed.rowcount, 1, "a waiter was granted that no longer waits")
-    await leave_queue(connection, [grant.lease_id])
+    await queue.leave(connection, [grant.lease_id])
     await _hand_over(connection, grant, fences)
 
 
@@ -282,16 +229,8 @@ async def end(
         )
     )
     if changed.rowcount and lease.state == "waiting":
-        await leave_queue(connection, [lease.id])
+        await queue.leave(connection, [lease.id])
     return bool(changed.rowcount)
-
-
-async def leave_queue(
-    connection: AsyncConnection, lease_ids: Sequence[LeaseId]
-) -> None:
-    await connection.execute(
-        delete(queue_entries).where(queue_entries.c.lease_id.in_(lease_ids))
-    )
 
 
 async def free_users(
@@ -340,77 +279,6 @@ def _has_lapsed(now: datetime) -> ColumnElement[bool]:
     )
 
 
-async def pools_waited_for(connection: AsyncConnection) -> set[Pool]:
-    answer = await connection.execute(
-        select(queue_entries.c.env, queue_entries.c.domain).distinct()
-    )
-    return {Pool(row.env, row.domain) for row in answer}
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedWaiter:
-    number: int
-    ttl: float | None
-    waiter: Waiter
-
-
-async def waiters(
-    connection: AsyncConnection,
-    pools: Collection[Pool],
-    *,
-    after: int,
-    limit: int,
-) -> list[QueuedWaiter]:
-    """The oldest waiters of the pools that came after number `after`."""
-    oldest = (
-        select(queue_entries.c.number)
-        .distinct()
-        .where(_in_pools(queue_entries, pools), queue_entries.c.number > after)
-        .order_by(queue_entries.c.number)
-        .limit(limit)
-    )
-    rows = await connection.execute(
-        select(
-            leases.c.number,
-            leases.c.id,
-            leases.c.wants,
-            leases.c.created_at,
-            leases.c.ttl,
-        )
-        .where(leases.c.number.in_(oldest))
-        .order_by(leases.c.number)
-    )
-    return [
-        QueuedWaiter(
-            number=row.number,
-            ttl=row.ttl,
-            waiter=Waiter(
-                id=LeaseId(row.id),
-                wants=[_want(want) for want in row.wants],
-                since=row.created_at,
-            ),
-        )
-        for row in rows
-    ]
-
-
-def _in_pools(table: Any, pools: Collection[Pool]) -> ColumnElement[bool]:
-    return tuple_(table.c.env, table.c.domain).in_(
-        [(pool.env, pool.domain) for pool in pools]
-    )
-
-
-async def place(connection: AsyncConnection, lease: Lease) -> int:
-    """1 for the oldest waiter of the lease's pools."""
-    pools = {want.pool for want in lease.wants}
-    answer = await connection.execute(
-        select(func.count(queue_entries.c.lease_id.distinct())).where(
-            _in_pools(queue_entries, pools), queue_entries.c.number < lease.queue_number
-        )
-    )
-    return int(answer.scalar_one()) + 1
-
-
 async def no_longer_waiting(
     connection: AsyncConnection, lease_ids: Collection[UUID]
 ) -> set[LeaseId]:
@@ -421,89 +289,6 @@ async def no_longer_waiting(
         )
     )
     return {LeaseId(row.id) for row in answer}
-
-
-async def announce(connection: AsyncConnection, lease_ids: Sequence[LeaseId]) -> None:
-    """Wake the calls that wait for these leases, on whichever replica they are."""
-    for start in range(0, len(lease_ids), MAXIMUM_NOTIFIED):
-        batch = lease_ids[start : start + MAXIMUM_NOTIFIED]
-        await notify_granted(connection, " ".join(str(name) for name in batch))
-
-
-@dataclass(frozen=True, slots=True)
-class HoldingRow:
-    """A held user, its lease's holder and times."""
-
-    user_id: UserId
-    login: str
-    lease_id: LeaseId
-    holder: Holder
-    granted_at: datetime
-    expires_at: datetime | None
-
-
-def _holdings() -> Select[Any]:
-    return select(
-        users.c.id.label("user_id"),
-        users.c.login,
-        leases.c.id.label("lease_id"),
-        leases.c.run_id,
-        leases.c.worker_id,
-        leases.c.test_id,
-        leases.c.host,
-        leases.c.job_url,
-        leases.c.granted_at,
-        leases.c.expires_at,
-    ).join_from(users, leases, users.c.lease_id == leases.c.id)
-
-
-def _holding(row: Any) -> HoldingRow:
-    return HoldingRow(
-        user_id=UserId(row.user_id),
-        login=row.login,
-        lease_id=LeaseId(row.lease_id),
-        holder=Holder(row.run_id, row.worker_id, row.test_id, row.host, row.job_url),
-        granted_at=row.granted_at,
-        expires_at=row.expires_at,
-    )
-
-
-async def holdings_where(
-    connection: AsyncConnection, condition: ColumnElement[bool], *, limit: int
-) -> list[HoldingRow]:
-    """Held users that meet a condition on `users`, longest held first."""
-    rows = await connection.execute(
-        _holdings().where(condition).order_by(leases.c.granted_at).limit(limit)
-    )
-    return [_holding(row) for row in rows]
-
-
-async def holdings_of(
-    connection: AsyncConnection, user_ids: Iterable[UserId]
-) -> dict[UserId, HoldingRow]:
-    """Who holds the named users now; a user that nobody holds is left out."""
-    rows = await connection.execute(_holdings().where(users.c.id.in_(list(user_ids))))
-    return {holding.user_id: holding for holding in map(_holding, rows)}
-
-
-async def users_of(
-    connection: AsyncConnection, lease_ids: Collection[LeaseId]
-) -> list[LeaseUser]:
-    """The users that the leases were granted, in the order of their wants."""
-    rows = await connection.execute(
-        select(
-            grants.c.lease_id,
-            users.c.id,
-            users.c.login,
-            users.c.env,
-            users.c.domain,
-            grants.c.fence,
-        )
-        .join_from(grants, users, grants.c.user_id == users.c.id)
-        .where(grants.c.lease_id.in_(lease_ids))
-        .order_by(grants.c.want, grants.c.fence)
-    )
-    return [LeaseUser(*row) for row in rows]
 
 
 async def find(

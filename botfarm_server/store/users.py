@@ -36,7 +36,7 @@ from botfarm_server.domain.models import (
     Want,
 )
 from botfarm_server.store.dialects import for_update, labels_contain
-from botfarm_server.store.leases import HoldingRow, holdings_where
+from botfarm_server.store.holdings import HoldingRow, holdings_where
 from botfarm_server.store.tables import Row, grants, leases, users
 
 

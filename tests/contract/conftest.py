@@ -13,8 +13,10 @@ from sqlalchemy import text
 
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, LeaseId, User, UserId, Want
+from botfarm_server.services.answers import Held, Waiting
+from botfarm_server.services.asking import Asked, AskService
 from botfarm_server.services.expiry import ExpiryLoop
-from botfarm_server.services.leases import Held, LeaseService, Waiting
+from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.users import UserDraft, UserService, Vocabulary
@@ -33,6 +35,7 @@ class Farm:
     database: Database
     room: WaitingRoom
     users: UserService
+    asking: AskService
     leases: LeaseService
     expiry: ExpiryLoop
     sealer: Sealer
@@ -66,12 +69,14 @@ class Farm:
         ttl: float | None = 60.0,
         holder: Holder | None = None,
     ) -> Held | Waiting:
-        return await self.leases.ask(
-            lease_id or LeaseId(uuid.uuid4()),
-            wants or [STAGE],
-            ttl=ttl,
-            wait=wait,
-            holder=holder or Holder(),
+        return await self.asking.ask(
+            Asked(
+                lease_id or LeaseId(uuid.uuid4()),
+                wants or [STAGE],
+                ttl=ttl,
+                wait=wait,
+                holder=holder or Holder(),
+            )
         )
 
     async def held(self, *wants: Want, **others: Any) -> Held:
@@ -127,7 +132,8 @@ def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
         database=database,
         room=room,
         users=UserService(database, room, hasher, sealer, times, vocabulary),
-        leases=LeaseService(database, room, sealer, times),
+        asking=AskService(database, room, sealer, times),
+        leases=LeaseService(database, room, times),
         expiry=ExpiryLoop(database, room, times, 60.0, timedelta(days=30)),
         sealer=sealer,
     )

@@ -16,7 +16,8 @@ from botfarm_server.domain.errors import (
     TooManyWaitingError,
 )
 from botfarm_server.domain.models import Fence, Holder, LeaseId, Want
-from botfarm_server.services.leases import Held, Lost, Renewed, Waiting
+from botfarm_server.services.answers import Held, Lost, Renewed, Waiting
+from botfarm_server.services.asking import Asked
 
 from .conftest import STAGE, Farm
 
@@ -252,8 +253,8 @@ async def test_a_caller_that_leaves_keeps_its_place_for_a_while(farm: Farm) -> N
     lease_id = LeaseId(uuid.uuid4())
     left = asyncio.Event()
     call = asyncio.create_task(
-        farm.leases.ask(
-            lease_id, [STAGE], ttl=60.0, wait=50.0, holder=Holder(), gone=left.wait
+        farm.asking.ask(
+            Asked(lease_id, [STAGE], ttl=60.0, wait=50.0, holder=Holder()), left.wait
         )
     )
     await farm.room.until_occupied()

@@ -10,8 +10,12 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import httpx
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 15.0
@@ -31,7 +35,7 @@ class ServerProcess:
         self._listening = threading.Event()
         self.url = ""
 
-    def __enter__(self) -> ServerProcess:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

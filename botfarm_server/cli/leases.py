@@ -1,0 +1,194 @@
+"""`botfarm leases list|show|break`."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from typing import Annotated, Any, Literal
+
+import typer
+
+from botfarm_server.cli.client import PAGE_ROWS, connected
+from botfarm_server.cli.finding import SHORT_ID, find_lease_id, find_user
+from botfarm_server.cli.options import DEFAULT_URL, AsJson, Url
+from botfarm_server.cli.output import (
+    in_words,
+    note,
+    pairs,
+    print_facts,
+    print_json,
+    print_table,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Who holds which accounts.")
+
+Shown = Literal[
+    "live",
+    "ended",
+    "all",
+    "waiting",
+    "held",
+    "released",
+    "cancelled",
+    "abandoned",
+    "expired",
+    "revoked",
+]
+LeaseName = Annotated[
+    str, typer.Argument(metavar="LEASE", help="Its id, or how the id begins.")
+]
+
+
+@app.command("list")
+def list_leases(
+    *,
+    state: Annotated[
+        Shown, typer.Option(help="Which leases; live are those waiting or held.")
+    ] = "live",
+    run_id: Annotated[str | None, typer.Option(help="Only those of this run.")] = None,
+    worker_id: Annotated[
+        str | None, typer.Option(help="Only those of this worker.")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Only those of this login or user id.")
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="The env of --user, if several have its login.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=PAGE_ROWS, help="Most rows to show.")
+    ] = 100,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """List leases, newest first."""
+    with connected(url) as client:
+        page = client.page(
+            "/leases",
+            state=state,
+            run_id=run_id,
+            worker_id=worker_id,
+            user_id=None if user is None else find_user(client, user, env)["id"],
+            limit=limit,
+        )
+    if as_json:
+        print_json(page.document)
+    elif page.document:
+        print_table(
+            ("LEASE", "STATE", "USERS", "TEST", "WORKER", "HELD FOR", "EXPIRES IN"),
+            map(_row, page.document),
+        )
+    else:
+        note("No leases match." if state != "live" else "No leases are live.")
+    if page.next_cursor is not None:
+        note(f"Only the newest {limit} are shown; --limit shows more.")
+
+
+@app.command()
+def show(lease: LeaseName, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Show a lease: its users, its holder and how it ended."""
+    with connected(url) as client:
+        found = client.get(f"/leases/{find_lease_id(client, lease)}")
+    if as_json:
+        print_json(found)
+        return
+    facts = [
+        ("lease", found["id"]),
+        ("state", found["state"]),
+        ("wants", "\n".join(map(_want, found["wants"]))),
+        ("users", "\n".join(map(_user, found["users"])) or "-"),
+        *holder_facts(found),
+        ("asked at", found["created_at"]),
+        ("waited", in_words(found["waited"])),
+    ]
+    if found["ended_at"] is not None:
+        facts.append(("ended at", found["ended_at"]))
+    facts += [
+        (name.replace("_", " "), found[name])
+        for name in ("outcome", "end_reason")
+        if found[name]
+    ]
+    print_facts(facts)
+
+
+@app.command("break")
+def break_lease(
+    lease: LeaseName,
+    reason: Annotated[
+        str | None, typer.Option(help="What its holder is told. Default: who did it.")
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Take a lease from its holder, whose test fails."""
+    with connected(url) as client:
+        lease_id = find_lease_id(client, lease)
+        body = {"reason": reason or f"broken by {_who()} on the command line"}
+        broken = client.post(f"/leases/{lease_id}/break", body)
+    if as_json:
+        print_json(broken)
+    else:
+        logins = ", ".join(user["login"] for user in broken["users"]) or "no users"
+        note(f"Broke lease {lease_id} ({logins}).")
+
+
+def holder_facts(lease: Any) -> list[tuple[str, str]]:
+    """Who holds a lease and for how long, as names and texts."""
+    holder = lease["holder"]
+    named = {
+        "test": "test_id",
+        "worker": "worker_id",
+        "run": "run_id",
+        "host": "host",
+        "job": "job_url",
+    }
+    return [
+        *((name, holder[key]) for name, key in named.items() if holder[key]),
+        ("held for", in_words(lease["held_for"])),
+        ("expires in", _expiry(lease)),
+    ]
+
+
+def _row(lease: Any) -> tuple[str, ...]:
+    holder = lease["holder"]
+    users = "\n".join(user["login"] for user in lease["users"])
+    held_for = in_words(lease["held_for"])
+    if lease["state"] == "waiting":
+        held_for = f"waits {in_words(lease['waited'])}"
+    return (
+        lease["id"][:SHORT_ID],
+        lease["state"],
+        users or "\n".join(map(_want, lease["wants"])),
+        holder["test_id"] or "-",
+        holder["worker_id"] or "-",
+        held_for,
+        _expiry(lease),
+    )
+
+
+def _expiry(lease: Any) -> str:
+    if lease["state"] == "held" and lease["expires_in"] is None:
+        return "never"
+    return in_words(lease["expires_in"])
+
+
+def _want(want: Any) -> str:
+    text = f"{want['env']}/{want['domain']}"
+    if want["labels"]:
+        text += f" with {pairs(want['labels'])}"
+    return text if want["count"] == 1 else f"{want['count']} of {text}"
+
+
+def _user(user: Any) -> str:
+    return (
+        f"{user['login']} ({user['env']}/{user['domain']}, fence {user['fence']}, "
+        f"id {user['id']})"
+    )
+
+
+def _who() -> str:
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # no such user in a container's passwd
+        name = "somebody"
+    return f"{name}@{socket.gethostname()}"

@@ -1,0 +1,101 @@
+"""What `botfarm db` does to the database that DATABASE_URL names, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from botfarm_server.cli.errors import CommandError, UsageError
+from botfarm_server.domain.errors import BotfarmError, DatabaseUnavailableError
+from botfarm_server.settings import SettingsError, load_settings
+from botfarm_server.store import migrations
+from botfarm_server.store.dialects import database_url
+from botfarm_server.store.engine import Database
+
+
+def upgrade() -> str:
+    """Bring the database to this version's schema; a sentence about what was done.
+
+    Raises:
+        CommandError: it cannot be used, or is at a revision of another version.
+
+    """
+    given = _configured_url()
+    with _told(given):
+        before = _revision(given)
+        if before == migrations.HEAD:
+            return f"{place_of(given)} is at revision {before} already."
+        migrations.upgrade(database_url(given))
+    return (
+        f"{place_of(given)} is at revision {migrations.HEAD} now; it was "
+        f"{_described(before)}."
+    )
+
+
+def check() -> str:
+    """A sentence that says that the database has this version's schema.
+
+    Raises:
+        CommandError: it has not, or cannot be used.
+
+    """
+    given = _configured_url()
+    with _told(given):
+        found = _revision(given)
+    if found == migrations.HEAD:
+        return f"{place_of(given)} is at revision {found}, as this version needs it."
+    later = "; if that is a later one, install the version of pytest-botfarm it is of"
+    raise CommandError(
+        f"{place_of(given)} is {_described(found)}, and this version needs revision "
+        f"{migrations.HEAD}. Run `botfarm db upgrade`{'' if found is None else later}."
+    )
+
+
+def place_of(given: str) -> str:
+    """The database as a message names it: no user name, no password, no options."""
+    url = database_url(given)
+    if url.get_backend_name() == "sqlite":
+        return f"The SQLite database {url.database}"
+    port = f":{url.port}" if url.port else ""
+    return f"The PostgreSQL database {url.database or ''!r} at {url.host}{port}"
+
+
+def _configured_url() -> str:
+    try:
+        return load_settings().database_url
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
+
+
+def _revision(given: str) -> str | None:
+    url = database_url(given)
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+        return None  # a look must not leave an empty file behind
+    return asyncio.run(_read_revision(Database(url, pool_size=2)))
+
+
+async def _read_revision(database: Database) -> str | None:
+    try:
+        async with database.read() as connection:
+            return await migrations.current_revision(connection)
+    finally:
+        await database.dispose()
+
+
+@contextmanager
+def _told(given: str) -> Iterator[None]:
+    try:
+        yield
+    except DatabaseUnavailableError as error:
+        raise CommandError(
+            f"{place_of(given)} cannot be used: {error.why}. Check DATABASE_URL, and "
+            "that the database runs."
+        ) from None
+    except BotfarmError as error:
+        raise CommandError(error.detail) from None
+
+
+def _described(revision: str | None) -> str:
+    return "without a schema" if revision is None else f"at revision {revision}"

@@ -1,0 +1,190 @@
+"""What callers are told of leases, read in the transaction that decided it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from botfarm_server.domain.errors import (
+    LeaseEndedError,
+    LeaseNotFoundError,
+    PassedOnUser,
+)
+from botfarm_server.domain.lifecycle import has_lapsed, is_ended
+from botfarm_server.domain.models import (
+    Blocker,
+    EndedState,
+    GrantedUser,
+    Lease,
+    LeaseId,
+)
+from botfarm_server.services.sealing import Sealer
+from botfarm_server.store import holdings, leases, queue, users
+from botfarm_server.store.engine import Connection
+from botfarm_server.store.holdings import LeaseUser
+
+MAXIMUM_BLOCKERS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A granted lease as its holder gets it."""
+
+    lease: Lease
+    users: Sequence[GrantedUser]
+    expires_in: float | None
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A lease that is not granted yet."""
+
+    lease: Lease
+    place: int
+    waited: float
+    ask_again_within: float
+    blockers: Sequence[Blocker]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    id: LeaseId
+    expires_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A lease that could not be renewed, and who has its users now."""
+
+    id: LeaseId
+    state: EndedState | str
+    detail: str
+    ended_ago: float | None
+    users: Sequence[PassedOnUser]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """A lease as people and tools see it."""
+
+    lease: Lease
+    users: Sequence[LeaseUser]
+    now: datetime
+
+
+async def reread(connection: Connection, lease_id: LeaseId) -> Lease:
+    """The lease as it is now; raises LeaseNotFoundError."""
+    lease = await leases.get(connection, lease_id)
+    if lease is None:
+        raise LeaseNotFoundError(lease_id)
+    return lease
+
+
+async def tell(
+    connection: Connection, lease: Lease, now: datetime, sealer: Sealer
+) -> Held | Waiting | LeaseEndedError:
+    """What the holder of a lease is told of it.
+
+    An end is returned, not raised: what the transaction did has to stay.
+
+    Raises:
+        SecretUnreadableError: no key opens what the holder needs.
+
+    """
+    if lease.state == "waiting":
+        return await _waiting(connection, lease, now)
+    if is_ended(lease.state) or has_lapsed(lease, now):
+        return await ended(connection, lease, now)
+    return Held(
+        lease=lease,
+        users=[
+            _unsealed(it, sealer) for it in await users.leased(connection, lease.id)
+        ],
+        expires_in=_seconds(now, lease.expires_at),
+        waited=_seconds(lease.created_at, lease.granted_at) or 0.0,
+    )
+
+
+async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiting:
+    blocking = await users.blocking(connection, lease.wants, limit=MAXIMUM_BLOCKERS)
+    return Waiting(
+        lease=lease,
+        place=await queue.place(connection, lease),
+        waited=_seconds(lease.created_at, now) or 0.0,
+        ask_again_within=_seconds(now, lease.poll_by) or 0.0,
+        blockers=[
+            Blocker(
+                user_id=holding.user_id,
+                login=holding.login,
+                lease_id=holding.lease_id,
+                holder=holding.holder,
+                held_for=_seconds(holding.granted_at, now) or 0.0,
+                expires_in=_seconds(now, holding.expires_at),
+            )
+            for holding in blocking
+        ],
+    )
+
+
+def _unsealed(row: users.LeasedRow, sealer: Sealer) -> GrantedUser:
+    password = None
+    secrets: dict[str, str] = {}
+    if sealer.can_seal:
+        secrets = sealer.open_map(row.id, "secrets", row.sealed_secrets)
+        if row.sealed_password is not None:
+            password = sealer.open(row.id, "password", row.sealed_password)
+    return GrantedUser(
+        id=row.id,
+        login=row.login,
+        password=password,
+        secrets=secrets,
+        project_id=row.project_id,
+        env=row.env,
+        domain=row.domain,
+        labels=row.labels,
+        fence=row.fence,
+        dirty=row.dirty,
+        want=row.want,
+    )
+
+
+async def ended(connection: Connection, lease: Lease, now: datetime) -> LeaseEndedError:
+    """That a lease is over, and who has its users now."""
+    had = await holdings.users_of(connection, [lease.id])
+    holding = await holdings.holdings_of(connection, [user.id for user in had])
+    return LeaseEndedError(
+        lease_id=lease.id,
+        state=lease.state if is_ended(lease.state) else "expired",
+        ended_ago=_seconds(lease.ended_at or lease.expires_at, now) or 0.0,
+        reason=lease.end_reason,
+        users=[
+            PassedOnUser(
+                user.id,
+                user.login,
+                holding[user.id].holder if user.id in holding else None,
+            )
+            for user in had
+        ],
+    )
+
+
+async def lost(
+    connection: Connection, lease_id: LeaseId, lease: Lease | None, now: datetime
+) -> Lost:
+    """Why a lease could not be renewed."""
+    if lease is None:
+        return Lost(lease_id, "unknown", f"There is no lease {lease_id}.", None, ())
+    if lease.state == "waiting":
+        detail = f"Lease {lease_id} is not granted yet."
+        return Lost(lease_id, "waiting", detail, None, ())
+    if lease.state == "held" and not has_lapsed(lease, now):
+        detail = f"Lease {lease_id} is held under another fence."
+        return Lost(lease_id, "unknown", detail, None, ())
+    over = await ended(connection, lease, now)
+    return Lost(lease_id, over.state, over.detail, over.ended_ago, over.users)
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return None if start is None or end is None else (end - start).total_seconds()

@@ -1,0 +1,120 @@
+"""The queue of those that wait, pool by pool."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from botfarm_server.domain.models import Lease, LeaseId, Pool
+from botfarm_server.domain.queueing import Waiter
+from botfarm_server.store.dialects import notify_granted
+from botfarm_server.store.tables import leases, queue_entries
+from botfarm_server.store.wants import want_of
+
+MAXIMUM_NOTIFIED = 200
+"""Lease ids in one notification: PostgreSQL takes 8,000 bytes, an id is 37."""
+
+
+async def enter(connection: AsyncConnection, lease: Lease, number: int) -> None:
+    """Take the place that the lease's number gives, in each of its pools."""
+    pools = {want.pool for want in lease.wants}
+    await connection.execute(
+        insert(queue_entries),
+        [
+            {
+                "env": pool.env,
+                "domain": pool.domain,
+                "number": number,
+                "lease_id": lease.id,
+            }
+            for pool in pools
+        ],
+    )
+
+
+async def leave(connection: AsyncConnection, lease_ids: Sequence[LeaseId]) -> None:
+    await connection.execute(
+        delete(queue_entries).where(queue_entries.c.lease_id.in_(lease_ids))
+    )
+
+
+async def pools_waited_for(connection: AsyncConnection) -> set[Pool]:
+    answer = await connection.execute(
+        select(queue_entries.c.env, queue_entries.c.domain).distinct()
+    )
+    return {Pool(row.env, row.domain) for row in answer}
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedWaiter:
+    number: int
+    ttl: float | None
+    waiter: Waiter
+
+
+async def waiters(
+    connection: AsyncConnection,
+    pools: Collection[Pool],
+    *,
+    after: int,
+    limit: int,
+) -> list[QueuedWaiter]:
+    """The oldest waiters of the pools that came after number `after`."""
+    oldest = (
+        select(queue_entries.c.number)
+        .distinct()
+        .where(_in_pools(queue_entries, pools), queue_entries.c.number > after)
+        .order_by(queue_entries.c.number)
+        .limit(limit)
+    )
+    rows = await connection.execute(
+        select(
+            leases.c.number,
+            leases.c.id,
+            leases.c.wants,
+            leases.c.created_at,
+            leases.c.ttl,
+        )
+        .where(leases.c.number.in_(oldest))
+        .order_by(leases.c.number)
+    )
+    return [
+        QueuedWaiter(
+            number=row.number,
+            ttl=row.ttl,
+            waiter=Waiter(
+                id=LeaseId(row.id),
+                wants=[want_of(want) for want in row.wants],
+                since=row.created_at,
+            ),
+        )
+        for row in rows
+    ]
+
+
+def _in_pools(table: Any, pools: Collection[Pool]) -> ColumnElement[bool]:
+    return tuple_(table.c.env, table.c.domain).in_(
+        [(pool.env, pool.domain) for pool in pools]
+    )
+
+
+async def place(connection: AsyncConnection, lease: Lease) -> int:
+    """1 for the oldest waiter of the lease's pools."""
+    pools = {want.pool for want in lease.wants}
+    answer = await connection.execute(
+        select(func.count(queue_entries.c.lease_id.distinct())).where(
+            _in_pools(queue_entries, pools), queue_entries.c.number < lease.queue_number
+        )
+    )
+    return int(answer.scalar_one()) + 1
+
+
+async def announce(connection: AsyncConnection, lease_ids: Sequence[LeaseId]) -> None:
+    """Wake the calls that wait for these leases, on whichever replica they are."""
+    for start in range(0, len(lease_ids), MAXIMUM_NOTIFIED):
+        batch = lease_ids[start : start + MAXIMUM_NOTIFIED]
+        await notify_granted(connection, " ".join(str(name) for name in batch))

@@ -1,0 +1,317 @@
+"""Runs what developers run, and sets up what that needs in `.venv` beside this file.
+
+It takes Python 3.10 or newer and nothing else. The file parses on older ones as well,
+so that they can be told.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+if sys.version_info < (3, 10):  # noqa: UP036 - older ones are told
+    sys.exit(
+        "Botfarm needs Python 3.10 or newer, and this is {}.{}. Run it with a newer "
+        "one, for example: python3.12 tasks.py".format(*sys.version_info)
+    )
+
+ROOT = Path(__file__).resolve().parent
+CONSTRAINTS = ROOT / "constraints.txt"
+SUITE_LIMIT = 15 * 60.0
+"""Seconds for the whole suite under coverage, a few times what it takes."""
+STEP_LIMIT = 5 * 60.0
+
+
+class TaskError(Exception):
+    """The message is for the person at the terminal; `code` is the exit code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Environment:
+    """A virtual environment in the checkout, installed anew only when that is due."""
+
+    def __init__(self, folder: str, *requirements: str) -> None:
+        self.path = ROOT / folder
+        self.python = str(self.path / "bin" / "python")
+        self.requirements = ["--editable", ".[server]", *requirements]
+
+    def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if k != "PYTHONHOME"}
+        search_path = f"{self.path / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+        own = {"PATH": search_path, "VIRTUAL_ENV": str(self.path)}
+        return {**inherited, **own, **(more or {})}
+
+    def set_up(self) -> None:
+        """Install, unless the stamp tells that the same was installed from the same."""
+        stamp = self.path / "botfarm-stamp"
+        source, wanted = self._source(), " ".join(self.requirements)
+        installed = stamp.read_text().splitlines() if stamp.exists() else []
+        if installed[:1] != [source]:
+            installed = [source]
+            stamp.unlink(missing_ok=True)
+        if wanted in installed:
+            return
+        print(f"Installing into {self.path.name}: once, a minute or so.", flush=True)
+        if not self._usable():
+            self._create()
+        self._pip("pip")
+        self._pip(*self.requirements, "--build-constraint", str(CONSTRAINTS))
+        stamp.write_text("\n".join([*installed, wanted]) + "\n")
+
+    @staticmethod
+    def _source() -> str:
+        pins = CONSTRAINTS.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+        return hashlib.sha256(pins + sys.version.encode()).hexdigest()
+
+    def _usable(self) -> bool:
+        """Whether the environment works and is of the Python that runs this."""
+        if Path(sys.prefix) == self.path:
+            return True
+        command = [self.python, "-c", "import pip, sys; print(sys.version)"]
+        try:
+            version = subprocess.check_output(
+                command, stderr=subprocess.DEVNULL, text=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return version.strip() == sys.version
+
+    def _create(self) -> None:
+        if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+            raise TaskError(
+                "This Python cannot make virtual environments. On Debian and Ubuntu: "
+                "apt install python3-venv"
+            )
+        run_quietly([sys.executable, "-m", "venv", "--clear", str(self.path)])
+
+    def _pip(self, *requirements: str) -> None:
+        command = [self.python, "-m", "pip", "install", "--quiet", "--upgrade"]
+        command += ["--disable-pip-version-check", "--constraint", str(CONSTRAINTS)]
+        run_quietly([*command, *requirements])
+
+
+QUICKSTART = Environment(".venv", "pytest-xdist")
+DEVELOPMENT = Environment(".venv", "--group", "dev")
+# The peers are pytest plugins, which every test run beside them would load.
+BENCHMARKS = Environment(".venv-benchmarks", "--group", "benchmarks", "pytest-xdist")
+
+
+def run(command: list[str], env: dict[str, str], folder: Path = ROOT) -> int:
+    """The command's exit code, as shells put it: 128 and the number of a signal."""
+    with subprocess.Popen(command, cwd=folder, env=env) as process:
+        while True:
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:
+                continue  # it has got the Ctrl-C as well, and ends by itself
+            return code if code >= 0 else 128 - code
+
+
+def run_quietly(
+    command: list[str],
+    env: dict[str, str] | None = None,
+    limit: float = STEP_LIMIT,
+) -> str:
+    """What the command prints. A `TaskError` shows it if the command fails."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            ending = f"took longer than {limit:.0f} s"
+        else:
+            ending = f"ended with {process.returncode}"
+        finally:
+            process.kill()
+            process.wait()
+        output.seek(0)
+        printed = output.read().decode(errors="replace")
+    if process.returncode:
+        raise TaskError(f"{printed}\n{' '.join(command)}\n{ending}")
+    return printed
+
+
+class Steps:
+    """Runs an environment's commands quietly, a line each, until one fails."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+
+    def __call__(
+        self,
+        name: str,
+        command: str,
+        *arguments: str,
+        limit: float = STEP_LIMIT,
+        variables: Mapping[str, str] | None = None,
+    ) -> str:
+        env = self.environment.variables(variables)
+        program = shutil.which(command, path=env["PATH"]) or command
+        began = time.monotonic()
+        try:
+            printed = run_quietly([program, *arguments], env, limit)
+        except TaskError as error:
+            raise TaskError(f"{error}\nFAILED: {name}", error.code) from None
+        print(f"ok  {name} ({time.monotonic() - began:.1f} s)", flush=True)
+        return printed
+
+
+def quickstart(arguments: list[str]) -> int:
+    """Run a parallel suite on leased accounts, and then on one hard-coded account."""
+    QUICKSTART.set_up()
+    foreign = ("BOTFARM_", "PYTEST_", "SHOP_URL")  # settings of other suites
+    env = {
+        name: value
+        for name, value in QUICKSTART.variables().items()
+        if not name.startswith(foreign)
+    }
+    folder = ROOT / "examples" / "quickstart"
+    suite = [QUICKSTART.python, "-m", "pytest", "-n", "4"]
+
+    print("\nEach test leases its account from Botfarm: pytest -n 4\n", flush=True)
+    code = run(suite, env, folder)
+    if code:
+        return code
+
+    print(
+        "\nAll tests on one hard-coded account: pytest -n 4 --one-account\n", flush=True
+    )
+    code = run([*suite, "--one-account", "--tb=no", "-q"], env, folder)
+    if code == 0:
+        raise TaskError(
+            "They passed, although they should have got in each other's way."
+        )
+    if code > 1:  # interrupted, for example
+        return code
+    print(
+        "\nThe first run passed: Botfarm gave each account to one test at a time."
+        "\nThe second failed: every login ended the session of another test."
+        "\nThe suite is in examples/quickstart: copy it and make it yours."
+    )
+    return 0
+
+
+def test(arguments: list[str]) -> int:
+    """Run the whole test suite, on SQLite and on PostgreSQL. Arguments go to pytest."""
+    DEVELOPMENT.set_up()
+    command = [DEVELOPMENT.python, "-m", "pytest", *arguments]
+    return run(command, DEVELOPMENT.variables())
+
+
+def check(arguments: list[str]) -> int:
+    """Check format, lint, types, imports, deployment files and the built wheel."""
+    DEVELOPMENT.set_up()
+    step = Steps(DEVELOPMENT)
+    step("format", "ruff", "format", "--check")
+    step("lint", "ruff", "check")
+    step("types of the packages", "mypy")
+    programs = ["tasks.py", "examples/quickstart/shop.py", *found(".ci/*.py")]
+    step("types of tests and programs", "mypy", "tests", *programs)
+    step("import contracts", "lint-imports")
+    step("Dockerfile", "hadolint", "Dockerfile")
+    compose = ("--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
+    step("docker-compose.yml", "check-jsonschema", *compose)
+    step("k8s", "kubernetes-validate", "--strict", *found("k8s/*.yaml"))
+    with tempfile.TemporaryDirectory() as folder:
+        build = ("-m", "build", "--no-isolation", "--outdir", folder)
+        step("build", "python", *build)
+        step("installed wheel", "python", ".ci/check_wheel.py", folder)
+    return 0
+
+
+def ci(arguments: list[str]) -> int:
+    """Run the quickstart, all checks, and the test suite with branch coverage."""
+    QUICKSTART.set_up()
+    Steps(QUICKSTART)(
+        "quickstart", sys.executable, str(ROOT / "tasks.py"), "quickstart"
+    )
+    check([])
+    step = Steps(DEVELOPMENT)
+    with tempfile.TemporaryDirectory() as folder:
+        # Servers and workers run in folders of their own, and write to this one.
+        figures = {"COVERAGE_FILE": f"{folder}/coverage"}
+        suite = ("coverage", "run", "-m", "pytest", "-q")
+        printed = step("tests", *suite, limit=SUITE_LIMIT, variables=figures)
+        step("coverage, combined", "coverage", "combine", variables=figures)
+        print(step("coverage", "coverage", "report", variables=figures))
+        print(printed.strip().splitlines()[-1])
+    return 0
+
+
+def benchmark(arguments: list[str]) -> int:
+    """Run the programs of benchmarks/, or those that are named."""
+    BENCHMARKS.set_up()
+    for name in arguments or found("benchmarks/[!_]*.py"):
+        program = f"benchmarks/{Path(name).stem}.py"
+        code = run([BENCHMARKS.python, program], BENCHMARKS.variables())
+        if code:
+            return code
+    return 0
+
+
+def constraints(arguments: list[str]) -> int:
+    """Write constraints.txt anew: the newest versions that pyproject.toml allows."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = f"{folder}/bin/python"
+        run_quietly([sys.executable, "-m", "venv", folder])
+        run_quietly([python, "-m", "pip", "install", "--quiet", "uv"])
+        command = [python, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"]
+        command += ["--universal", "--python-version", "3.10"]
+        command += ["--extra", "server", "--group", "dev", "--group", "benchmarks"]
+        pins = run_quietly([*command, "--no-header", "--no-emit-index-url"])
+    heading = (
+        "# The development environment on Python 3.10 to 3.13, every version pinned.\n"
+        "# Written by: python3 tasks.py constraints\n"
+    )
+    CONSTRAINTS.write_text(heading + pins)
+    return 0
+
+
+def found(pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+
+
+TASKS = {
+    task.__name__: task
+    for task in (quickstart, test, check, ci, benchmark, constraints)
+}
+
+
+def main() -> int:
+    name, *arguments = sys.argv[1:] or ["--help"]
+    task = TASKS.get(name)
+    if task is None or (arguments and task not in {test, benchmark}):
+        print(f"{__doc__}\nUsage: python3 tasks.py TASK\n")
+        for task_name, described in TASKS.items():
+            print(f"  {task_name:<12} {described.__doc__}")
+        return 0 if name in {"-h", "--help"} else 2
+    # A task that is told to stop ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return task(arguments)
+    except TaskError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())
