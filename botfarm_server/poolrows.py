@@ -46,6 +46,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Row]]:
 
     """
     text = _read(path)
+    document: Any
+    lines: list[int] = []
     try:
         match path.suffix.lower():
             case ".toml":
@@ -53,10 +55,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Row]]:
                 lines = _header_lines(text)
             case ".json":
                 document = json.loads(text)
-                lines = []
             case ".csv":
-                rows = list(_csv_rows(text))
-                document, lines = {"users": rows}, []
+                document = {"users": list(_csv_rows(text))}
             case _:
                 raise UnreadableError("the name has to end in .toml, .json or .csv")
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:

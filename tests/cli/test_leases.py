@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import pytest
 
 from botfarm_server.api import leases as api
 from botfarm_server.cli import leases
 
-if TYPE_CHECKING:
-    from tests.cli.conftest import Botfarm, Farm
+from .conftest import Botfarm, Farm
 
 TEST = "tests/checkout/test_payment.py::TestPayment::test_pays[visa-3ds]"
 

@@ -9,14 +9,12 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import pytest
 
 from botfarm_server.cli import db
 
-if TYPE_CHECKING:
-    from tests.cli.conftest import Botfarm, Farm
+from .conftest import Botfarm, Farm
 
 COMMAND = [sys.executable, "-m", "botfarm_server"]
 

