@@ -56,6 +56,8 @@ def serve(
         port=settings.port,
         on_listening=lambda url: log.info("listening", url=url),
     )
-    server.run()
-    if not server.started:
-        raise typer.Exit(1)
+    try:
+        server.run()
+    except SystemExit:
+        # uvicorn has logged why it cannot start, and has an exit code of its own.
+        raise typer.Exit(1) from None

@@ -56,7 +56,9 @@ def database_url(given: str) -> URL:
         raise ValueError(msg) from None
     match url.drivername:
         case "postgres" | "postgresql" | "postgresql+asyncpg":
-            return url.set(drivername="postgresql+asyncpg")
+            return _with_renamed(url, "sslmode", "ssl").set(
+                drivername="postgresql+asyncpg"
+            )
         case "sqlite" | "sqlite+aiosqlite":
             if not url.database or url.database == ":memory:":
                 msg = "SQLite needs a file: an in-memory database is lost with a crash"
@@ -65,6 +67,24 @@ def database_url(given: str) -> URL:
         case other:
             msg = f"{other!r} is neither postgresql nor sqlite"
             raise ValueError(msg)
+
+
+def _with_renamed(url: URL, name: str, driver_name: str) -> URL:
+    if name not in url.query:
+        return url
+    given = url.query[name]
+    return url.difference_update_query([name]).update_query_dict({driver_name: given})
+
+
+def listening_dsn(url: URL) -> str:
+    """The same database as libpq writes it, for a connection outside the engine.
+
+    Its `ssl` is called `sslmode` there, and what else the engine's driver takes would
+    be read as a setting of the server.
+    """
+    plain = _with_renamed(url, "ssl", "sslmode").set(drivername="postgresql")
+    unknown = set(plain.query) - {"host", "port", "sslmode"}
+    return plain.difference_update_query(unknown).render_as_string(hide_password=False)
 
 
 def is_sqlite(connection: AsyncConnection) -> bool:

@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL
 
 from botfarm_server.domain.errors import DatabaseUnavailableError
 from botfarm_server.domain.models import LeaseId
-from botfarm_server.store.dialects import GRANTED_CHANNEL
+from botfarm_server.store.dialects import GRANTED_CHANNEL, listening_dsn
 from botfarm_server.store.engine import CONNECT_TIMEOUT
 
 PROBE_INTERVAL = 5.0
@@ -29,6 +29,14 @@ PROBE_TIMEOUT = 5.0
 RECONNECT_PAUSE = 1.0
 FILE_INTERVAL = 0.02
 """Seconds between two looks at SQLite's change counter, which is in shared memory."""
+
+_CUT = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    DatabaseUnavailableError,
+)
 
 _log = structlog.get_logger("botfarm.wakeups")
 
@@ -49,9 +57,7 @@ class PostgresqlWakeups:
         on_granted: Callable[[list[LeaseId]], None],
         look_again: Callable[[], Awaitable[None]],
     ) -> None:
-        self._dsn = url.set(drivername="postgresql").render_as_string(
-            hide_password=False
-        )
+        self._dsn = listening_dsn(url)
         self._on_granted = on_granted
         self._look_again = look_again
 
@@ -59,10 +65,10 @@ class PostgresqlWakeups:
         while True:
             try:
                 await self._listen()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _CUT as error:
                 _log.warning("listening was cut", why=type(error).__name__)
-            except (asyncio.TimeoutError, DatabaseUnavailableError):
-                _log.warning("listening was cut", why="the database is silent")
+            except Exception:  # noqa: BLE001 - deaf, every hand-on waits for the loop
+                _log.exception("listening failed, and is tried again")
             await asyncio.sleep(RECONNECT_PAUSE)
 
     async def _listen(self) -> None:
@@ -103,6 +109,8 @@ class SqliteWakeups:
                 await self._watch()
             except (sqlite3.Error, DatabaseUnavailableError) as error:
                 _log.warning("watching was cut", why=str(error))
+            except Exception:  # noqa: BLE001 - blind, every hand-on waits for the loop
+                _log.exception("watching failed, and is tried again")
             await asyncio.sleep(RECONNECT_PAUSE)
 
     async def _watch(self) -> None:

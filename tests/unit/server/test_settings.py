@@ -12,7 +12,7 @@ from botfarm_server.settings import (
     environment_name,
     load_settings,
 )
-from botfarm_server.store.dialects import database_url
+from botfarm_server.store.dialects import database_url, listening_dsn
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +100,11 @@ def test_database_urls_get_the_driver_that_the_server_uses(
     given: str, driver: str
 ) -> None:
     assert database_url(given).drivername == driver
+
+
+def test_tls_is_asked_for_in_either_form() -> None:
+    url = database_url("postgres://u:p@h/d?sslmode=require")
+    assert dict(url.query) == {"ssl": "require"}
+    assert listening_dsn(url) == "postgresql://u:p@h/d?sslmode=require"
+    tuned = database_url("postgresql+asyncpg://h/d?prepared_statement_cache_size=0")
+    assert listening_dsn(tuned) == "postgresql://h/d"
