@@ -16,7 +16,6 @@ from botfarm_server.logging import configure_logging
 from botfarm_server.store import migrations
 from botfarm_server.store.dialects import database_url as parsed_url
 
-
 pytest_plugins = ["pytester"]
 
 
