@@ -46,7 +46,9 @@ class Environment:
         self.requirements = ["--editable", ".[server]", *requirements]
 
     def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if k != "PYTHONHOME"}
+        # Without bytecode every process of a run would compile the packages anew.
+        foreign = {"PYTHONHOME", "PYTHONDONTWRITEBYTECODE"}
+        inherited = {k: v for k, v in os.environ.items() if k not in foreign}
         search_path = f"{self.path / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
         own = {"PATH": search_path, "VIRTUAL_ENV": str(self.path)}
         return {**inherited, **own, **(more or {})}
