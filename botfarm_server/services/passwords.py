@@ -15,7 +15,7 @@ import bcrypt
 
 T = TypeVar("T")
 
-NICENESS = 15
+NICENESS = 5
 """How far hashing stands back behind the event loop: leases go on in an import."""
 
 

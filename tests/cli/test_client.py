@@ -126,6 +126,7 @@ def test_a_connection_that_breaks_is_told_as_such(
     environment: None, botfarm: Botfarm
 ) -> None:
     def hang_up(listening: socket.socket) -> None:
+        listening.settimeout(60)
         connection, _ = listening.accept()
         with connection:
             connection.recv(65_536)

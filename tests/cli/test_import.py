@@ -152,7 +152,7 @@ def test_an_interrupted_import_says_how_far_it_came_and_goes_on(
     monkeypatch.setenv("BOTFARM_URL", running.url)
     path = csv_of(
         tmp_path / "users.csv",
-        *(f"user{number},pw,stage,regular," for number in range(80)),
+        *(f"user{number},pw,stage,regular," for number in range(40)),
     )
     importing = subprocess.Popen(
         [sys.executable, "-m", "botfarm_server", "users", "import", path],
@@ -169,13 +169,13 @@ def test_an_interrupted_import_says_how_far_it_came_and_goes_on(
     assert importing.returncode == 130
     assert "Traceback" not in told
     assert "Interrupted." in told
-    assert "of 80 users are in the farm" in told or "Nothing was imported" in told
+    assert "of 40 users are in the farm" in told or "Nothing was imported" in told
     there = len(running.users())
-    assert 0 < there < 80
+    assert 0 < there < 40
     ran = botfarm("users", "import", path, "--json")
     assert ran.exit_code == 0, ran.err
-    assert ran.json["created"] <= 80 - there
-    assert len(running.users()) == 80
+    assert ran.json["created"] <= 40 - there
+    assert len(running.users()) == 40
 
 
 def test_a_server_that_restarts_in_the_middle_is_waited_for(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import pty
+import select
 import signal
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -16,6 +18,8 @@ from botfarm_server.cli import db
 
 from .conftest import Botfarm, Farm
 
+PATIENCE = 60.0
+"""Seconds for what takes less than one, on a machine that has nothing else to do."""
 COMMAND = [sys.executable, "-m", "botfarm_server"]
 
 
@@ -99,6 +103,7 @@ def type_into(*lines: str, end: str = "\n") -> tuple[str, int]:
     screen = ""
     waiting = list(lines)
     while True:
+        assert select.select([master], [], [], PATIENCE)[0], screen
         try:
             read = os.read(master, 4096).decode()
         except OSError:  # the other end is closed
@@ -107,12 +112,10 @@ def type_into(*lines: str, end: str = "\n") -> tuple[str, int]:
         if waiting and screen.endswith(": "):
             os.write(master, (waiting.pop(0) + end).encode())
     os.close(master)
-    return screen, process.wait(30)
+    return screen, process.wait(PATIENCE)
 
 
 def test_ctrl_c_while_the_server_is_asked_is_quiet(environment: None) -> None:
-    import socket  # noqa: PLC0415
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         process = subprocess.Popen(
@@ -120,10 +123,11 @@ def test_ctrl_c_while_the_server_is_asked_is_quiet(environment: None) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
+        silent.settimeout(PATIENCE)
         connection, _ = silent.accept()
         with connection:
             process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=30)
+            _, told = process.communicate(timeout=PATIENCE)
     assert (process.returncode, told) == (130, "")
 
 
