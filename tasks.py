@@ -213,7 +213,7 @@ def quickstart(arguments: list[str]) -> int:
 def test(arguments: list[str]) -> int:
     """Run the whole test suite, on SQLite and on PostgreSQL. Arguments go to pytest."""
     DEVELOPMENT.set_up()
-    command = [DEVELOPMENT.python, "-m", "pytest", *arguments]
+    command = [DEVELOPMENT.python, "-m", "pytest", *(arguments or ["-n", "auto"])]
     return run(command, DEVELOPMENT.variables())
 
 
@@ -249,7 +249,7 @@ def ci(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         # Servers and workers run in folders of their own, and write to this one.
         figures = {"COVERAGE_FILE": f"{folder}/coverage"}
-        suite = ("coverage", "run", "-m", "pytest", "-q")
+        suite = ("coverage", "run", "-m", "pytest", "-q", "-n", "auto")
         printed = step("tests", *suite, limit=SUITE_LIMIT, variables=figures)
         step("coverage, combined", "coverage", "combine", variables=figures)
         print(step("coverage", "coverage", "report", variables=figures))

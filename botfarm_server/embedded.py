@@ -19,12 +19,13 @@ import secrets
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from botfarm_server.api.schemas import MAXIMUM_IMPORT_ROWS, UserIn
 from botfarm_server.api.state import AppState
 from botfarm_server.app import create_app
-from botfarm_server.domain.errors import BotfarmError, DuplicateUserError
+from botfarm_server.domain.errors import BotfarmError, InvalidRequestError
 from botfarm_server.logging import configure_logging
 from botfarm_server.poolfile import PoolFile, PoolFileError, read_pool_file
 from botfarm_server.services.users import UserDraft
@@ -39,6 +40,9 @@ from botfarm_server.settings import (
 BCRYPT_COST = 4
 """The least: the sealing key lies beside the database, so a slow hash guards nothing,
 and a first start with forty accounts should not take ten seconds."""
+
+READY_TIMEOUT = 30.0
+"""Seconds within which the database has to be usable; migrating it takes one or two."""
 
 END_TIMEOUT = 10.0
 """Seconds after the end of standard input until the process ends by force."""
@@ -88,22 +92,25 @@ async def _serve(settings: Settings, pool: PoolFile) -> int:
 
 async def _fill(state: AppState, pool: PoolFile) -> str | None:
     """Make the farm hold what the file lists; what is wrong, if something is."""
+    give_up = time.monotonic() + READY_TIMEOUT
     while (refusal := await state.readiness.check()) is not None:
         if refusal.code == "schema_mismatch" and state.readiness.refusal is refusal:
             return f"{refusal.detail} Or delete the embedded farm's files."
+        if time.monotonic() > give_up:
+            return refusal.detail
         await asyncio.sleep(0.01)
     drafts = [_draft(user) for user in pool.users]
-    try:
-        for start in range(0, len(drafts), MAXIMUM_IMPORT_ROWS):
-            batch = drafts[start : start + MAXIMUM_IMPORT_ROWS]
-            try:
-                await state.users.import_all(batch)
-            except DuplicateUserError:
-                # Another run with the same file has stored them just now.
-                await state.users.import_all(batch)
-        await state.users.retain_only([draft.key for draft in drafts])
-    except BotfarmError as error:
-        return f"{pool.path}: {error.detail}"
+    for start in range(0, len(drafts), MAXIMUM_IMPORT_ROWS):
+        batch = drafts[start : start + MAXIMUM_IMPORT_ROWS]
+        try:
+            await state.users.import_all(batch)
+        except InvalidRequestError as error:
+            return "\n".join(
+                pool.located(error.errors, range(start, start + len(batch)))
+            )
+        except BotfarmError as error:
+            return f"{pool.path}: {error.detail}"
+    await state.users.retain_only([draft.key for draft in drafts])
     return None
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 
 from botfarm_server.domain.errors import (
+    DuplicateUserError,
     InvalidRequestError,
     UserLockedError,
     UserNotFoundError,
@@ -39,6 +40,9 @@ from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import holdings, leases, users
 from botfarm_server.store.dialects import lock_queue, read_clock
 from botfarm_server.store.engine import Connection, Database
+
+IMPORT_ATTEMPTS = 3
+"""Several imports of the same users at once: each finds what the others stored."""
 
 _log = structlog.get_logger("botfarm.users")
 
@@ -140,6 +144,17 @@ class UserService:
 
         """
         self._check_all(drafts)
+        for _ in range(IMPORT_ATTEMPTS - 1):
+            try:
+                return await self._import_once(drafts, dry_run=dry_run)
+            except DuplicateUserError:
+                # Another import has stored one of them since this one looked.
+                continue
+        return await self._import_once(drafts, dry_run=dry_run)
+
+    async def _import_once(
+        self, drafts: Sequence[UserDraft], *, dry_run: bool
+    ) -> Imported:
         async with self.database.read() as connection:
             known = await users.stored_secrets(connection, [it.key for it in drafts])
         new = [it for it in drafts if it.key not in known]

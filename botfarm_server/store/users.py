@@ -123,12 +123,11 @@ async def add(
         DuplicateUserError: the login is taken within its env.
 
     """
-    rows = [_row(user, now) for user in new]
     try:
-        await connection.execute(insert(users), rows)
+        await connection.execute(insert(users), [_row(user, now) for user in new])
     except IntegrityError as error:
-        taken = new[0]
-        raise DuplicateUserError(taken.login, taken.env) from error
+        # Of several it may be another: which one, each database tells in its own way.
+        raise DuplicateUserError(new[0].login, new[0].env) from error
 
 
 def _row(user: NewUser, now: datetime) -> Row:

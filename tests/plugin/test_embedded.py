@@ -248,7 +248,10 @@ def test_a_forked_child_that_lives_on_does_not_keep_the_server(
         """
     )
     suite.pytester.run(
-        "sh", "-c", "python -m pytest -p no:randomly > output 2>&1", timeout=60
+        "sh",
+        "-c",
+        f"{sys.executable} -m pytest -p no:randomly > output 2>&1",
+        timeout=60,
     )
     try:
         eventually(lambda: not servers_over(pool_file), "the server has ended")

@@ -1,0 +1,50 @@
+"""Users and imports, over both databases."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from botfarm_server.services.users import UserDraft
+
+from .conftest import Farm
+
+pytestmark = pytest.mark.anyio
+
+DRAFTS = [UserDraft(f"user-{n}", "password", "stage", "regular") for n in range(5)]
+
+
+async def test_imports_of_the_same_users_at_once_all_succeed(farm: Farm) -> None:
+    imported = await asyncio.gather(*(farm.users.import_all(DRAFTS) for _ in range(4)))
+    assert sum(it.created for it in imported) == 5
+    assert sum(it.unchanged for it in imported) == 15
+
+
+async def test_a_user_that_is_no_longer_listed_is_removed_or_put_aside(
+    farm: Farm,
+) -> None:
+    await farm.users.import_all(DRAFTS)
+    held = await farm.held()
+    await farm.users.retain_only([])
+    [left] = await farm.users.find()
+    assert left.id == held.users[0].id
+    assert left.state == "quarantined"
+
+
+async def test_a_new_user_goes_to_a_waiter_at_once(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.held()
+    waiting = await farm.waiting()
+    await farm.users.import_all(DRAFTS)
+    assert (await farm.held(lease_id=waiting.lease.id)).users
+
+
+async def test_a_restored_user_goes_to_a_waiter_at_once(farm: Farm) -> None:
+    aside = await farm.add_user()
+    await farm.users.quarantine(aside.id, "locked out")
+    await farm.add_user()
+    await farm.held()
+    waiting = await farm.waiting()
+    await farm.users.restore(aside.id)
+    assert (await farm.held(lease_id=waiting.lease.id)).users[0].id == aside.id
