@@ -22,13 +22,13 @@ import threading
 import time
 from pathlib import Path
 
-from botfarm_server.api.schemas import MAXIMUM_IMPORT_ROWS, UserIn
+from botfarm_server.api.schemas import MAXIMUM_IMPORT_ROWS
 from botfarm_server.api.state import AppState
+from botfarm_server.api.users import draft_of
 from botfarm_server.app import create_app
 from botfarm_server.domain.errors import BotfarmError, InvalidRequestError
 from botfarm_server.logging import configure_logging
 from botfarm_server.poolfile import PoolFile, PoolFileError, read_pool_file
-from botfarm_server.services.users import UserDraft
 from botfarm_server.serving import Server
 from botfarm_server.settings import (
     SECRET_KEY_BYTES,
@@ -99,7 +99,7 @@ async def _fill(state: AppState, pool: PoolFile) -> str | None:
         if time.monotonic() > give_up:
             return refusal.detail
         await asyncio.sleep(0.01)
-    drafts = [_draft(user) for user in pool.users]
+    drafts = [draft_of(user) for user in pool.users]
     for start in range(0, len(drafts), MAXIMUM_IMPORT_ROWS):
         batch = drafts[start : start + MAXIMUM_IMPORT_ROWS]
         try:
@@ -112,18 +112,6 @@ async def _fill(state: AppState, pool: PoolFile) -> str | None:
             return f"{pool.path}: {error.detail}"
     await state.users.retain_only([draft.key for draft in drafts])
     return None
-
-
-def _draft(user: UserIn) -> UserDraft:
-    return UserDraft(
-        login=user.login,
-        password=user.password.get_secret_value(),
-        env=user.env,
-        domain=user.domain,
-        project_id=user.project_id,
-        labels=user.labels,
-        secrets={name: text.get_secret_value() for name, text in user.secrets.items()},
-    )
 
 
 def _settings(pool: PoolFile, directory: Path, token: str) -> Settings:

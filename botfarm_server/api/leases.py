@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -36,9 +36,11 @@ from botfarm_server.domain.errors import (
     TooManyWaitingError,
 )
 from botfarm_server.domain.models import (
+    EndedState,
     Fence,
     Holder,
     LeaseId,
+    LeaseSelection,
     LeaseState,
     UserId,
     Want,
@@ -53,25 +55,7 @@ router = APIRouter(
     dependencies=[Depends(require_access), Depends(require_readiness)],
 )
 
-Shown = Literal[
-    "live",
-    "ended",
-    "all",
-    "waiting",
-    "held",
-    "released",
-    "cancelled",
-    "abandoned",
-    "expired",
-    "revoked",
-]
-ENDED_STATES: tuple[LeaseState, ...] = (
-    "released",
-    "cancelled",
-    "abandoned",
-    "expired",
-    "revoked",
-)
+ENDED_STATES: tuple[LeaseState, ...] = get_args(EndedState)
 
 
 @router.put(
@@ -188,7 +172,7 @@ async def break_lease(lease_id: UUID, body: BreakIn, leases: Leases) -> Any:
 async def find(
     response: Response,
     leases: Leases,
-    state: Shown = "live",
+    state: LeaseSelection = "live",
     run_id: Text | None = None,
     worker_id: Text | None = None,
     user_id: UUID | None = None,
@@ -254,7 +238,7 @@ def holder_of(holder: HolderIn) -> Holder:
     return Holder(**holder.model_dump())
 
 
-def _states(state: Shown) -> tuple[LeaseState, ...] | None:
+def _states(state: LeaseSelection) -> tuple[LeaseState, ...] | None:
     match state:
         case "all":
             return None

@@ -51,7 +51,7 @@ router = APIRouter(
     responses=documented(DuplicateUserError),
 )
 async def create(body: UserIn, users: Users) -> Any:
-    return await users.create(_draft(body))
+    return await users.create(draft_of(body))
 
 
 @router.post(
@@ -62,7 +62,7 @@ async def create(body: UserIn, users: Users) -> Any:
 )
 async def import_all(body: ImportIn, users: Users) -> Any:
     """All or none. A user is known by env and login; one unchanged is left alone."""
-    drafts = [_draft(user) for user in body.users]
+    drafts = [draft_of(user) for user in body.users]
     return await users.import_all(drafts, dry_run=body.dry_run)
 
 
@@ -220,7 +220,8 @@ async def find_leases(
     return [shown(view) for view in views]
 
 
-def _draft(user: UserIn) -> UserDraft:
+def draft_of(user: UserIn) -> UserDraft:
+    """A user as the services take it: its secrets are in the clear."""
     return UserDraft(
         login=user.login,
         password=user.password.get_secret_value(),

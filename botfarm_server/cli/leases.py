@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -19,21 +19,10 @@ from botfarm_server.cli.output import (
     print_json,
     print_table,
 )
+from botfarm_server.domain.models import LeaseSelection
 
 app = typer.Typer(no_args_is_help=True, help="Who holds which accounts.")
 
-Shown = Literal[
-    "live",
-    "ended",
-    "all",
-    "waiting",
-    "held",
-    "released",
-    "cancelled",
-    "abandoned",
-    "expired",
-    "revoked",
-]
 LeaseName = Annotated[
     str, typer.Argument(metavar="LEASE", help="Its id, or how the id begins.")
 ]
@@ -43,7 +32,8 @@ LeaseName = Annotated[
 def list_leases(
     *,
     state: Annotated[
-        Shown, typer.Option(help="Which leases; live are those waiting or held.")
+        LeaseSelection,
+        typer.Option(help="Which leases; live are those waiting or held."),
     ] = "live",
     run_id: Annotated[str | None, typer.Option(help="Only those of this run.")] = None,
     worker_id: Annotated[

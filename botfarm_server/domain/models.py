@@ -21,6 +21,8 @@ LeaseState = Literal[
     "waiting", "held", "released", "cancelled", "abandoned", "expired", "revoked"
 ]
 EndedState = Literal["released", "cancelled", "abandoned", "expired", "revoked"]
+LeaseSelection = Literal["live", "ended", "all", LeaseState]
+"""Which leases to list; live are those waiting or held."""
 UserState = Literal["free", "held", "resting", "quarantined"]
 Outcome = Literal["passed", "failed", "error", "skipped", "crashed", "unknown"]
 

@@ -158,7 +158,7 @@ class UserService:
         self, drafts: Sequence[UserDraft], *, dry_run: bool
     ) -> Imported:
         async with self.database.read() as connection:
-            known = await users.stored_secrets(connection, [it.key for it in drafts])
+            known = await users.stored(connection, [it.key for it in drafts])
         new = [it for it in drafts if it.key not in known]
         stored = [(it, known[it.key]) for it in drafts if it.key in known]
         # Together: without a sealing key each takes as long as hashing it anew.
@@ -202,7 +202,7 @@ class UserService:
         if errors:
             raise InvalidRequestError(errors)
 
-    async def _is_same(self, draft: UserDraft, stored: users.StoredSecrets) -> bool:
+    async def _is_same(self, draft: UserDraft, stored: users.StoredUser) -> bool:
         same = (draft.domain, draft.project_id, dict(draft.labels)) == (
             stored.domain,
             stored.project_id,
@@ -211,7 +211,7 @@ class UserService:
         return same and await self._has_same_secrets(draft, stored)
 
     async def _has_same_secrets(
-        self, draft: UserDraft, stored: users.StoredSecrets
+        self, draft: UserDraft, stored: users.StoredUser
     ) -> bool:
         if self.sealer.can_seal:
             # Opening is a thousand times cheaper than hashing.
@@ -221,9 +221,9 @@ class UserService:
             ) == (draft.password, dict(draft.secrets))
         return await self.hasher.verify(draft.password, stored.password_hash)
 
-    async def _prepared(self, draft: UserDraft) -> users.NewUser:
+    async def _prepared(self, draft: UserDraft) -> users.StoredUser:
         user_id = UserId(uuid.uuid4())
-        return users.NewUser(
+        return users.StoredUser(
             id=user_id,
             login=draft.login,
             env=draft.env,
@@ -236,7 +236,7 @@ class UserService:
         )
 
     async def _changes(
-        self, draft: UserDraft, stored: users.StoredSecrets
+        self, draft: UserDraft, stored: users.StoredUser
     ) -> tuple[UserId, dict[str, Any]]:
         values: dict[str, Any] = {
             "domain": draft.domain,

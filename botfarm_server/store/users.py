@@ -41,23 +41,8 @@ from botfarm_server.store.tables import Row, grants, leases, users
 
 
 @dataclass(frozen=True, slots=True)
-class NewUser:
-    """A user to be stored: its password is hashed and sealed already."""
-
-    id: UserId
-    login: str
-    env: str
-    domain: str
-    project_id: UUID | None
-    labels: Mapping[str, str]
-    password_hash: str = field(repr=False)
-    sealed_password: bytes | None = field(repr=False)
-    sealed_secrets: bytes | None = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSecrets:
-    """What is stored of a user's secrets, beside what an import compares."""
+class StoredUser:
+    """A user as it is stored: its password is hashed, and sealed where a key is."""
 
     id: UserId
     login: str
@@ -115,7 +100,7 @@ def _columns(now: datetime) -> Sequence[ColumnElement[Any]]:
 
 
 async def add(
-    connection: AsyncConnection, new: Sequence[NewUser], now: datetime
+    connection: AsyncConnection, new: Sequence[StoredUser], now: datetime
 ) -> None:
     """Store new users.
 
@@ -130,7 +115,7 @@ async def add(
         raise DuplicateUserError(new[0].login, new[0].env) from error
 
 
-def _row(user: NewUser, now: datetime) -> Row:
+def _row(user: StoredUser, now: datetime) -> Row:
     return {
         "id": user.id,
         "login": user.login,
@@ -222,15 +207,15 @@ async def find(
     ]
 
 
-async def stored_secrets(
+async def stored(
     connection: AsyncConnection, keys: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], StoredSecrets]:
+) -> dict[tuple[str, str], StoredUser]:
     """What is stored under the given pairs of env and login."""
-    columns = [users.c[name] for name in StoredSecrets.__slots__]
+    columns = [users.c[name] for name in StoredUser.__slots__]
     rows = await connection.execute(
         select(*columns).where(tuple_(users.c.env, users.c.login).in_(list(keys)))
     )
-    return {(row.env, row.login): StoredSecrets(*row) for row in rows}
+    return {(row.env, row.login): StoredUser(*row) for row in rows}
 
 
 async def lock(connection: AsyncConnection, user_id: UserId) -> LeaseId | bool | None:
