@@ -140,7 +140,7 @@ class ImportRun:
         while True:
             try:
                 return self._post(batch, dry_run=False)
-            except ServerError as error:  # noqa: PERF203 - a call takes seconds
+            except ServerError as error:
                 # Somebody else imports the same users, and was first.
                 was_raced = getattr(error, "code", None) == "duplicate_user"
                 if not (error.may_be_repeated or was_raced):

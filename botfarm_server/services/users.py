@@ -144,13 +144,15 @@ class UserService:
 
         """
         self._check_all(drafts)
-        for _ in range(IMPORT_ATTEMPTS - 1):
+        attempt = 1
+        while True:
             try:
                 return await self._import_once(drafts, dry_run=dry_run)
             except DuplicateUserError:
                 # Another import has stored one of them since this one looked.
-                continue
-        return await self._import_once(drafts, dry_run=dry_run)
+                if attempt == IMPORT_ATTEMPTS:
+                    raise
+                attempt += 1
 
     async def _import_once(
         self, drafts: Sequence[UserDraft], *, dry_run: bool

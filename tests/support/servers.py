@@ -17,8 +17,8 @@ import httpx
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-START_TIMEOUT = 30.0
-STOP_TIMEOUT = 15.0
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 30.0
 SECRET_KEY = "c2VjcmV0LWtleS1mb3ItdGVzdHMtMzItYnl0ZXMtLS0="
 TOKEN = "token-of-the-tests-0123456789"
 
