@@ -15,13 +15,13 @@ LIMIT = 300.0
 
 def run_suite(*options: str) -> tuple[int, dict[str, int], str]:
     """The exit code, how many tests had which outcome, and all that was printed."""
-    foreign = ("BOTFARM_", "PYTEST_", "SHOP_URL")
+    foreign = ("BOTFARM_", "PYTEST_", "PYTHONDONTWRITEBYTECODE", "SHOP_URL")
     env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "4", *options],
         check=False,
         cwd=QUICKSTART,
-        env={**env, "PYTHONDONTWRITEBYTECODE": "1"},
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
