@@ -224,7 +224,8 @@ def check(arguments: list[str]) -> int:
     step("format", "ruff", "format", "--check")
     step("lint", "ruff", "check")
     step("types of the packages", "mypy")
-    programs = ["tasks.py", "examples/quickstart/shop.py", *found(".ci/*.py")]
+    programs = ["tasks.py", "examples/quickstart/shop.py"]
+    programs += [*found(".ci/*.py"), *found("benchmarks/*.py")]
     step("types of tests and programs", "mypy", "tests", *programs)
     step("import contracts", "lint-imports")
     step("Dockerfile", "hadolint", "Dockerfile")

@@ -83,7 +83,9 @@ class AskService:
             held = await self._ask_now(asked)
             if held is not None:
                 return held
-            if await _first_of(woken.wait, gone, within=asked.wait):
+            with self.room.stay():
+                left = await _first_of(woken.wait, gone, within=asked.wait)
+            if left:
                 await self._keep_place(asked.lease_id)
         answer = await self._look(asked.lease_id)
         if isinstance(answer, Waiting) and self.room.is_closed():

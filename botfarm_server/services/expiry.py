@@ -74,7 +74,9 @@ class ExpiryLoop:
             if await leases.any_lapsed(connection, now):
                 return True
             pools = await queue.pools_waited_for(connection)
-            return bool(pools) and await users.any_free(connection, pools, now=now)
+            return bool(pools) and await users.any_free_and_waited_for(
+                connection, pools, now=now
+            )
 
     async def _end_lapsed_and_hand_on(self) -> int:
         async with self.database.write() as connection:

@@ -33,7 +33,9 @@ async def hand_on(
     granted: list[LeaseId] = []
     taken: set[UserId] = set()
     after = 0
-    while pools and await users.any_free(connection, pools, now=now, besides=taken):
+    while pools and await users.any_free_and_waited_for(
+        connection, pools, now=now, besides=taken
+    ):
         page = await queue.waiters(connection, pools, after=after, limit=PAGE)
         if not page:
             break

@@ -22,6 +22,7 @@ class WaitingRoom:
         self._limit = limit
         self._events: defaultdict[LeaseId, set[asyncio.Event]] = defaultdict(set)
         self._closed = False
+        self._staying = 0
         self._occupied = asyncio.Event()
 
     @contextmanager
@@ -39,14 +40,26 @@ class WaitingRoom:
             raise TooManyWaitingError(self._limit)
         event = asyncio.Event()
         self._events[lease_id].add(event)
-        self._occupied.set()
         try:
             yield event
         finally:
             self._events[lease_id].discard(event)
             if not self._events[lease_id]:
                 del self._events[lease_id]
-            if not self._events:
+
+    @contextmanager
+    def stay(self) -> Iterator[None]:
+        """Have other processes watched while a call that entered has to wait.
+
+        A call that is granted at once, as most are, is not worth a look.
+        """
+        self._staying += 1
+        self._occupied.set()
+        try:
+            yield
+        finally:
+            self._staying -= 1
+            if not self._staying:
                 self._occupied.clear()
 
     def wake(self, lease_ids: Collection[LeaseId]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from botfarm_server.domain.errors import DatabaseUnavailableError
+from botfarm_server.store.sqlite_trips import OneTripCursor, WholeConnection
 
 Connection = AsyncConnection
 """What the services carry from a transaction to the functions of the store."""
@@ -207,11 +209,13 @@ def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         hide_parameters=True,  # they would stand in error messages, and so in logs
-        connect_args={"timeout": BUSY_TIMEOUT},
+        connect_args={"timeout": BUSY_TIMEOUT, "factory": WholeConnection},
     )
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(dbapi_connection: Any, _: object) -> None:
+        driver = dbapi_connection.driver_connection
+        driver.cursor = partial(OneTripCursor, driver)
         # The driver would begin transactions by itself, deferred; a read that turns
         # into a write then fails with BUSY_SNAPSHOT or, worse, overwrites.
         dbapi_connection.isolation_level = None

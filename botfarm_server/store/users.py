@@ -37,7 +37,7 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.store.dialects import for_update, labels_contain
 from botfarm_server.store.holdings import HoldingRow, holdings_where
-from botfarm_server.store.tables import Row, grants, leases, users
+from botfarm_server.store.tables import Row, grants, leases, queue_entries, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,13 +312,17 @@ def _distinct(wants: Collection[Want]) -> list[Want]:
     return list(seen.values())
 
 
-async def any_free(
+async def any_free_and_waited_for(
     connection: AsyncConnection,
     pools: Collection[Pool],
     *,
     now: datetime,
     besides: Collection[UserId] = (),
 ) -> bool:
+    """Whether somebody waits for a pool of those given that has a free user."""
+    waiter = select(literal(1)).where(
+        queue_entries.c.env == users.c.env, queue_entries.c.domain == users.c.domain
+    )
     query = (
         select(users.c.id)
         .where(
@@ -326,6 +330,7 @@ async def any_free(
                 [(pool.env, pool.domain) for pool in pools]
             ),
             _is_free(now),
+            waiter.exists(),
         )
         .limit(1)
     )

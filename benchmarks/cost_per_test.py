@@ -1,0 +1,215 @@
+"""What acquiring and releasing one account adds to a test, beside the peers.
+
+Empty tests under `pytest -n 2`, whose fixture takes one of a few accounts: from
+Botfarm in embedded mode, from pytest-lockable, from a pool of FileLocks, and none.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from _measuring import (
+    ACCOUNTS,
+    PYTEST,
+    folder,
+    median,
+    milliseconds,
+    quartiles,
+    rounds,
+    run,
+    table,
+    write_pool,
+)
+
+TESTS = 300
+WORKERS = 2
+ROUNDS = 3
+BASELINE, OURS = "no lock", "Botfarm"
+
+SUITE = f"""\
+import pytest
+
+
+@pytest.mark.parametrize("number", range({TESTS}))
+def test_nothing(account, number):
+    pass
+"""
+
+RECORDER = """\
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+TIMES = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    began = time.perf_counter()
+    try:
+        return (yield)
+    finally:
+        TIMES.append(str(time.perf_counter() - began))
+
+
+def pytest_unconfigure():
+    if TIMES:
+        worker = os.environ["PYTEST_XDIST_WORKER"]
+        Path(f"times-{worker}").write_text("\\n".join(TIMES))
+"""
+
+NO_LOCK = """\
+@pytest.fixture
+def account():
+    return "user0"
+"""
+
+BOTFARM = """\
+@pytest.fixture
+def account(bot_user):
+    return bot_user("stage", "regular").login
+"""
+
+LOCKABLE = """\
+@pytest.fixture
+def account(lockable):
+    with lockable.auto_lock({}, timeout_s=60) as allocation:
+        yield allocation.resource_info["id"]
+"""
+
+FILELOCK = f"""\
+from filelock import FileLock, Timeout
+
+LOCKS = {{
+    name: FileLock(f"{{name}}.lock", timeout=0)
+    for name in (f"user{{number}}" for number in range({ACCOUNTS}))
+}}
+
+
+@pytest.fixture
+def account():
+    while True:
+        for name, lock in LOCKS.items():
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            try:
+                yield name
+            finally:
+                lock.release()
+            return
+        time.sleep(0.01)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    fixture: str
+    options: tuple[str, ...]
+
+
+VARIANTS = {
+    BASELINE: Variant(NO_LOCK, ("-p", "no:botfarm", "-p", "no:pytest_lockable")),
+    OURS: Variant(BOTFARM, ("-p", "no:pytest_lockable")),
+    "pytest-lockable": Variant(
+        LOCKABLE,
+        (
+            *("-p", "no:botfarm", "--allocation_lock_folder", "."),
+            *("--allocation_hostname", "this"),
+        ),
+    ),
+    "FileLock pool": Variant(
+        FILELOCK, ("-p", "no:botfarm", "-p", "no:pytest_lockable")
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds of one run of the suite."""
+
+    test: float
+    """Of the median test, everything that pytest does for it included."""
+    run: float
+    """Of the whole run, the start of workers and servers included."""
+
+
+def write_suite(path: Path, variant: Variant) -> None:
+    path.mkdir()
+    (path / "pytest.ini").write_text("[pytest]\n")
+    (path / "test_nothing.py").write_text(SUITE)
+    (path / "conftest.py").write_text(f"{RECORDER}\n\n{variant.fixture}")
+    write_pool(path / "botfarm.toml")
+    resources = [
+        {"id": f"user{number}", "hostname": "this", "online": True}
+        for number in range(ACCOUNTS)
+    ]
+    (path / "resources.json").write_text(json.dumps(resources))
+
+
+def measure(path: Path, variant: Variant) -> Cost:
+    command = [*PYTEST, "-n", str(WORKERS), *variant.options]
+    took = run(command, path, {"BOTFARM_STATE_DIR": str(path / "state")})
+    times = [
+        float(line)
+        for recorded in path.glob("times-*")
+        for line in recorded.read_text().splitlines()
+    ]
+    if len(times) != TESTS:
+        raise SystemExit(f"{len(times)} tests ran, not {TESTS}")
+    return Cost(median(times), took.wall)
+
+
+def main() -> None:
+    with folder() as path:
+        for name, variant in VARIANTS.items():
+            write_suite(path / name, variant)
+        costs = rounds(
+            ROUNDS,
+            {
+                name: partial(measure, path / name, variant)
+                for name, variant in VARIANTS.items()
+            },
+        )
+    print(
+        f"{TESTS} empty tests, pytest -n {WORKERS}, {ACCOUNTS} accounts: "
+        f"medians of {ROUNDS} rounds, milliseconds over the suite without a lock"
+    )
+    print(f"(of which a test takes {_median_of(costs[BASELINE], 'test')} ms)\n")
+    heading = ("", "the median test", "quartiles", "Botfarm / it", "the run / tests")
+    table(heading, *(_row(name, costs) for name in VARIANTS if name != BASELINE))
+
+
+def _median_of(costs: list[Cost], part: str) -> str:
+    return milliseconds(median([getattr(cost, part) for cost in costs]))
+
+
+def _row(name: str, costs: dict[str, list[Cost]]) -> tuple[str, ...]:
+    added = added_to_test(costs[name], costs[BASELINE])
+    ours = added_to_test(costs[OURS], costs[BASELINE])
+    run_added = [
+        (cost.run - none.run) / TESTS
+        for cost, none in zip(costs[name], costs[BASELINE], strict=True)
+    ]
+    return (
+        name,
+        milliseconds(median(added)),
+        " to ".join(map(milliseconds, quartiles(added))),
+        f"{median(ours) / median(added):.1f}",
+        milliseconds(median(run_added)),
+    )
+
+
+def added_to_test(costs: list[Cost], baseline: list[Cost]) -> list[float]:
+    """Seconds that each round's median test took over that of the same round."""
+    return [cost.test - none.test for cost, none in zip(costs, baseline, strict=True)]
+
+
+if __name__ == "__main__":
+    main()

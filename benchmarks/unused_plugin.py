@@ -1,0 +1,112 @@
+"""What the installed plugin adds to a run that leases nothing.
+
+`pytest --collect-only` on an empty suite, with the plugin and with `-p no:botfarm`, in
+turns; then the modules that the plugin alone has imported.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+from _measuring import (
+    PYTEST,
+    Took,
+    folder,
+    median,
+    milliseconds,
+    quartiles,
+    rounds,
+    run,
+    table,
+)
+
+ROUNDS = 40
+IMPORTS = 15
+LIMIT = 0.005
+"""Seconds that the unused plugin may add."""
+HEAVY = ("httpx", "httpcore", "botfarm_server", "fastapi", "sqlalchemy", "uvicorn")
+WITH, WITHOUT = "with the plugin", "-p no:botfarm"
+COMMANDS = {
+    WITH: (*PYTEST, "--collect-only", "-p", "no:pytest_lockable"),
+    WITHOUT: (
+        *(*PYTEST, "--collect-only", "-p", "no:pytest_lockable"),
+        *("-p", "no:botfarm"),
+    ),
+}
+
+RECORDER = """\
+import sys
+from pathlib import Path
+
+
+def pytest_unconfigure():
+    Path("modules").write_text("\\n".join(sys.modules))
+"""
+
+
+def imported(path: Path, command: tuple[str, ...]) -> set[str]:
+    """Which modules such a run has imported at its end."""
+    (path / "recorder.py").write_text(RECORDER)
+    run([*command, "-p", "recorder"], path, {"PYTHONPATH": str(path)})
+    return set((path / "modules").read_text().splitlines())
+
+
+def import_time(path: Path) -> float:
+    """Seconds that Python itself counts for importing the plugin's modules.
+
+    Inside one process, and so with less noise than the difference of two has.
+    """
+    command = [sys.executable, "-X", "importtime", *COMMANDS[WITH][1:]]
+    printed = run(command, path).stderr
+    lines = re.findall(r"import time: +(\d+) \| +\d+ \| +pytest_botfarm\b", printed)
+    return sum(map(int, lines)) / 1e6
+
+
+def main() -> None:
+    with folder() as path:
+        (path / "pytest.ini").write_text("[pytest]\n")
+        took = rounds(
+            ROUNDS, {name: partial(run, it, path) for name, it in COMMANDS.items()}
+        )
+        imports = median([import_time(path) for _ in range(IMPORTS)])
+        modules = imported(path, COMMANDS[WITH])
+        more = modules - imported(path, COMMANDS[WITHOUT])
+    print(f"pytest --collect-only, no tests: medians of {ROUNDS} pairs, milliseconds\n")
+    table(
+        ("", WITHOUT, WITH, "difference", "quartiles", "ratio"),
+        *(_row(part, took) for part in ("wall", "cpu")),
+    )
+    added = median(differences("wall", took))
+    verdict = "under" if added < LIMIT else "NOT UNDER"
+    print(f"\nIt adds {milliseconds(added)} ms, {verdict} {milliseconds(LIMIT)} ms.")
+    print(f"Of that Python counts {milliseconds(imports)} ms for its imports.")
+    print(f"It alone imports: {', '.join(sorted(more))}.")
+    heavy = [name for name in HEAVY if name in modules]
+    print(f"Imported of {', '.join(HEAVY)}: {', '.join(heavy) or 'none'}.")
+
+
+def differences(part: str, took: dict[str, list[Took]]) -> list[float]:
+    """Seconds that each run took over the one beside it."""
+    pairs = zip(took[WITH], took[WITHOUT], strict=True)
+    return [getattr(ours, part) - getattr(bare, part) for ours, bare in pairs]
+
+
+def _row(part: str, took: dict[str, list[Took]]) -> tuple[str, ...]:
+    bare = median([getattr(it, part) for it in took[WITHOUT]])
+    ours = median([getattr(it, part) for it in took[WITH]])
+    added = differences(part, took)
+    return (
+        f"{part} time",
+        milliseconds(bare),
+        milliseconds(ours),
+        milliseconds(median(added)),
+        " to ".join(map(milliseconds, quartiles(added))),
+        f"{ours / bare:.3f}",
+    )
+
+
+if __name__ == "__main__":
+    main()
