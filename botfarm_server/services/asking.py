@@ -31,7 +31,7 @@ from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import leases, queue, users
-from botfarm_server.store.dialects import lock_queue, read_clock
+from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
 
 NEAREST_POOLS = 5
@@ -97,8 +97,7 @@ class AskService:
         refusal: BotfarmError | None = None
         answer: Held | Waiting | BotfarmError | None = None
         granted: list[LeaseId] = []
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             lease = await leases.get(connection, asked.lease_id)
             if lease is None:
                 lease, granted = await self._join(connection, asked, now)
@@ -196,8 +195,7 @@ class AskService:
         return answer if isinstance(answer, Waiting) else _held(answer)
 
     async def _keep_place(self, lease_id: LeaseId) -> None:
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             await leases.keep_place(connection, lease_id, self._poll_by(now, 0.0))
 
     def _poll_by(self, now: datetime, wait: float) -> datetime:

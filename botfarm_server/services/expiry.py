@@ -16,7 +16,7 @@ from botfarm_server.services.ending import end_lapsed
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.waiting import WaitingRoom, wait_up_to
 from botfarm_server.store import leases, queue, users
-from botfarm_server.store.dialects import lock_queue, read_clock
+from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
 
 BATCH = 200
@@ -79,8 +79,7 @@ class ExpiryLoop:
             )
 
     async def _end_lapsed_and_hand_on(self) -> int:
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             lapsed = await leases.lapsed(connection, now, limit=BATCH)
             pools: set[Pool] = set()
             for lease in lapsed:

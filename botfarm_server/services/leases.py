@@ -41,7 +41,7 @@ from botfarm_server.services.ending import end_lapsed, end_lease
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import holdings, leases
-from botfarm_server.store.dialects import lock_queue, read_clock
+from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
 
 LIVE_STATES: Sequence[LeaseState] = ("waiting", "held")
@@ -101,8 +101,7 @@ class LeaseService:
 
         """
         answer: BotfarmError | None = None
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             lease = await leases.get(connection, lease_id)
             pools: set[Pool] = set()
             if lease is None:
@@ -140,8 +139,7 @@ class LeaseService:
             LeaseEndedError: it is over already.
 
         """
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             lease = await leases.get(connection, lease_id)
             if lease is None:
                 raise LeaseNotFoundError(lease_id)
@@ -173,8 +171,7 @@ class LeaseService:
 
         Since nobody uses the users any more, they are handed on without a delay.
         """
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             live = await leases.live_of_holder(connection, run_id, worker_id)
             pools: set[Pool] = set()
             for lease in live:

@@ -38,7 +38,7 @@ from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import holdings, leases, users
-from botfarm_server.store.dialects import lock_queue, read_clock
+from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
 
 IMPORT_ATTEMPTS = 3
@@ -122,8 +122,7 @@ class UserService:
         """
         self.vocabulary.check(draft.env, draft.domain)
         new = await self._prepared(draft)
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             await users.add(connection, [new], now)
             created = await _get(connection, new.id, now)
             granted = await self._hand_on(connection, {_pool(draft)}, now)
@@ -175,8 +174,7 @@ class UserService:
         changes = await asyncio.gather(
             *(self._changes(draft, before) for draft, before in differing)
         )
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             if prepared:
                 await users.add(connection, prepared, now)
             for user_id, values in changes:
@@ -258,8 +256,7 @@ class UserService:
 
     async def retain_only(self, keys: Sequence[tuple[str, str]]) -> None:
         """Remove the users that are not listed; quarantine those held right now."""
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             for user_id in await users.not_listed(connection, keys):
                 if not await users.remove(connection, user_id):
                     await users.change(
@@ -337,8 +334,7 @@ class UserService:
         *,
         quarantine: bool = False,
     ) -> User:
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             if quarantine:
                 values["quarantined_at"] = now
             if values and not await users.change(connection, user_id, values):
@@ -359,8 +355,7 @@ class UserService:
             UserLockedError: somebody holds it.
 
         """
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             await _get(connection, user_id, now)
             if not await users.remove(connection, user_id):
                 raise await _locked(connection, user_id)
@@ -379,8 +374,7 @@ class UserService:
 
         """
         lease_id = LeaseId(uuid.uuid4())
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             user = await _get(connection, user_id, now)
             want = Want(user.env, user.domain, user_id=user_id)
             kept: set[UserId] = set()
@@ -420,8 +414,7 @@ class UserService:
             UserLockedError: the user belongs to a lease that its holder gives back.
 
         """
-        async with self.database.write() as connection:
-            now = await lock_queue(connection)
+        async with self.database.queue() as (connection, now):
             user = await _get(connection, user_id, now)
             lease = (
                 await leases.get(connection, user.lease_id)

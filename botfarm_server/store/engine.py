@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from botfarm_server.domain.errors import DatabaseUnavailableError
+from botfarm_server.store.dialects import lock_queue
 from botfarm_server.store.sqlite_trips import OneTripCursor, WholeConnection
 
 Connection = AsyncConnection
@@ -50,6 +52,7 @@ class Database:
             if self.is_sqlite
             else _postgresql_engine(url, pool_size)
         )
+        self._queue = asyncio.Lock()
         # SQLite has one writer at a time, and its busy handler sleeps in growing
         # steps: within this process writers queue here instead.
         self._writer: AbstractAsyncContextManager[Any] = (
@@ -82,6 +85,22 @@ class Database:
                 writing = await connection.execution_options(botfarm_write=True)
                 async with writing.begin():
                     yield writing
+
+    @asynccontextmanager
+    async def queue(self) -> AsyncIterator[tuple[AsyncConnection, datetime]]:
+        """A writing transaction that has the queue lock, and the time behind it.
+
+        Whoever grants or frees users does so here: the lock is the first that the
+        transaction takes, and the database's clock is read once it has it.
+
+        Raises:
+            DatabaseUnavailableError: as `write` does.
+
+        """
+        # The calls of this process queue before they take a connection: a hundred
+        # that waited for the lock with one each would leave none to renew with.
+        async with self._queue, self.write() as connection:
+            yield connection, await lock_queue(connection)
 
     def checked_out(self) -> int:
         """How many connections are in use at this moment."""

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import get_args
 
 import pytest
-
-from botfarm_server.api import leases as api
-from botfarm_server.cli import leases
 
 from .conftest import Botfarm, Farm
 
 TEST = "tests/checkout/test_payment.py::TestPayment::test_pays[visa-3ds]"
-
-
-def test_the_states_to_ask_for_are_those_of_the_api() -> None:
-    assert get_args(leases.Shown) == get_args(api.Shown)
 
 
 def test_list_shows_who_holds_what_within_80_columns(

@@ -76,7 +76,10 @@ async def test_two_hundred_leases_over_twenty_users_never_share_one(
         del holders[user["id"]]
         assert (await server.delete(path)).status_code == 204
 
-    async with clients([start_server() for _ in range(2)]) as servers:
+    # On a busy machine the answer may come after the claim window, which is tested
+    # elsewhere.
+    patient = {"BOTFARM_CLAIM_WINDOW": "120"}
+    async with clients([start_server(**patient) for _ in range(2)]) as servers:
         await add_users(servers[0], 20)
         await asyncio.gather(
             *(use(server) for server in itertools.islice(itertools.cycle(servers), 200))
