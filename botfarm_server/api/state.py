@@ -31,22 +31,24 @@ class AppState:
     access: Access
 
 
-def app_state(request: Request) -> AppState:
+# Coroutines, though they wait for nothing: FastAPI runs plain functions in threads,
+# and each such trip costs more than a statement of SQL.
+async def app_state(request: Request) -> AppState:
     return cast("AppState", request.app.state.botfarm)
 
 
 State = Annotated[AppState, Depends(app_state)]
 
 
-def lease_service(state: State) -> LeaseService:
+async def lease_service(state: State) -> LeaseService:
     return state.leases
 
 
-def user_service(state: State) -> UserService:
+async def user_service(state: State) -> UserService:
     return state.users
 
 
-def ask_service(state: State) -> AskService:
+async def ask_service(state: State) -> AskService:
     return state.asking
 
 

@@ -11,8 +11,8 @@ from botfarm_server.domain.queueing import plan_grants, users_needed
 from botfarm_server.store import leases, queue, users
 from botfarm_server.store.engine import Connection
 
-PAGE = 32
-"""Waiters looked at together; most hand-ons end with the first of them."""
+FIRST_PAGE, PAGE = 2, 64
+"""Waiters looked at together: most hand-ons end with the first of them."""
 
 
 async def hand_on(
@@ -32,11 +32,11 @@ async def hand_on(
     """
     granted: list[LeaseId] = []
     taken: set[UserId] = set()
-    after = 0
+    after, limit = 0, FIRST_PAGE
     while pools and await users.any_free_and_waited_for(
         connection, pools, now=now, besides=taken
     ):
-        page = await queue.waiters(connection, pools, after=after, limit=PAGE)
+        page = await queue.waiters(connection, pools, after=after, limit=limit)
         if not page:
             break
         waiters = [queued.waiter for queued in page]
@@ -58,7 +58,7 @@ async def hand_on(
             )
             granted.append(grant.lease_id)
         taken |= {user.id for user in free} - {user.id for user in plan.left}
-        after = page[-1].number
+        after, limit = page[-1].number, PAGE
         if kept is not None:
             kept |= {user.id for user in free} - {user.id for user in plan.left}
     if granted:
