@@ -173,6 +173,7 @@ class Settings(BaseSettings):
     retention_days: float = Field(
         default=30.0,
         gt=0,
+        le=36_500,
         description="Days that ended leases are kept.",
         examples=[30],
     )

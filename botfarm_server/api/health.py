@@ -12,11 +12,13 @@ from botfarm_server.api.state import State
 router = APIRouter(tags=["health"])
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="The process lives", response_model=HealthOut)
 async def health() -> Any:
     return {"status": "healthy"}
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready",
     summary="The database is reachable and migrated",

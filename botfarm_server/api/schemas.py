@@ -29,6 +29,7 @@ MAXIMUM_WANTS = 20
 MAXIMUM_LABELS = 20
 MAXIMUM_RENEWALS = 1_000
 MAXIMUM_IMPORT_ROWS = 500
+MAXIMUM_SECRET_LENGTH = 10_000
 MAXIMUM_PASSWORD_BYTES = 72
 """bcrypt reads no further, and its newest version refuses to."""
 
@@ -57,6 +58,14 @@ def _password(password: SecretStr) -> SecretStr:
     return password
 
 
+def _secret(secret: SecretStr) -> SecretStr:
+    text = _storable(secret.get_secret_value())
+    if not text or len(text) > MAXIMUM_SECRET_LENGTH:
+        msg = f"must have 1 to {MAXIMUM_SECRET_LENGTH} characters"
+        raise ValueError(msg)
+    return secret
+
+
 Text = Annotated[
     str,
     StringConstraints(min_length=1, max_length=255),
@@ -68,6 +77,7 @@ LongText = Annotated[
     AfterValidator(_storable),
 ]
 Password = Annotated[SecretStr, AfterValidator(_password)]
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Labels = Annotated[dict[Text, Text], Field(max_length=MAXIMUM_LABELS)]
 Ttl = Annotated[
     float, Field(ge=MINIMUM_TTL, le=MAXIMUM_TTL, description="Seconds to live.")
@@ -139,7 +149,7 @@ class UserIn(Request):
     env: Text
     domain: Text
     labels: Labels = {}
-    secrets: Annotated[dict[Text, SecretStr], Field(max_length=20)] = {}
+    secrets: Annotated[dict[Text, Secret], Field(max_length=20)] = {}
 
 
 class UserPatch(Request):

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
+
 from botfarm_server.domain.errors import (
     LeaseEndedError,
     LeaseNotFoundError,
     PassedOnUser,
+    describe_want,
 )
 from botfarm_server.domain.lifecycle import has_lapsed, is_ended
 from botfarm_server.domain.models import (
@@ -25,6 +28,8 @@ from botfarm_server.store.engine import Connection
 from botfarm_server.store.holdings import LeaseUser
 
 MAXIMUM_BLOCKERS = 10
+
+_log = structlog.get_logger("botfarm.leases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,26 @@ class LeaseView:
     lease: Lease
     users: Sequence[LeaseUser]
     now: datetime
+
+
+def log_held(lease: Lease, logins: Sequence[str]) -> None:
+    _log_lease("lease held", lease, users=logins)
+
+
+def log_waiting(lease: Lease) -> None:
+    _log_lease("lease waits", lease, wants=[describe_want(it) for it in lease.wants])
+
+
+def _log_lease(event: str, lease: Lease, **facts: object) -> None:
+    _log.info(
+        event,
+        lease_id=str(lease.id),
+        **facts,
+        test_id=lease.holder.test_id,
+        worker_id=lease.holder.worker_id,
+        run_id=lease.holder.run_id,
+        waited=_seconds(lease.created_at, lease.granted_at),
+    )
 
 
 async def reread(connection: Connection, lease_id: LeaseId) -> Lease:

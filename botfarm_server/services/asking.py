@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-
-import structlog
 
 from botfarm_server.domain.errors import (
     BotfarmError,
@@ -25,8 +23,20 @@ from botfarm_server.domain.lifecycle import (
 from botfarm_server.domain.matching import assign
 from botfarm_server.domain.models import Holder, Lease, LeaseId, Pool, Want
 from botfarm_server.domain.queueing import Waiter, plan_grants
-from botfarm_server.services.answers import Held, Waiting, reread, tell
-from botfarm_server.services.ending import end_lapsed, end_lease
+from botfarm_server.services.answers import (
+    Held,
+    Waiting,
+    log_held,
+    log_waiting,
+    reread,
+    tell,
+)
+from botfarm_server.services.ending import (
+    Ending,
+    end_lapsed,
+    end_lease,
+    hand_on_from,
+)
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.waiting import WaitingRoom
@@ -35,8 +45,6 @@ from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
 
 NEAREST_POOLS = 5
-
-_log = structlog.get_logger("botfarm.leases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,16 @@ class Asked:
     ttl: float | None
     wait: float
     holder: Holder
+
+
+@dataclass
+class _Work:
+    """What a transaction did beside answering, to be told once it is committed."""
+
+    granted: list[LeaseId] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+    refusal: BotfarmError | None = None
+    joined: bool = False
 
 
 @dataclass
@@ -94,31 +112,34 @@ class AskService:
 
     async def _ask_now(self, asked: Asked) -> Held | None:
         """The lease if it is held, `None` if it waits."""
-        refusal: BotfarmError | None = None
+        work = _Work()
         answer: Held | Waiting | BotfarmError | None = None
-        granted: list[LeaseId] = []
         async with self.database.queue() as (connection, now):
-            lease = await leases.get(connection, asked.lease_id)
+            lease = await leases.lock(connection, asked.lease_id)
             if lease is None:
-                lease, granted = await self._join(connection, asked, now)
+                lease = await self._join(connection, asked, now, work)
             elif not is_ended(lease.state) and list(lease.wants) != list(asked.wants):
                 raise LeaseMismatchError(asked.lease_id)
             elif has_lapsed(lease, now):
-                lease, granted = await self._end_late(connection, lease, now)
+                lease = await self._end_late(connection, lease, now, work)
             elif lease.state == "waiting":
-                refusal, granted = await self._keep_waiting(
-                    connection, lease, asked.wait, now
-                )
+                await self._keep_waiting(connection, lease, asked.wait, now, work)
             if lease.state != "waiting":
                 answer = await tell(connection, lease, now, self.sealer)
-        self.room.wake(granted)
-        if refusal is not None:
-            raise refusal
-        return None if answer is None else _held(answer)
+        self.room.wake([*(it.lease.id for it in work.endings), *work.granted])
+        for ending in work.endings:
+            ending.log()
+        if work.refusal is not None:
+            raise work.refusal
+        if answer is None:
+            if work.joined:
+                log_waiting(lease)
+            return None
+        return _held(answer)
 
     async def _join(
-        self, connection: Connection, asked: Asked, now: datetime
-    ) -> tuple[Lease, list[LeaseId]]:
+        self, connection: Connection, asked: Asked, now: datetime, work: _Work
+    ) -> Lease:
         """Take a place in the queue, or the users at once where nobody is before."""
         new = Lease(
             id=asked.lease_id,
@@ -133,13 +154,12 @@ class AskService:
         if not await queue.waiters(connection, pools, after=0, limit=1):
             held = await self._grant_at_once(connection, new, now)
             if held is not None:
-                return held, []
+                return held
         await _refuse_impossible(connection, asked.wants)
         await leases.insert_waiting(connection, new)
-        granted = await hand_on(connection, pools, now=now, times=self.times)
-        if new.id in granted:
-            return await reread(connection, new.id), granted
-        return new, granted
+        work.joined = True
+        work.granted = await hand_on(connection, pools, now=now, times=self.times)
+        return await reread(connection, new.id) if new.id in work.granted else new
 
     async def _grant_at_once(
         self, connection: Connection, new: Lease, now: datetime
@@ -160,13 +180,19 @@ class AskService:
         return await leases.insert_held(connection, held, plan.grants[0])
 
     async def _keep_waiting(
-        self, connection: Connection, lease: Lease, wait: float, now: datetime
-    ) -> tuple[BotfarmError | None, list[LeaseId]]:
+        self,
+        connection: Connection,
+        lease: Lease,
+        wait: float,
+        now: datetime,
+        work: _Work,
+    ) -> None:
         """Move the time until which the place is kept; end what cannot be met."""
         try:
             await _refuse_impossible(connection, lease.wants)
         except (NoSuchPoolError, PoolTooSmallError) as refusal:
-            pools = await end_lease(
+            work.refusal = refusal
+            ending = await end_lease(
                 connection,
                 lease,
                 "cancelled",
@@ -174,18 +200,26 @@ class AskService:
                 times=self.times,
                 reason=refusal.code,
             )
-            granted = await hand_on(connection, pools, now=now, times=self.times)
-            return refusal, granted
-        await leases.keep_place(connection, lease.id, self._poll_by(now, wait))
-        return None, []
+            await self._hand_on_from(connection, ending, now, work)
+        else:
+            poll_by = self._poll_by(now, wait)
+            await leases.keep_place(connection, lease.id, poll_by)
 
     async def _end_late(
-        self, connection: Connection, lease: Lease, now: datetime
-    ) -> tuple[Lease, list[LeaseId]]:
+        self, connection: Connection, lease: Lease, now: datetime, work: _Work
+    ) -> Lease:
         """End a lease that the loop has not come to yet."""
-        pools = await end_lapsed(connection, lease, now=now, times=self.times)
-        granted = await hand_on(connection, pools, now=now, times=self.times)
-        return await reread(connection, lease.id), granted
+        ending = await end_lapsed(connection, lease, now=now, times=self.times)
+        await self._hand_on_from(connection, ending, now, work)
+        return await reread(connection, lease.id)
+
+    async def _hand_on_from(
+        self, connection: Connection, ending: Ending, now: datetime, work: _Work
+    ) -> None:
+        work.endings.append(ending)
+        work.granted = await hand_on_from(
+            connection, [ending], now=now, times=self.times
+        )
 
     async def _look(self, lease_id: LeaseId) -> Held | Waiting:
         async with self.database.read() as connection:
@@ -263,14 +297,5 @@ def _held(answer: Held | Waiting | BotfarmError) -> Held:
         raise answer
     if isinstance(answer, Waiting):
         raise TypeError("a lease that waits is not held")
-    holder = answer.lease.holder
-    _log.info(
-        "lease held",
-        lease_id=str(answer.lease.id),
-        users=[user.login for user in answer.users],
-        test_id=holder.test_id,
-        worker_id=holder.worker_id,
-        run_id=holder.run_id,
-        waited=round(answer.waited, 3),
-    )
+    log_held(answer.lease, [user.login for user in answer.users])
     return answer

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+
+import structlog
 
 from botfarm_server.domain.lifecycle import (
     LeaseTimes,
@@ -10,9 +14,40 @@ from botfarm_server.domain.lifecycle import (
     leaves_dirty,
     rests_until,
 )
-from botfarm_server.domain.models import EndedState, Lease, Outcome, Pool
+from botfarm_server.domain.models import EndedState, Lease, LeaseId, Outcome, Pool
+from botfarm_server.services.hand_on import hand_on
 from botfarm_server.store import leases
 from botfarm_server.store.engine import Connection
+
+_log = structlog.get_logger("botfarm.leases")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A lease that a transaction ends. Log it once that is committed."""
+
+    lease: Lease
+    state: EndedState
+    outcome: Outcome | None
+    reason: str | None
+    pools: Collection[Pool]
+    """What is to be handed on."""
+    logins: Sequence[str]
+
+    def log(self) -> None:
+        in_order = self.state in {"released", "cancelled"}
+        holder = self.lease.holder
+        (_log.info if in_order else _log.warning)(
+            "lease ended",
+            state=self.state,
+            lease_id=str(self.lease.id),
+            users=self.logins,
+            test_id=holder.test_id,
+            worker_id=holder.worker_id,
+            run_id=holder.run_id,
+            outcome=self.outcome,
+            reason=self.reason,
+        )
 
 
 async def end_lease(
@@ -25,32 +60,29 @@ async def end_lease(
     outcome: Outcome | None = None,
     clean: bool = True,
     reason: str | None = None,
-) -> set[Pool]:
-    """End a waiting or held lease as it was read; the pools to be handed on.
-
-    One guarded update decides. Where the lease has changed since it was read, nothing
-    happens and no pool is returned. The caller has the queue lock.
-    """
-    ended = await leases.end(
-        connection, lease, state, now=now, outcome=outcome, reason=reason
-    )
-    if not ended:
-        return set()
+) -> Ending:
+    """End a waiting or held lease, which the caller locked behind the queue lock."""
+    await leases.end(connection, lease, state, now=now, outcome=outcome, reason=reason)
+    pools: Collection[Pool]
     if lease.state == "waiting":
         # What was kept for it is free for others now.
-        return {want.pool for want in lease.wants}
-    return await leases.free_users(
-        connection,
-        lease.id,
-        now=now,
-        rest_until=rests_until(now, state, times),
-        dirty=leaves_dirty(state, outcome, clean=clean),
-    )
+        pools, logins = {want.pool for want in lease.wants}, []
+    else:
+        freed = await leases.free_users(
+            connection,
+            lease.id,
+            now=now,
+            rest_until=rests_until(now, state, times),
+            dirty=leaves_dirty(state, outcome, clean=clean),
+        )
+        pools = {user.pool for user in freed}
+        logins = [user.login for user in freed]
+    return Ending(lease, state, outcome, reason, pools, logins)
 
 
 async def end_lapsed(
     connection: Connection, lease: Lease, *, now: datetime, times: LeaseTimes
-) -> set[Pool]:
+) -> Ending:
     """End a lease whose time is over."""
     reason = (
         "nobody asked about it any more"
@@ -66,3 +98,15 @@ async def end_lapsed(
         clean=False,
         reason=reason,
     )
+
+
+async def hand_on_from(
+    connection: Connection,
+    endings: Iterable[Ending],
+    *,
+    now: datetime,
+    times: LeaseTimes,
+) -> list[LeaseId]:
+    """Hand on what the ended leases had; the waiters that were granted."""
+    pools = {pool for ending in endings for pool in ending.pools}
+    return await hand_on(connection, pools, now=now, times=times)

@@ -11,7 +11,7 @@ import structlog
 
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
-from botfarm_server.domain.models import LeaseId, Pool
+from botfarm_server.domain.models import LeaseId
 from botfarm_server.services.ending import end_lapsed
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.waiting import WaitingRoom, wait_up_to
@@ -81,21 +81,16 @@ class ExpiryLoop:
     async def _end_lapsed_and_hand_on(self) -> int:
         async with self.database.queue() as (connection, now):
             lapsed = await leases.lapsed(connection, now, limit=BATCH)
-            pools: set[Pool] = set()
-            for lease in lapsed:
-                pools |= await end_lapsed(connection, lease, now=now, times=self.times)
+            endings = [
+                await end_lapsed(connection, lease, now=now, times=self.times)
+                for lease in lapsed
+            ]
+            pools = {pool for ending in endings for pool in ending.pools}
             pools |= await queue.pools_waited_for(connection)
             granted = await hand_on(connection, pools, now=now, times=self.times)
         self.room.wake([*(lease.id for lease in lapsed), *granted])
-        for lease in lapsed:
-            _log.warning(
-                "lease lapsed",
-                lease_id=str(lease.id),
-                was=lease.state,
-                test_id=lease.holder.test_id,
-                worker_id=lease.holder.worker_id,
-                run_id=lease.holder.run_id,
-            )
+        for ending in endings:
+            ending.log()
         return len(lapsed)
 
     async def wake_granted(self) -> None:

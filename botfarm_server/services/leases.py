@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
-
 from botfarm_server.domain.errors import (
     BotfarmError,
     LeaseMismatchError,
@@ -20,13 +18,13 @@ from botfarm_server.domain.lifecycle import (
     renewed_expiry,
 )
 from botfarm_server.domain.models import (
+    EndedState,
     Fence,
     Holder,
     Lease,
     LeaseId,
     LeaseState,
     Outcome,
-    Pool,
     UserId,
 )
 from botfarm_server.services.answers import (
@@ -37,16 +35,18 @@ from botfarm_server.services.answers import (
     lost,
     reread,
 )
-from botfarm_server.services.ending import end_lapsed, end_lease
-from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.ending import (
+    Ending,
+    end_lapsed,
+    end_lease,
+    hand_on_from,
+)
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import holdings, leases
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
 
 LIVE_STATES: Sequence[LeaseState] = ("waiting", "held")
-
-_log = structlog.get_logger("botfarm.leases")
 
 
 @dataclass
@@ -101,37 +101,39 @@ class LeaseService:
 
         """
         answer: BotfarmError | None = None
+        endings: list[Ending] = []
         async with self.database.queue() as (connection, now):
-            lease = await leases.get(connection, lease_id)
-            pools: set[Pool] = set()
+            lease = await leases.lock(connection, lease_id)
             if lease is None:
                 await leases.insert_ended(connection, _tombstone(lease_id, now))
             elif has_lapsed(lease, now) and lease.state == "held":
-                pools = await end_lapsed(connection, lease, now=now, times=self.times)
-                answer = await ended(
-                    connection, await reread(connection, lease_id), now
+                endings.append(
+                    await end_lapsed(connection, lease, now=now, times=self.times)
                 )
+                over = await reread(connection, lease_id)
+                answer = await ended(connection, over, now)
             elif lease.state in {"expired", "revoked"}:
                 answer = await ended(connection, lease, now)
             elif not is_ended(lease.state):
                 if fence is not None and lease.fence != fence:
                     raise LeaseMismatchError(lease_id, "fence")
-                pools = await end_lease(
-                    connection,
-                    lease,
-                    "released" if lease.state == "held" else "cancelled",
-                    now=now,
-                    times=self.times,
-                    outcome=outcome,
-                    clean=clean,
+                endings.append(
+                    await end_lease(
+                        connection,
+                        lease,
+                        _ended_by_holder(lease),
+                        now=now,
+                        times=self.times,
+                        outcome=outcome,
+                        clean=clean,
+                    )
                 )
-            granted = await hand_on(connection, pools, now=now, times=self.times)
-        self.room.wake([lease_id, *granted])
+            granted = await hand_on_from(connection, endings, now=now, times=self.times)
+        self._tell(endings, granted)
         if answer is not None:
             raise answer
-        _log.info("lease ended", lease_id=str(lease_id), outcome=outcome)
 
-    async def break_lease(self, lease_id: LeaseId, reason: str) -> Lease:
+    async def break_lease(self, lease_id: LeaseId, reason: str) -> None:
         """Take a lease from its holder, who is told so at the next renewal.
 
         Raises:
@@ -140,12 +142,12 @@ class LeaseService:
 
         """
         async with self.database.queue() as (connection, now):
-            lease = await leases.get(connection, lease_id)
+            lease = await leases.lock(connection, lease_id)
             if lease is None:
                 raise LeaseNotFoundError(lease_id)
             if is_ended(lease.state):
                 raise await ended(connection, lease, now)
-            pools = await end_lease(
+            ending = await end_lease(
                 connection,
                 lease,
                 "revoked",
@@ -154,10 +156,10 @@ class LeaseService:
                 clean=False,
                 reason=reason,
             )
-            granted = await hand_on(connection, pools, now=now, times=self.times)
-        self.room.wake([lease_id, *granted])
-        _log.warning("lease broken", lease_id=str(lease_id), reason=reason)
-        return lease
+            granted = await hand_on_from(
+                connection, [ending], now=now, times=self.times
+            )
+        self._tell([ending], granted)
 
     async def end_holder(
         self,
@@ -173,28 +175,28 @@ class LeaseService:
         """
         async with self.database.queue() as (connection, now):
             live = await leases.live_of_holder(connection, run_id, worker_id)
-            pools: set[Pool] = set()
-            for lease in live:
-                pools |= await end_lease(
+            endings = [
+                await end_lease(
                     connection,
                     lease,
-                    "released" if lease.state == "held" else "cancelled",
+                    _ended_by_holder(lease),
                     now=now,
                     times=self.times,
                     outcome=outcome,
                     clean=clean,
                     reason="its holder ended",
                 )
-            granted = await hand_on(connection, pools, now=now, times=self.times)
-        self.room.wake([*(lease.id for lease in live), *granted])
-        if live:
-            _log.info(
-                "leases of a holder ended",
-                run_id=run_id,
-                worker_id=worker_id,
-                leases=len(live),
-            )
+                for lease in live
+            ]
+            granted = await hand_on_from(connection, endings, now=now, times=self.times)
+        self._tell(endings, granted)
         return len(live)
+
+    def _tell(self, endings: Sequence[Ending], granted: Sequence[LeaseId]) -> None:
+        """Wake and log, once the transaction is committed."""
+        self.room.wake([*(ending.lease.id for ending in endings), *granted])
+        for ending in endings:
+            ending.log()
 
     async def show(self, lease_id: LeaseId) -> LeaseView:
         """Raises LeaseNotFoundError."""
@@ -235,6 +237,10 @@ class LeaseService:
             )
             for lease in found
         ]
+
+
+def _ended_by_holder(lease: Lease) -> EndedState:
+    return "released" if lease.state == "held" else "cancelled"
 
 
 def _is_renewable(lease: Lease, fence: Fence, now: datetime) -> bool:

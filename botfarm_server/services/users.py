@@ -19,7 +19,7 @@ from botfarm_server.domain.errors import (
     UserNotFoundError,
     describe_holder,
 )
-from botfarm_server.domain.lifecycle import LeaseTimes, renewed_expiry
+from botfarm_server.domain.lifecycle import LeaseTimes, is_ended, renewed_expiry
 from botfarm_server.domain.models import (
     Fence,
     Holder,
@@ -32,17 +32,20 @@ from botfarm_server.domain.models import (
     Want,
 )
 from botfarm_server.domain.queueing import Grant
-from botfarm_server.services.ending import end_lease
+from botfarm_server.services.answers import log_held
+from botfarm_server.services.ending import end_lease, hand_on_from
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.store import holdings, leases, users
+from botfarm_server.store import holdings, leases, queue, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
 
 IMPORT_ATTEMPTS = 3
 """Several imports of the same users at once: each finds what the others stored."""
+
+NOT_LISTED = "no longer in the pool file"
 
 _log = structlog.get_logger("botfarm.users")
 
@@ -255,18 +258,19 @@ class UserService:
         }
 
     async def retain_only(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Remove the users that are not listed; quarantine those held right now."""
+        """Remove the users that are not listed; put those aside that are held now.
+
+        One that was put aside and is listed again comes back into rotation.
+        """
         async with self.database.queue() as (connection, now):
             for user_id in await users.not_listed(connection, keys):
                 if not await users.remove(connection, user_id):
-                    await users.change(
-                        connection,
-                        user_id,
-                        {
-                            "quarantined_at": now,
-                            "quarantine_reason": "no longer in the pool file",
-                        },
-                    )
+                    aside = {"quarantined_at": now, "quarantine_reason": NOT_LISTED}
+                    await users.change(connection, user_id, aside)
+            await users.bring_back(connection, keys, reason=NOT_LISTED)
+            pools = await queue.pools_waited_for(connection)
+            granted = await self._hand_on(connection, pools, now)
+        self.room.wake(granted)
 
     async def get(self, user_id: UserId) -> User:
         """Raises UserNotFoundError."""
@@ -397,7 +401,7 @@ class UserService:
                 connection, lease, Grant(lease_id, {user_id: 0})
             )
         self.room.wake(granted)
-        _log.info("user acquired", user_id=str(user_id), lease_id=str(lease_id))
+        log_held(held, [user.login])
         return Acquired(
             user_id=user_id,
             lease_id=lease_id,
@@ -417,20 +421,22 @@ class UserService:
         async with self.database.queue() as (connection, now):
             user = await _get(connection, user_id, now)
             lease = (
-                await leases.get(connection, user.lease_id)
+                await leases.lock(connection, user.lease_id)
                 if user.lease_id is not None
                 else None
             )
-            if lease is None:
+            if lease is None or is_ended(lease.state):
                 return False
             if lease.wants[0].user_id is None:
                 raise await _locked(connection, user_id)
-            pools = await end_lease(
+            ending = await end_lease(
                 connection, lease, "released", now=now, times=self.times
             )
-            granted = await self._hand_on(connection, pools, now)
+            granted = await hand_on_from(
+                connection, [ending], now=now, times=self.times
+            )
         self.room.wake(granted)
-        _log.info("user released", user_id=str(user_id), lease_id=str(lease.id))
+        ending.log()
         return True
 
     async def _hand_on(

@@ -31,13 +31,10 @@ class WaitingRoom:
 
         Raises:
             ShuttingDownError: the server ends; another one will answer.
-            TooManyWaitingError: the room is full.
 
         """
         if self._closed:
             raise ShuttingDownError
-        if len(self._events) >= self._limit:
-            raise TooManyWaitingError(self._limit)
         event = asyncio.Event()
         self._events[lease_id].add(event)
         try:
@@ -52,7 +49,14 @@ class WaitingRoom:
         """Have other processes watched while a call that entered has to wait.
 
         A call that is granted at once, as most are, is not worth a look.
+
+        Raises:
+            TooManyWaitingError: the room is full. The call's place in the queue is
+                kept, since it has asked already.
+
         """
+        if self._staying >= self._limit:
+            raise TooManyWaitingError(self._limit)
         self._staying += 1
         self._occupied.set()
         try:

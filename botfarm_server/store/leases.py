@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -66,6 +66,14 @@ async def get(connection: AsyncConnection, lease_id: LeaseId) -> Lease | None:
     answer = await connection.execute(select(leases).where(leases.c.id == lease_id))
     row = answer.one_or_none()
     return _lease(row) if row is not None else None
+
+
+async def lock(connection: AsyncConnection, lease_id: LeaseId) -> Lease | None:
+    """The lease, locked: it is what it says until the transaction ends.
+
+    Renewals do not take the queue lock, so whoever ends a lease locks it first.
+    """
+    return (await lock_all(connection, [lease_id])).get(lease_id)
 
 
 async def lock_all(
@@ -212,25 +220,29 @@ async def end(
     now: datetime,
     outcome: Outcome | None = None,
     reason: str | None = None,
-) -> bool:
-    """End a lease that is still as it was read; false if it changed meanwhile."""
-    still = [leases.c.id == lease.id, leases.c.state == lease.state]
-    if lease.state == "held":
-        still += [
-            leases.c.fence == lease.fence,
-            # A renewal between the reading and this would have moved the expiry.
-            leases.c.expires_at.is_not_distinct_from(lease.expires_at),
-        ]
+) -> None:
+    """End a lease that the caller has locked."""
     changed = await connection.execute(
         update(leases)
-        .where(*still)
+        .where(
+            leases.c.id == lease.id,
+            leases.c.state == lease.state,
+            leases.c.fence.is_not_distinct_from(lease.fence),
+            leases.c.expires_at.is_not_distinct_from(lease.expires_at),
+        )
         .values(
             state=state, ended_at=now, outcome=outcome, end_reason=reason, poll_by=None
         )
     )
-    if changed.rowcount and lease.state == "waiting":
+    _expect(changed.rowcount, 1, "a lease was ended that was not locked")
+    if lease.state == "waiting":
         await queue.leave(connection, [lease.id])
-    return bool(changed.rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class FreedUser:
+    pool: Pool
+    login: str
 
 
 async def free_users(
@@ -240,15 +252,15 @@ async def free_users(
     now: datetime,
     rest_until: datetime | None,
     dirty: bool,
-) -> set[Pool]:
-    """Take the users of an ended lease back; the pools that they belong to."""
+) -> list[FreedUser]:
+    """Take the users of an ended lease back."""
     answer = await connection.execute(
         update(users)
         .where(users.c.lease_id == lease_id)
         .values(lease_id=None, released_at=now, rest_until=rest_until, dirty=dirty)
-        .returning(users.c.env, users.c.domain)
+        .returning(users.c.env, users.c.domain, users.c.login)
     )
-    return {Pool(row.env, row.domain) for row in answer}
+    return [FreedUser(Pool(row.env, row.domain), row.login) for row in answer]
 
 
 async def lapsed(

@@ -395,3 +395,17 @@ async def not_listed(
     if keys:
         query = query.where(tuple_(users.c.env, users.c.login).not_in(list(keys)))
     return [UserId(row.id) for row in await connection.execute(query)]
+
+
+async def bring_back(
+    connection: AsyncConnection, keys: Collection[tuple[str, str]], *, reason: str
+) -> None:
+    """Restore those of the given pairs that are in quarantine for this reason."""
+    await connection.execute(
+        update(users)
+        .where(
+            users.c.quarantine_reason == reason,
+            tuple_(users.c.env, users.c.login).in_(list(keys)),
+        )
+        .values(quarantined_at=None, quarantine_reason=None)
+    )

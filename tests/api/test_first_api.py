@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
@@ -158,6 +159,18 @@ async def test_a_refused_body_is_never_repeated(
     answer = await client.post(USERS, json=body)
     assert answer.status_code == 422
     assert "PLANTED-SECRET" not in answer.text
+
+
+@pytest.mark.parametrize("secret", ["\\ud800", "\\u0000", "", "x" * 10_001])
+async def test_a_secret_that_cannot_be_kept_is_refused(
+    client: httpx.AsyncClient, secret: str
+) -> None:
+    body = json.dumps({**ALICE, "secrets": {"totp": "SEED"}}).replace("SEED", secret)
+    answer = await client.post(
+        USERS, content=body, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "secrets.totp"
 
 
 async def test_unknown_fields_are_refused_by_name(client: httpx.AsyncClient) -> None:

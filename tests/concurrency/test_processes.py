@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -189,9 +190,11 @@ async def test_logs_tell_lease_user_and_holder_but_no_secret(
         await server.put(path, json={"wants": [WANT], "password": "PLANTED-SECRET"})
         await server.delete(path)
     running.stop()
-    [held] = [line for line in running.log if '"lease held"' in line]
-    for fact in ("alice", "test_a", "gw0", path.rsplit("/", 1)[-1]):
-        assert fact in held
+    for event in ("lease held", "lease ended"):
+        [line] = [json.loads(it) for it in running.log if f'"{event}"' in it]
+        assert line["users"] == ["alice"]
+        assert line["lease_id"] == path.rsplit("/", 1)[-1]
+        assert {**holder, **line} == line
     log = "\n".join(running.log)
     assert "PLANTED-SECRET" not in log
     assert "token-token-token-token" not in log

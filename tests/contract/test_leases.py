@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from datetime import timedelta
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.errors import (
     LeaseEndedError,
@@ -18,6 +20,8 @@ from botfarm_server.domain.errors import (
 from botfarm_server.domain.models import Fence, Holder, LeaseId, Want
 from botfarm_server.services.answers import Held, Lost, Renewed, Waiting
 from botfarm_server.services.asking import Asked
+from botfarm_server.store import leases
+from botfarm_server.store.dialects import read_clock
 
 from .conftest import STAGE, Farm
 
@@ -277,11 +281,17 @@ async def test_no_connection_is_held_while_waiting(farm: Farm) -> None:
     assert farm.room.waiting() == []
 
 
-async def test_a_full_waiting_room_sends_callers_away(farm: Farm) -> None:
+async def test_a_full_waiting_room_sends_away_who_would_wait(farm: Farm) -> None:
     await farm.add_user()
     farm.room._limit = 0
-    with pytest.raises(TooManyWaitingError):
-        await farm.ask(wait=1.0)
+    held = await farm.held(wait=1.0)
+    lease_id = LeaseId(uuid.uuid4())
+    for _ in range(2):
+        with pytest.raises(TooManyWaitingError):
+            await farm.ask(lease_id=lease_id, wait=1.0)
+    assert (await farm.waiting(lease_id=lease_id)).place == 1
+    await farm.release(held)
+    assert (await farm.held(lease_id=lease_id, wait=1.0)).users
 
 
 async def test_a_closing_room_sends_waiting_calls_away(farm: Farm) -> None:
@@ -472,3 +482,54 @@ async def test_many_waiters_are_served_in_the_order_of_their_arrival(
         served.append(view.lease.id)
         held = await farm.held(lease_id=view.lease.id)
     assert served == [waiter.lease.id for waiter in waiters]
+
+
+async def park_renewal(farm: Farm, lease_id: LeaseId) -> AsyncConnection:
+    """A renewal that has moved the expiry and has not committed yet."""
+    connection = await farm.database.engine.connect()
+    await connection.begin()
+    assert await leases.lock_all(connection, [lease_id])
+    expires_at = await read_clock(connection) + timedelta(seconds=60)
+    now = expires_at - timedelta(seconds=60)
+    assert await leases.extend(connection, [lease_id], now=now, expires_at=expires_at)
+    return connection
+
+
+async def until_somebody_waits_for_a_lock(farm: Farm) -> None:
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND wait_event IN ('transactionid', 'tuple')"
+    )
+    while not await farm.count(waiting):
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("call", "state"), [("end", "released"), ("break_lease", "revoked")]
+)
+async def test_an_end_that_meets_a_renewal_waits_for_it_and_ends_the_lease(
+    farm: Farm, call: str, state: str
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    renewal = await park_renewal(farm, held.lease.id)
+    more = {"reason": "stuck"} if call == "break_lease" else {}
+    ending = asyncio.create_task(getattr(farm.leases, call)(held.lease.id, **more))
+    await until_somebody_waits_for_a_lock(farm)
+    await renewal.commit()
+    await renewal.close()
+    await asyncio.wait_for(ending, 10.0)
+    assert (await farm.leases.show(held.lease.id)).lease.state == state
+    assert await farm.count("SELECT count(*) FROM users WHERE lease_id IS NULL") == 1
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_the_loop_leaves_a_lease_alone_that_is_being_renewed(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    renewal = await park_renewal(farm, held.lease.id)
+    await farm.expiry.look()
+    await renewal.commit()
+    await renewal.close()
+    assert (await farm.leases.show(held.lease.id)).lease.state == "held"

@@ -48,3 +48,24 @@ async def test_a_restored_user_goes_to_a_waiter_at_once(farm: Farm) -> None:
     waiting = await farm.waiting()
     await farm.users.restore(aside.id)
     assert (await farm.held(lease_id=waiting.lease.id)).users[0].id == aside.id
+
+
+async def test_a_user_that_was_put_aside_comes_back_once_it_is_listed(
+    farm: Farm,
+) -> None:
+    await farm.users.import_all(DRAFTS[:1])
+    held = await farm.held()
+    await farm.users.retain_only([])
+    await farm.users.import_all(DRAFTS[:1])
+    await farm.users.retain_only([DRAFTS[0].key])
+    waiting = await farm.waiting()
+    await farm.release(held)
+    assert (await farm.held(lease_id=waiting.lease.id)).users[0].id == held.users[0].id
+
+
+async def test_listing_a_user_does_not_end_another_quarantine(farm: Farm) -> None:
+    await farm.users.import_all(DRAFTS[:1])
+    [user] = await farm.users.find()
+    await farm.users.quarantine(user.id, "locked out")
+    await farm.users.retain_only([DRAFTS[0].key])
+    assert (await farm.users.get(user.id)).state == "quarantined"

@@ -61,6 +61,7 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         ("BOTFARM_SECRET_KEYS", "not base64!", "32 random bytes in base64"),
         ("BOTFARM_BOOTSTRAP_TOKEN", "short", "at least 16 printable ASCII"),
         ("BOTFARM_CORS_ORIGINS", "*", "scheme and a host"),
+        ("BOTFARM_RETENTION_DAYS", "1e308", "less than or equal to 36500"),
         ("BOTFARM_BCRYPT_COST", "3", "greater than or equal to 4"),
     ],
 )
