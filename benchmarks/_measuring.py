@@ -6,6 +6,7 @@ program, and each figure is a median; only ratios and differences mean anything.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import statistics
@@ -109,6 +110,17 @@ def median(values: Sequence[float]) -> float:
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
     first, _, third = statistics.quantiles(values, n=4)
     return first, third
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Between which values the median lies with 95 % confidence.
+
+    By their order alone, since noise is not distributed normally.
+    """
+    ordered, reach = sorted(values), 0.98 * math.sqrt(len(values))
+    middle = len(values) / 2
+    low, high = math.floor(middle - reach), math.ceil(middle + reach)
+    return ordered[max(low, 0)], ordered[min(high, len(ordered) - 1)]
 
 
 def milliseconds(seconds: float) -> str:

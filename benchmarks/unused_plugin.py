@@ -15,6 +15,7 @@ from _measuring import (
     PYTEST,
     Took,
     folder,
+    interval,
     median,
     milliseconds,
     quartiles,
@@ -23,7 +24,7 @@ from _measuring import (
     table,
 )
 
-ROUNDS = 40
+ROUNDS = 100
 IMPORTS = 15
 LIMIT = 0.005
 """Seconds that the unused plugin may add."""
@@ -79,9 +80,12 @@ def main() -> None:
         ("", WITHOUT, WITH, "difference", "quartiles", "ratio"),
         *(_row(part, took) for part in ("wall", "cpu")),
     )
-    added = median(differences("wall", took))
-    verdict = "under" if added < LIMIT else "NOT UNDER"
-    print(f"\nIt adds {milliseconds(added)} ms, {verdict} {milliseconds(LIMIT)} ms.")
+    low, high = interval(differences("wall", took))
+    verdict = "under" if high < LIMIT else "over" if low > LIMIT else "not told from"
+    print(
+        f"\nIt adds {milliseconds(low)} to {milliseconds(high)} ms, with 95 % "
+        f"confidence: {verdict} {milliseconds(LIMIT)} ms."
+    )
     print(f"Of that Python counts {milliseconds(imports)} ms for its imports.")
     print(f"It alone imports: {', '.join(sorted(more))}.")
     heavy = [name for name in HEAVY if name in modules]
