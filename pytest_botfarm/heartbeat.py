@@ -8,7 +8,6 @@ from threading import Condition, Thread
 from uuid import UUID
 
 from .client.clock import clock
-from .client.errors import BotfarmError
 from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Lifetimes
 from .client.models import Lease
@@ -111,7 +110,8 @@ class Heartbeat:
                 self._client = self._make_client()
             protocol = self._client.protocol
             answers = self._client.run(protocol.renew(fences, timeout=timeout))
-        except BotfarmError as error:
+        # Whatever it is: without this thread, no loss would be noticed any more.
+        except Exception as error:  # noqa: BLE001
             _logger.warning("a Botfarm heartbeat failed and is repeated: %s", error)
             with self._changed:
                 self._trouble = f"{NO_TROUBLE}: {error}"

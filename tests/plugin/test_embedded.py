@@ -125,6 +125,18 @@ def test_an_unused_plugin_loads_next_to_nothing(suite: Suite) -> None:
     assert suite.run("--collect-only").ret == 0
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_modules_of_the_suite_do_not_stand_in_for_modules_of_the_server(
+    suite: Suite, pool_file: Path, workers: str
+) -> None:
+    for name in ("secrets", "structlog"):
+        suite.write(f"raise RuntimeError('the {name} of the suite')", name)
+    suite.write("def test_it(bot_user): bot_user()")
+    # pytester's own way to run would put the suite on PYTHONPATH.
+    with suite.start("-n", workers) as run:
+        assert run.wait(60) == 0, suite.output()
+
+
 HOLDS = """
     import pathlib
     import time
