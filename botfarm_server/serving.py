@@ -10,6 +10,9 @@ from fastapi import FastAPI
 
 GRACE = 8
 """Seconds that calls under way have after SIGTERM; the process ends within 10."""
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than the pause between two
+heartbeats, so that no request meets a connection that is just being closed."""
 
 
 class Server(uvicorn.Server):
@@ -33,6 +36,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=GRACE,
+                timeout_keep_alive=KEEP_ALIVE,
             )
         )
 
