@@ -140,6 +140,25 @@ def test_a_pool_that_is_too_small_is_told_at_once_and_without_a_traceback(
     assert "pytest_botfarm/" not in output
 
 
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        ('project_id="zz"', "project_id must be a UUID, not 'zz'"),
+        ("count=0", "unexpected keyword argument 'count'"),
+        ("wait=-1", "wait must be a number of seconds from 0 to 86400, not -1"),
+    ],
+)
+def test_a_wrong_argument_is_told_without_the_source_of_the_plugin(
+    suite: Suite, pool: str, argument: str, complaint: str
+) -> None:
+    suite.write(CALL.replace("bot_user()", f"bot_user({argument})"))
+    result = suite.run()
+    assert complaint in failure(result)
+    output = result.stdout.str()
+    assert "make_wish" not in output
+    assert "pytest_botfarm/" not in output
+
+
 def test_a_timeout_names_who_holds_the_accounts_which_tests_and_for_how_long(
     suite: Suite, farm: Farm, pool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
