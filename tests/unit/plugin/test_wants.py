@@ -70,6 +70,11 @@ def test_a_call_that_waits_for_no_time_that_can_be_names_test_and_argument(
         wish_of_call("test_a.py::test_it", wait=wait)
 
 
+def test_a_want_of_several_accounts_is_written_as_the_server_writes_it() -> None:
+    assert str(Want("stage", "regular")) == "stage/regular"
+    assert str(Want("stage", "regular", count=5)) == "5 × stage/regular"
+
+
 @pytest.mark.parametrize(("wait", "seconds"), [(None, None), (0, 0.0), (2.5, 2.5)])
 def test_a_call_says_how_long_it_waits(
     wait: float | None, seconds: float | None
