@@ -54,22 +54,24 @@ class BotUserFactory:
         pytest.UsageError for a wrong argument.
         """
         __tracebackhide__ = True
-        from .wants import make_wish  # noqa: PLC0415  # not before a lease is wanted
-
-        wish = make_wish(env, domain, project_id=project_id, labels=labels)
-        wish = wish.with_defaults(self._session.settings)
-        for user in self._from_marks:
-            if wish.is_met_by(user):
-                self._from_marks.remove(user)
-                return user
-        from .client.errors import BotfarmError  # noqa: PLC0415  # the same
+        # Not before a lease is wanted.
+        from .client.errors import BotfarmError  # noqa: PLC0415
+        from .wants import wish_of_call  # noqa: PLC0415
 
         try:
-            (user,) = self._lease([wish], wait)
+            wish, wait = wish_of_call(
+                self._test_id,
+                env,
+                domain,
+                project_id=project_id,
+                labels=labels,
+                wait=wait,
+            )
+            wish = wish.with_defaults(self._session.settings)
+            return self._from_mark(wish) or self._lease([wish], wait)[0]
         except (BotfarmError, pytest.UsageError) as error:
             # The test's own line says more than the way through the client.
             raise error.with_traceback(None) from None
-        return user
 
     def lease_marks(self, wishes: list[Wish]) -> None:
         """Lease what the marks ask for, all at once or not at all."""
@@ -97,6 +99,13 @@ class BotUserFactory:
             message = "\n".join(str(loss) for loss in losses)
             # As a failure without a traceback: none of its lines is the test's.
             pytest.fail(message, pytrace=False)
+
+    def _from_mark(self, wish: Wish) -> BotUser | None:
+        for user in self._from_marks:
+            if wish.is_met_by(user):
+                self._from_marks.remove(user)
+                return user
+        return None
 
     def _lease(self, wishes: list[Wish], wait: float | None) -> list[BotUser]:
         __tracebackhide__ = True

@@ -83,6 +83,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if output is not None:
         leases = session.config.stash.get(SESSION, None)
         output["botfarm_unsettled"] = leases is not None and leases.is_unsettled
+        output["botfarm_reached"] = leases is not None and leases.was_reached
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -94,7 +95,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         if hasattr(config, "workerinput"):
             session.close()  # what it left held is the controller's business
         else:
-            session.finish(unsettled=controller is not None and controller.is_unsettled)
+            session.finish(
+                unsettled=controller is not None and controller.is_unsettled,
+                workers_reached=controller is not None and controller.workers_reached,
+            )
     finally:
         if controller is not None:
             controller.close()

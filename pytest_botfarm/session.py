@@ -120,6 +120,11 @@ class LeaseSession:
         )
 
     @property
+    def was_reached(self) -> bool:
+        """Whether the server ever answered this process."""
+        return self._client is not None and self._client.protocol.was_reached
+
+    @property
     def may_have_leased(self) -> bool:
         """False only where no process of the run can have leased anything."""
         if self.embedded is not None:
@@ -209,14 +214,21 @@ class LeaseSession:
             )
         )
 
-    def finish(self, *, unsettled: bool) -> None:
-        """End the run: nothing of it is left held, and nothing of it runs on."""
+    def finish(self, *, unsettled: bool, workers_reached: bool) -> None:
+        """End the run: nothing of it is left held, and nothing of it runs on.
+
+        `unsettled` is whether a worker may have left a lease behind, `workers_reached`
+        whether the server may have answered one.
+        """
         try:
             if self.may_have_leased and (unsettled or self.is_unsettled):
                 self.sweep()
         except BotfarmError as error:
-            # Not a line of the summary, which has been written.
-            sys.stderr.write(f"botfarm: what is left held ends by its TTL: {error}\n")
+            if workers_reached or self.was_reached:
+                # Not a line of the summary, which has been written.
+                sys.stderr.write(
+                    f"botfarm: what is left held ends by its TTL: {error}\n"
+                )
         finally:
             self.close()
 

@@ -12,6 +12,7 @@ import pytest
 
 from .client.models import Want
 from .fixtures import MARK_SIGNATURE
+from .options import MAXIMUM_WAIT
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -91,6 +92,21 @@ def make_wish(
     return Wish(env, domain, project_id, dict(labels), count)
 
 
+def wish_of_call(
+    test_id: str, *args: Any, wait: Any = None, **kwargs: Any
+) -> tuple[Wish, float | None]:
+    """The wish of a call of bot_user, and for how many seconds it is ready to wait.
+
+    Raises pytest.UsageError that names the test and the argument.
+    """
+    try:
+        return make_wish(*args, **kwargs), _check_wait(wait)
+    except pytest.UsageError as error:
+        raise pytest.UsageError(
+            f"a call of bot_user in {test_id} is wrong: {error}"
+        ) from None
+
+
 def wishes_of_marks(test_id: str, marks: Iterable[pytest.Mark]) -> list[Wish]:
     """The wishes of all marks of a test, in the order in which they are written.
 
@@ -109,3 +125,14 @@ def _wish_of_mark(test_id: str, mark: pytest.Mark) -> Wish:
             f"the mark bot_user of {test_id} is wrong: {error}. "
             f"It reads {MARK_SIGNATURE}"
         ) from None
+
+
+def _check_wait(wait: Any) -> float | None:
+    if wait is None:
+        return None
+    is_number = isinstance(wait, (int, float)) and not isinstance(wait, bool)
+    if not (is_number and 0 <= wait <= MAXIMUM_WAIT):  # nor is NaN within
+        raise pytest.UsageError(
+            f"wait must be a number of seconds from 0 to {MAXIMUM_WAIT:g}, not {wait!r}"
+        )
+    return float(wait)

@@ -28,7 +28,7 @@ from .session import RENDEZVOUS, RUN_ID, LeaseSession, session_of
 if TYPE_CHECKING:
     from .embedded import EmbeddedServer, Endpoint
 
-UNSETTLED = "botfarm_unsettled"
+UNSETTLED, REACHED = "botfarm_unsettled", "botfarm_reached"
 """What a worker tells of itself when it ends in order."""
 ANSWER_TIME = 90.0
 """Seconds; a little more than a server may take to start."""
@@ -114,6 +114,8 @@ class Controller:
         self._config = config
         self._rendezvous: Rendezvous | None = None
         self._unsettled: set[str] = set()
+        self.workers_reached = False
+        """Whether the server may have answered a worker."""
 
     @property
     def _session(self) -> LeaseSession:
@@ -138,6 +140,8 @@ class Controller:
         worker_id = node.workerinput["workerid"]
         if worker_id not in self._unsettled:
             return  # told twice, as xdist does after pytest.exit
+        # One that died can no longer say.
+        self.workers_reached |= bool(error) or node.workeroutput.get(REACHED, True)
         if not error:
             if not node.workeroutput.get(UNSETTLED, True):
                 self._unsettled.discard(worker_id)

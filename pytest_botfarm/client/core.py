@@ -21,6 +21,7 @@ from .errors import (
     AskAgainError,
     BotfarmError,
     LeaseNotFoundError,
+    NoSuchPathError,
     NotABotfarmServerError,
     ProtocolVersionError,
     ServerNotReachableError,
@@ -147,7 +148,7 @@ class LeaseProtocol:
             if isinstance(answer, Lease):
                 return answer
             if answered >= wait_ends:
-                yield from self._give_up(lease_id, wants, answer)
+                yield from self._give_up(lease_id, wants, holder, answer)
             if answered - asked < SHORTEST_SLICE < slice_:
                 yield Sleep(self._jitter(SHORTEST_SLICE / 2, SHORTEST_SLICE))
 
@@ -222,11 +223,11 @@ class LeaseProtocol:
         return self._read(response, lambda content: int(content["released"]))
 
     def _give_up(
-        self, lease_id: UUID, wants: Sequence[Want], waiting: Waiting
+        self, lease_id: UUID, wants: Sequence[Want], holder: Holder, waiting: Waiting
     ) -> Conversation[None]:
         yield from self.release(lease_id)
         raise AcquireTimeoutError(
-            wants, waited=waiting.waited, blockers=waiting.blockers
+            wants, waited=waiting.waited, blockers=waiting.blockers, asker=holder
         )
 
     def _call(
@@ -288,7 +289,10 @@ class LeaseProtocol:
         self.was_reached = True
         self._patience = self._reconnect
         if outcome.status >= 400:
-            return wire.error_of(outcome.status, outcome.content)
+            error = wire.error_of(outcome.status, outcome.content)
+            if error.code == NoSuchPathError.code:
+                return NoSuchPathError(url=self.url)
+            return error
         return outcome
 
     def _read(self, response: Response, reader: Callable[[wire.Json], T]) -> T:

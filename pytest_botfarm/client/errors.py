@@ -10,6 +10,7 @@ BotfarmError
 │   ├── DuplicateUserError        400 duplicate_user
 │   ├── UnauthorizedError         401 unauthorized
 │   ├── ForbiddenError            403 forbidden
+│   ├── NoSuchPathError           404 not_found
 │   ├── NoSuchPoolError           404 no_such_pool
 │   ├── UserNotFoundError         404 user_not_found
 │   ├── LeaseNotFoundError        404 lease_not_found
@@ -36,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .models import Blocker, PassedOn, PoolSize, Want
+from .models import Blocker, Holder, PassedOn, PoolSize, Want
 
 
 class BotfarmError(Exception):
@@ -130,6 +131,21 @@ class ForbiddenError(ServerError):
     """The token does not allow this."""
 
     code = "forbidden"
+
+
+class NoSuchPathError(ServerError):
+    """The server's API is not where the URL says."""
+
+    code = "not_found"
+
+    def __init__(self, *, url: str) -> None:
+        super().__init__(
+            f"The Botfarm server that answers at {url} has no such path. "
+            "--botfarm-url (or BOTFARM_URL) takes the server's address, like "
+            "https://botfarm.example.com.",
+            status=404,
+        )
+        self.url = url
 
 
 class NoSuchPoolError(ServerError):
@@ -268,9 +284,14 @@ class AcquireTimeoutError(BotfarmError):
     """No user became free within the time that the test was ready to wait."""
 
     def __init__(
-        self, wants: Sequence[Want], *, waited: float, blockers: Sequence[Blocker]
+        self,
+        wants: Sequence[Want],
+        *,
+        waited: float,
+        blockers: Sequence[Blocker],
+        asker: Holder | None = None,
     ) -> None:
-        super().__init__(_timeout_message(wants, waited, blockers))
+        super().__init__(_timeout_message(wants, waited, blockers, asker))
         self.wants = tuple(wants)
         self.waited = waited
         self.blockers = tuple(blockers)
@@ -330,18 +351,33 @@ def server_error(
 
 
 def _timeout_message(
-    wants: Sequence[Want], waited: float, blockers: Sequence[Blocker]
+    wants: Sequence[Want],
+    waited: float,
+    blockers: Sequence[Blocker],
+    asker: Holder | None,
 ) -> str:
+    own = [
+        blocker
+        for blocker in blockers
+        if asker is not None and asker.is_same_test(blocker.holder)
+    ]
     wanted = " and ".join(str(want) for want in wants)
     lines = [f"No account became free within {waited:.0f} s for {wanted}."]
     if blockers:
         lines.append("Held at present:")
         lines += [
-            f"  {blocker.login}: for {blocker.held_for:.0f} s by {blocker.holder}"
+            f"  {blocker.login}: for {blocker.held_for:.0f} s by "
+            + ("this test itself" if blocker in own else str(blocker.holder))
             for blocker in blockers
         ]
     else:
         lines.append("Others wait for the same accounts, or they rest after a crash.")
+    if own:
+        count = len(own) + sum(want.count for want in wants)
+        lines.append(
+            "A test that needs several accounts asks for all at once: with "
+            f"@pytest.mark.bot_user(count={count}) or a mark for each."
+        )
     lines.append(
         "Wait longer (--botfarm-wait), add accounts to the pool, or run fewer workers."
     )

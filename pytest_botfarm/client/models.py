@@ -27,12 +27,11 @@ class Want:
     count: int = 1
 
     def __str__(self) -> str:
-        parts = [f"{self.env}/{self.domain}"]
+        parts = [f"{self.count} ×"] if self.count > 1 else []
+        parts.append(f"{self.env}/{self.domain}")
         if self.project_id is not None:
             parts.append(f"project {self.project_id}")
         parts += [f"{name}={value}" for name, value in sorted(self.labels.items())]
-        if self.count > 1:
-            parts.append(f"x {self.count}")
         return " ".join(parts)
 
 
@@ -45,6 +44,13 @@ class Holder:
     test_id: str | None = None
     host: str | None = None
     job_url: str | None = None
+
+    def is_same_test(self, other: Holder) -> bool:
+        """Whether both are one test in one worker of one run."""
+        return self.test_id is not None and (
+            (self.run_id, self.worker_id, self.test_id)
+            == (other.run_id, other.worker_id, other.test_id)
+        )
 
     def __str__(self) -> str:
         known = (

@@ -20,9 +20,9 @@ CALL = """
     """
 
 
-def failure(result: pytest.RunResult) -> str:
+def failure(result: pytest.RunResult, *, passed: int = 0) -> str:
     """The lines of the one failure, which end in the error."""
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(failed=1, passed=passed)
     return "\n".join(line[4:] for line in result.outlines if line.startswith("E   "))
 
 
@@ -43,17 +43,30 @@ def test_a_wrong_setting_fails_the_tests_that_lease_and_no_other(
     result.stdout.fnmatch_lines(["E *UsageError: BOTFARM_URL must be like https://*"])
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_server_that_is_not_there(
-    suite: Suite, monkeypatch: pytest.MonkeyPatch
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setenv("BOTFARM_URL", url)
         suite.write(CALL.replace("bot_user()", "bot_user('stage', 'regular')"))
-        text = failure(suite.run())
+        result = suite.run("-n", workers)
+    text = failure(result)
     assert f"The Botfarm server at {url} cannot be reached" in text
     assert "Connection refused" in text
+    assert "ends by its TTL" not in result.stdout.str() + result.stderr.str()
+
+
+def test_a_url_with_a_path_that_the_server_does_not_have(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    suite.write(CALL)
+    url = f"{farm.url}/prefix"
+    text = failure(suite.run("--botfarm-url", url))
+    assert f"The Botfarm server that answers at {url} has no such path" in text
+    assert "--botfarm-url (or BOTFARM_URL) takes the server's address" in text
 
 
 @pytest.fixture(params=[None, "2"], ids=["no-protocol", "newer-protocol"])
@@ -140,27 +153,75 @@ def test_a_pool_that_is_too_small_is_told_at_once_and_without_a_traceback(
     assert "pytest_botfarm/" not in output
 
 
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        ('project_id="zz"', "project_id must be a UUID, not 'zz'"),
+        ("count=0", "unexpected keyword argument 'count'"),
+        ("wait=-1", "wait must be a number of seconds from 0 to 86400, not -1"),
+    ],
+)
+def test_a_wrong_argument_is_told_without_the_source_of_the_plugin(
+    suite: Suite, pool: str, argument: str, complaint: str
+) -> None:
+    suite.write(CALL.replace("bot_user()", f"bot_user({argument})"))
+    result = suite.run()
+    assert complaint in failure(result)
+    output = result.stdout.str()
+    assert "make_wish" not in output
+    assert "pytest_botfarm/" not in output
+
+
 def test_a_timeout_names_who_holds_the_accounts_which_tests_and_for_how_long(
     suite: Suite, farm: Farm, pool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CI_JOB_URL", "https://ci.example.com/jobs/7")
     suite.write(
         """
-        def test_it(bot_user):
+        import pathlib
+        import time
+
+        def test_holds(bot_user):
             alice, bob = bot_user(), bot_user()
-            bot_user(wait=0.3)
+            pathlib.Path("holds").touch()
+            while not pathlib.Path("waited").exists():
+                time.sleep(0.02)
+
+        def test_waits(bot_user):
+            while not pathlib.Path("holds").exists():
+                time.sleep(0.02)
+            try:
+                bot_user(wait=0.3)
+            finally:
+                pathlib.Path("waited").touch()
         """
     )
-    text = failure(suite.run())
+    text = failure(suite.run("-n", "2"), passed=1)
     assert f"No account became free within 0 s for stage/{pool}" in text
     for login in ("alice", "bob"):
-        by = r"for \d s by test_suite\.py::test_it \(worker main"
+        by = r"for \d s by test_suite\.py::test_holds \(worker gw\d"
         assert re.search(rf"  {login}@{pool}: {by}", text)
     assert "https://ci.example.com/jobs/7" in text
     assert "--botfarm-wait" in text
     assert [lease["state"] for lease in farm.leases(pool, state="ended")].count(
         "cancelled"
     ) == 1
+
+
+def test_a_test_that_waits_for_itself_is_told_to_ask_for_all_at_once(
+    suite: Suite, pool: str
+) -> None:
+    suite.write(
+        """
+        def test_it(bot_user):
+            bot_user(), bot_user()
+            bot_user(wait=0.3)
+        """
+    )
+    text = failure(suite.run())
+    for login in ("alice", "bob"):
+        assert re.search(rf"  {login}@{pool}: for \d s by this test itself\n", text)
+    assert "asks for all at once: with @pytest.mark.bot_user(count=3)" in text
 
 
 def test_a_pool_file_that_does_not_exist(suite: Suite) -> None:

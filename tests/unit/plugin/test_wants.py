@@ -10,8 +10,9 @@ import pytest
 from pytest_botfarm.client.models import LeasedUser, Want
 from pytest_botfarm.settings import Settings
 from pytest_botfarm.users import BotUser
-from pytest_botfarm.wants import make_wish, wishes_of_marks
+from pytest_botfarm.wants import make_wish, wish_of_call, wishes_of_marks
 
+NO_WAITS = ("nan", "inf", "-inf")
 PROJECT = UUID("6f1c2d3e-0000-4000-8000-000000000001")
 
 
@@ -56,6 +57,32 @@ def test_a_malformed_mark_names_test_and_parameter(
         pytest.UsageError, match=rf"of test_a\.py::test_it.*{complaint}"
     ):
         wishes_of_marks("test_a.py::test_it", [mark.mark])
+
+
+@pytest.mark.parametrize("wait", [-1, 86_401, True, "5", [], *map(float, NO_WAITS)])
+def test_a_call_that_waits_for_no_time_that_can_be_names_test_and_argument(
+    wait: object,
+) -> None:
+    with pytest.raises(
+        pytest.UsageError,
+        match=r"in test_a\.py::test_it is wrong: wait must be a number .* not ",
+    ):
+        wish_of_call("test_a.py::test_it", wait=wait)
+
+
+def test_a_want_of_several_accounts_is_written_as_the_server_writes_it() -> None:
+    assert str(Want("stage", "regular")) == "stage/regular"
+    assert str(Want("stage", "regular", count=5)) == "5 × stage/regular"
+
+
+@pytest.mark.parametrize(("wait", "seconds"), [(None, None), (0, 0.0), (2.5, 2.5)])
+def test_a_call_says_how_long_it_waits(
+    wait: float | None, seconds: float | None
+) -> None:
+    assert wish_of_call("test_a.py::test_it", "stage", wait=wait) == (
+        make_wish("stage"),
+        seconds,
+    )
 
 
 def test_the_wishes_stand_in_the_order_in_which_the_marks_are_written() -> None:
