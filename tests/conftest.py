@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio._backends._asyncio
+import httpcore
 import pytest
 from support.postgresql import PostgresqlServer
 
@@ -17,6 +19,11 @@ from botfarm_server.store import migrations
 from botfarm_server.store.dialects import database_url as parsed_url
 
 pytest_plugins = ["pytester"]
+
+
+# pytester forgets the modules that a test is the first to import: httpx would meet two
+# versions of httpcore, and know the errors of one.
+IMPORTED_ONCE = (httpcore, anyio._backends._asyncio)
 
 
 @pytest.fixture(scope="session", autouse=True)
