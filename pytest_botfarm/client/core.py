@@ -290,9 +290,7 @@ class LeaseProtocol:
         self._patience = self._reconnect
         if outcome.status >= 400:
             error = wire.error_of(outcome.status, outcome.content)
-            if error.code == NoSuchPathError.code:
-                return NoSuchPathError(url=self.url)
-            return error
+            return error.at(self.url) if isinstance(error, NoSuchPathError) else error
         return outcome
 
     def _read(self, response: Response, reader: Callable[[wire.Json], T]) -> T:

@@ -11,6 +11,7 @@ BotfarmError
 │   ├── UnauthorizedError         401 unauthorized
 │   ├── ForbiddenError            403 forbidden
 │   ├── NoSuchPathError           404 not_found
+│   ├── MethodNotAllowedError     405 method_not_allowed
 │   ├── NoSuchPoolError           404 no_such_pool
 │   ├── UserNotFoundError         404 user_not_found
 │   ├── LeaseNotFoundError        404 lease_not_found
@@ -138,14 +139,20 @@ class NoSuchPathError(ServerError):
 
     code = "not_found"
 
-    def __init__(self, *, url: str) -> None:
-        super().__init__(
+    def at(self, url: str) -> NoSuchPathError:
+        """The same, with what to do about the URL in place of the server's words."""
+        detail = (
             f"The Botfarm server that answers at {url} has no such path. "
             "--botfarm-url (or BOTFARM_URL) takes the server's address, like "
-            "https://botfarm.example.com.",
-            status=404,
+            "https://botfarm.example.com."
         )
-        self.url = url
+        return NoSuchPathError(detail, status=self.status, facts={"url": url})
+
+
+class MethodNotAllowedError(ServerError):
+    """A path of the server's API that does not take this method."""
+
+    code = "method_not_allowed"
 
 
 class NoSuchPoolError(ServerError):
@@ -323,6 +330,8 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
         DuplicateUserError,
         UnauthorizedError,
         ForbiddenError,
+        NoSuchPathError,
+        MethodNotAllowedError,
         NoSuchPoolError,
         UserNotFoundError,
         LeaseNotFoundError,

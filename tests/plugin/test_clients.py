@@ -54,8 +54,11 @@ def test_a_wait_that_ends_leaves_the_queue(farm: Farm, client: Client) -> None:
     wants, holder = [Want("stage", domain)], Holder(test_id="test_it")
     first = uuid4()
     client.run(protocol.acquire(first, wants, holder, ttl=60, wait=0))
-    with pytest.raises(AcquireTimeoutError, match="by test_it"):
+    with pytest.raises(AcquireTimeoutError, match="by this test itself"):
         client.run(protocol.acquire(uuid4(), wants, holder, ttl=60, wait=0.2))
+    other = Holder(test_id="test_another")
+    with pytest.raises(AcquireTimeoutError, match="by test_it"):
+        client.run(protocol.acquire(uuid4(), wants, other, ttl=60, wait=0))
     assert [lease["id"] for lease in farm.leases(domain)] == [str(first)]
 
 
