@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -29,7 +30,7 @@ from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.users import UserService, Vocabulary
 from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.settings import Settings, SettingsError, load_settings
+from botfarm_server.settings import Settings, SettingsError, load_settings, misspelt
 from botfarm_server.store.dialects import database_url
 from botfarm_server.store.engine import Database
 from botfarm_server.store.wakeups import PostgresqlWakeups, SqliteWakeups, Wakeups
@@ -51,7 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings = load_settings()
         except SettingsError as error:
             sys.exit(f"botfarm: {error}")
-        configure_logging(settings.log_level, settings.log_format)
+        set_up_logging(settings)
     farm = _Farm(settings)
     app = FastAPI(
         title=settings.project_name,
@@ -78,6 +79,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     app.add_middleware(ProtocolHeader)
     return app
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Log as the settings say, and first what the environment seems to mean."""
+    configure_logging(settings.log_level, settings.log_format)
+    for name, meant in misspelt(os.environ).items():
+        _log.warning(f"{name} is no setting and is ignored; did you mean {meant}?")
 
 
 class _Farm:

@@ -29,10 +29,6 @@ _INDEXED_IN_TEXT = re.compile(r"users\[(\d+)\]")
 _INDEXED = re.compile(r"users\[(\d+)\]\.?(.*)", re.DOTALL)
 
 
-class PoolFileError(Exception):
-    """A pool file cannot be used. Each line of the message names file, row, field."""
-
-
 @dataclass(frozen=True)
 class PoolFile:
     """The accounts of a file, and the vocabulary that it sets for an embedded farm."""
@@ -67,6 +63,15 @@ class PoolFile:
         return lines
 
 
+class PoolFileError(Exception):
+    """A pool file cannot be used. Each line of the message names file, row, field."""
+
+    def __init__(self, message: str, good: PoolFile | None = None) -> None:
+        super().__init__(message)
+        self.good = good
+        """The rows with which nothing is wrong by themselves, if there are any."""
+
+
 def read_pool_file(path: Path, environment: Mapping[str, str]) -> PoolFile:
     """Read and check all rows.
 
@@ -80,6 +85,7 @@ def read_pool_file(path: Path, environment: Mapping[str, str]) -> PoolFile:
         raise PoolFileError(f"{path}: {error}") from None
     problems = list(_vocabulary_problems(document))
     users: list[UserIn] = []
+    names: list[str] = []
     first_row: dict[tuple[str, str], str] = {}
     for row in rows:
         checked = _check(row, environment)
@@ -87,18 +93,15 @@ def read_pool_file(path: Path, environment: Mapping[str, str]) -> PoolFile:
             earlier = first_row.setdefault((checked.env, checked.login), row.name)
             if earlier == row.name:
                 users.append(checked)
+                names.append(row.name)
                 continue
             checked = [("login", f"{earlier} has the same login for the same env")]
         problems += (f"{row.name}: {name}: {why}" for name, why in checked)
+    pool = PoolFile(path, users, names, document.get("envs"), document.get("domains"))
     if problems:
-        raise PoolFileError("\n".join(f"{path}: {problem}" for problem in problems))
-    return PoolFile(
-        path,
-        users,
-        [row.name for row in rows],
-        document.get("envs"),
-        document.get("domains"),
-    )
+        message = "\n".join(f"{path}: {problem}" for problem in problems)
+        raise PoolFileError(message, pool if users else None)
+    return pool
 
 
 def problems_of(error: ValidationError) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,11 @@ from pydantic_settings import (
 from botfarm_server.store.dialects import database_url
 
 SECRET_KEY_BYTES = 32
+ALIKE = 0.85
+"""How much of a name, as difflib counts it, makes it another one misspelt."""
+
+OF_SUITES = frozenset({"BOTFARM_ENV", "BOTFARM_DOMAIN"})
+"""What a suite asks for. It looks like a setting's name, and is none."""
 
 Names = Annotated[tuple[str, ...], NoDecode]
 
@@ -261,6 +267,23 @@ def environment_name(field_name: str) -> str:
     if isinstance(alias, AliasChoices):
         return str(alias.choices[-1])
     return f"BOTFARM_{field_name.upper()}"
+
+
+def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like a misspelt setting, and the setting that they look like.
+
+    Variables of the plugin and of the command line have the same prefix, and are meant
+    to stand in the same environment: what is only somewhat alike is not told.
+    """
+    names = [environment_name(field_name) for field_name in Settings.model_fields]
+    return {
+        name: alike[0]
+        for name in environment
+        if name.upper().startswith("BOTFARM_")
+        and name not in OF_SUITES
+        and _field_of(name) is None
+        and (alike := difflib.get_close_matches(name, names, 1, ALIKE))
+    }
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -53,11 +53,15 @@ def import_users(
     try:
         pool = read_pool_file(file, os.environ)
     except PoolFileError as error:
-        raise CommandError(_refusal(str(error).splitlines())) from None
+        problems = str(error).splitlines()
+        if error.good is not None:
+            problems += refused_by_server(url, error.good)
+        raise CommandError(_refusal(problems)) from None
     with connected(url) as client:
         run = ImportRun(client, pool)
         try:
-            run.check()
+            if problems := run.check():
+                raise CommandError(_refusal(problems))
             if not dry_run:
                 run.write()
         except KeyboardInterrupt:
@@ -84,12 +88,10 @@ class ImportRun:
         self.written = 0
         """Rows that the server has stored in this run."""
 
-    def check(self) -> None:
+    def check(self) -> list[str]:
         """Let the server check all rows; it writes none.
 
-        Raises:
-            CommandError: rows are bad; each is named with its file, row and field.
-
+        Returns a line for each thing that is wrong, which names file, row and field.
         """
         problems: list[str] = []
         everything = range(len(self._pool.users))
@@ -106,8 +108,7 @@ class ImportRun:
                     if found["created"] or found["updated"]:
                         self._differing += batch
                 advance(len(batch))
-        if problems:
-            raise CommandError(_refusal(problems))
+        return problems
 
     def write(self) -> None:
         """Write the batches in which a row differs."""
@@ -172,6 +173,18 @@ class ImportRun:
         if dry_run:
             return f"{self._pool.path}: all rows are good. It would be: {told}."
         return f"{self._pool.path}: {told}."
+
+
+def refused_by_server(url: str, pool: PoolFile) -> list[str]:
+    """What the server finds wrong with rows beside others that are wrong anyway.
+
+    A server that cannot be asked is no reason to hold back what is known already.
+    """
+    try:
+        with connected(url) as client:
+            return ImportRun(client, pool).check()
+    except CommandError:
+        return []
 
 
 def wire_user(user: UserIn) -> dict[str, Any]:

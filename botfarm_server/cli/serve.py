@@ -29,8 +29,7 @@ def serve(
     import structlog  # noqa: PLC0415
 
     from botfarm_server.api.auth import is_loopback  # noqa: PLC0415
-    from botfarm_server.app import create_app  # noqa: PLC0415
-    from botfarm_server.logging import configure_logging  # noqa: PLC0415
+    from botfarm_server.app import create_app, set_up_logging  # noqa: PLC0415
     from botfarm_server.serving import Server  # noqa: PLC0415
     from botfarm_server.settings import SettingsError, load_settings  # noqa: PLC0415
 
@@ -48,7 +47,7 @@ def serve(
             "or say --insecure-no-auth.",
             exit_code=2,
         )
-    configure_logging(settings.log_level, settings.log_format)
+    set_up_logging(settings)
     log = structlog.get_logger("botfarm")
     server = Server(
         create_app(settings),

@@ -100,7 +100,7 @@ def test_what_the_server_refuses_is_told_by_file_row_and_field(
     assert farm.users() == []
 
 
-def test_a_bad_row_is_refused_before_the_server_is_asked(
+def test_bad_rows_are_told_although_no_server_answers(
     environment: None, botfarm: Botfarm, tmp_path: Path
 ) -> None:
     path = csv_of(tmp_path / "users.csv", "alice,${UNSET},stage,regular,", "bob,,,,")
@@ -109,6 +109,18 @@ def test_a_bad_row_is_refused_before_the_server_is_asked(
     assert f"{path}: row 1 (line 2): password: the environment variable" in ran.err
     for name in ("password", "env", "domain"):
         assert f"{path}: row 2 (line 3): {name}: is missing" in ran.err
+
+
+def test_rows_that_only_the_server_knows_to_be_bad_are_told_in_the_same_breath(
+    farm: Farm, botfarm: Botfarm, tmp_path: Path
+) -> None:
+    rows = ("alice,pw,stage,regular,", "bob,,stage,regular,", "carol,pw,moon,regular,")
+    path = csv_of(tmp_path / "users.csv", *rows)
+    ran = botfarm("users", "import", path)
+    assert ran.exit_code == 1
+    assert f"{path}: row 2 (line 3): password: is missing" in ran.err
+    assert f"{path}: row 3 (line 4): env: " in ran.err
+    assert farm.users() == []
 
 
 def test_thousands_of_bad_rows_do_not_fill_the_screen(

@@ -11,6 +11,7 @@ from botfarm_server.settings import (
     SettingsError,
     environment_name,
     load_settings,
+    misspelt,
 )
 from botfarm_server.store.dialects import database_url, listening_dsn
 
@@ -78,6 +79,27 @@ def test_a_wrong_setting_is_one_line_with_name_reason_and_example(
     assert "\n" not in message
     if name in {"BOTFARM_SECRET_KEYS", "BOTFARM_BOOTSTRAP_TOKEN"}:
         assert given not in message
+
+
+def test_a_misspelt_setting_is_noticed_and_a_name_of_the_plugin_is_none() -> None:
+    found = misspelt(
+        {
+            "BOTFARM_BCRYP_COST": "4",
+            "BOTFARM_SECRET_KEY": "k",
+            "BOTFARM_MAX_WAITING": "9",
+            "DATABASE_URL": "sqlite:///x",
+            "BOTFARM_ENV": "stage",
+            "BOTFARM_DOMAIN": "regular",
+            "BOTFARM_URL": "http://localhost",
+            "BOTFARM_POOL": "botfarm.toml",
+            "BOTFARM_TOKEN_FILE": "token",
+            "BOTFARM_STATE_DIR": "state",
+        }
+    )
+    assert found == {
+        "BOTFARM_BCRYP_COST": "BOTFARM_BCRYPT_COST",
+        "BOTFARM_SECRET_KEY": "BOTFARM_SECRET_KEYS",
+    }
 
 
 def test_every_setting_has_a_description_and_an_example() -> None:
