@@ -2,159 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
+from support.stage import (
+    HOLDER,
+    ME,
+    REFUSED,
+    Reply,
+    Script,
+    Stage,
+    answer,
+    asking,
+    held,
+    refusal,
+    waiting,
+)
 
-from pytest_botfarm.client import wire
 from pytest_botfarm.client.core import (
     FIRST_CONTACT,
     RECONNECT,
     SLICE,
-    Conversation,
-    LeaseProtocol,
-    Outcomes,
     Request,
     Response,
-    Sleep,
     TransportFailure,
 )
 from pytest_botfarm.client.errors import (
     AcquireTimeoutError,
     DatabaseUnavailableError,
-    InvalidRequestError,
     LeaseEndedError,
-    NoSuchPoolError,
     NotABotfarmServerError,
-    PoolTooSmallError,
     ProtocolVersionError,
     ServerError,
     ServerNotReachableError,
     WrongAnswerError,
 )
-from pytest_botfarm.client.models import Holder, Lease, Lost, PoolSize, Renewed, Want
-
-T = TypeVar("T")
-Reply = Response | TransportFailure
-Script = Sequence[Reply | Callable[[Request], Reply]]
-
-PROTOCOL_PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
-REFUSED = TransportFailure("connection refused")
-WANTS = (Want("stage", "regular", labels={"role": "admin"}),)
-ME = Holder("run", "gw0", "tests/test_my.py::test_it", "ci-1")
-HOLDER = {
-    "run_id": "run",
-    "worker_id": "gw1",
-    "test_id": "tests/test_other.py::test_it",
-    "host": "ci-3",
-    "job_url": None,
-}
-
-
-def answer(
-    status: int, body: object = None, *, protocol: str | None = "1", **headers: str
-) -> Response:
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    if protocol is not None:
-        sent["botfarm-protocol"] = protocol
-    return Response(status, sent, b"" if body is None else json.dumps(body).encode())
-
-
-def held(lease_id: UUID, **changes: Any) -> dict[str, Any]:
-    user = {
-        "id": str(uuid4()),
-        "login": "alice@example.com",
-        "password": "correct horse",
-        "secrets": {"totp": "seed"},
-        "project_id": None,
-        "env": "stage",
-        "domain": "regular",
-        "labels": {"role": "admin"},
-        "fence": 7,
-        "dirty": False,
-        "want": 0,
-    }
-    return {
-        "state": "held",
-        "id": str(lease_id),
-        "fence": 7,
-        "ttl": 60.0,
-        "expires_in": 15.0,
-        "waited": 0.0,
-        "users": [user],
-        **changes,
-    }
-
-
-def waiting(lease_id: UUID) -> dict[str, Any]:
-    blocker = {
-        "user_id": str(uuid4()),
-        "login": "bob@example.com",
-        "lease_id": str(uuid4()),
-        "holder": HOLDER,
-        "held_for": 41.0,
-        "expires_in": 19.0,
-    }
-    return {
-        "state": "waiting",
-        "id": str(lease_id),
-        "place": 2,
-        "waited": 20.0,
-        "ask_again_within": 15.0,
-        "blockers": [blocker],
-    }
-
-
-def refusal(code: str, **facts: object) -> dict[str, object]:
-    return {"error": code, "detail": f"The server says {code}.", **facts}
-
-
-class Stage:
-    """Plays a server from a script, on a clock that only the play moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.requests: list[Request] = []
-        self.sleeps: list[float] = []
-        self.protocol = LeaseProtocol(
-            "http://farm", clock=lambda: self.now, jitter=lambda low, high: high
-        )
-
-    def play(
-        self, conversation: Conversation[T], script: Script, *, each_takes: float = 0.0
-    ) -> T:
-        """Answer each request with the script's next line; its last line repeats."""
-        lines = list(script)
-        outcome: Outcomes = None
-        while True:
-            try:
-                effect = conversation.send(outcome)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            if isinstance(effect, Sleep):
-                self.sleeps.append(effect.seconds)
-                self.now += effect.seconds
-                outcome = None
-            else:
-                self.requests.append(effect)
-                self.now += each_takes
-                line = lines.pop(0) if len(lines) > 1 else lines[0]
-                outcome = line(effect) if callable(line) else line
-
-
-@pytest.fixture
-def stage() -> Stage:
-    return Stage()
-
-
-def asking(stage: Stage, lease_id: UUID, *, wait: float = 300.0) -> Conversation[Lease]:
-    return stage.protocol.acquire(lease_id, WANTS, ME, ttl=60.0, wait=wait)
+from pytest_botfarm.client.models import Holder, Lost, Renewed
 
 
 class TestAcquire:
@@ -448,57 +332,3 @@ class TestOtherCalls:
             "outcome": "crashed",
             "clean": False,
         }
-
-
-class TestErrors:
-    def test_every_code_of_the_protocol_is_an_error_of_its_own(self) -> None:
-        rows = re.findall(
-            r"^\| (\d{3}) \| (.+?) \|", PROTOCOL_PAGE.read_text(), re.MULTILINE
-        )
-        codes = [
-            (int(status), code)
-            for status, cell in rows
-            for code in re.findall(r"`(\w+)`", cell)
-        ]
-        assert len(codes) >= 17
-        kinds = {
-            code: type(wire.error_of(status, json.dumps(refusal(code)).encode()))
-            for status, code in codes
-        }
-        assert ServerError not in kinds.values()
-        assert len(set(kinds.values())) == len(codes)
-        assert all(kind.code == code for code, kind in kinds.items())
-
-    def test_a_code_of_a_newer_server_still_says_what_is_wrong(self) -> None:
-        error = wire.error_of(418, json.dumps(refusal("teapot", size=2)).encode())
-        assert type(error) is ServerError
-        assert (error.code, error.status, str(error)) == (
-            "teapot",
-            418,
-            "The server says teapot.",
-        )
-        assert error.facts == {"size": 2}
-
-    def test_an_error_without_the_protocols_form_still_tells_its_status(self) -> None:
-        assert "status 500" in str(wire.error_of(500, b"Internal Server Error"))
-
-    def test_facts_come_typed(self) -> None:
-        pools = [{"env": "stage", "domain": "regular", "users": 2}]
-        missing = wire.error_of(
-            404, json.dumps(refusal("no_such_pool", pools=pools)).encode()
-        )
-        assert isinstance(missing, NoSuchPoolError)
-        assert missing.pools == (PoolSize("stage", "regular", 2),)
-        small = wire.error_of(
-            409, json.dumps(refusal("pool_too_small", asked=3, existing=2)).encode()
-        )
-        assert isinstance(small, PoolTooSmallError)
-        assert (small.asked, small.existing) == (3, 2)
-
-    def test_an_invalid_request_names_its_fields(self) -> None:
-        errors = [{"field": "wants[0].env", "message": "must be one of prod, stage"}]
-        error = wire.error_of(
-            422, json.dumps(refusal("invalid_request", errors=errors)).encode()
-        )
-        assert isinstance(error, InvalidRequestError)
-        assert "wants[0].env: must be one of prod, stage" in str(error)

@@ -1,0 +1,191 @@
+"""Renewal, and every way in which a lease ends, over both databases."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from botfarm_server.domain.errors import (
+    LeaseEndedError,
+    LeaseMismatchError,
+)
+from botfarm_server.domain.models import Fence, Holder, LeaseId
+from botfarm_server.services.answers import Lost, Renewed, Waiting
+
+from .conftest import Farm
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_releasing_again_is_no_error(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    await farm.release(held)
+    await farm.release(held)
+    assert (await farm.leases.show(held.lease.id)).lease.state == "released"
+
+
+async def test_a_request_that_arrives_after_its_release_stays_ended(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    lease_id = LeaseId(uuid.uuid4())
+    await farm.leases.end(lease_id)
+    with pytest.raises(LeaseEndedError):
+        await farm.ask(lease_id=lease_id)
+    assert await farm.count("SELECT count(*) FROM grants") == 0
+
+
+async def test_an_old_fence_does_not_release(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    with pytest.raises(LeaseMismatchError):
+        await farm.leases.end(held.lease.id, fence=Fence(held.users[0].fence - 1))
+    assert (await farm.leases.show(held.lease.id)).lease.state == "held"
+
+
+async def test_renewal_moves_the_expiry_to_a_full_ttl(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held(ttl=60.0)
+    [renewed] = await farm.leases.renew([(held.lease.id, held.users[0].fence)])
+    assert renewed == Renewed(held.lease.id, 60.0)
+    again = await farm.held(lease_id=held.lease.id)
+    assert again.expires_in is not None
+    assert again.expires_in > 50.0
+
+
+async def test_a_lapsed_lease_cannot_be_renewed_and_says_who_has_the_user(
+    farm: Farm,
+) -> None:
+    user = await farm.add_user("alice")
+    lost = await farm.held()
+    await farm.let_lapse(lost)
+    await farm.expiry.look()
+    await farm.end_rest(user.id)
+    next_one = await farm.held(holder=Holder(test_id="test_b", worker_id="gw1"))
+    [answer] = await farm.leases.renew([(lost.lease.id, lost.users[0].fence)])
+    assert isinstance(answer, Lost)
+    assert answer.state == "expired"
+    assert answer.users[0].login == "alice"
+    assert answer.users[0].holder == next_one.lease.holder
+
+
+async def test_a_lapsed_lease_is_not_renewed_before_the_loop_sees_it(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    await farm.let_lapse(held)
+    [answer] = await farm.leases.renew([(held.lease.id, held.users[0].fence)])
+    assert isinstance(answer, Lost)
+    assert answer.state == "expired"
+
+
+@pytest.mark.parametrize("fence_change", [-1, 1])
+async def test_another_fence_does_not_renew(farm: Farm, fence_change: int) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    fence = Fence(held.users[0].fence + fence_change)
+    [answer] = await farm.leases.renew([(held.lease.id, fence)])
+    assert isinstance(answer, Lost)
+
+
+async def test_an_unknown_and_a_waiting_lease_are_not_renewed(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.held()
+    waiting = await farm.waiting()
+    answers = await farm.leases.renew(
+        [(LeaseId(uuid.uuid4()), Fence(1)), (waiting.lease.id, Fence(1))]
+    )
+    assert [it.state for it in answers if isinstance(it, Lost)] == [
+        "unknown",
+        "waiting",
+    ]
+
+
+async def test_an_expired_user_rests_is_dirty_and_goes_on_after_that(
+    farm: Farm,
+) -> None:
+    user = await farm.add_user()
+    held = await farm.held()
+    waiting = await farm.waiting()
+    await farm.let_lapse(held)
+    await farm.expiry.look()
+    assert (await farm.users.get(user.id)).state == "resting"
+    assert isinstance(await farm.ask(lease_id=waiting.lease.id), Waiting)
+    await farm.end_rest(user.id)
+    await farm.expiry.look()
+    handed_on = await farm.held(lease_id=waiting.lease.id)
+    assert handed_on.users[0].dirty
+
+
+async def test_a_clean_release_makes_a_user_clean_again(farm: Farm) -> None:
+    user = await farm.add_user()
+    await farm.leases.end((await farm.held()).lease.id, clean=False)
+    second = await farm.held()
+    assert second.users[0].dirty
+    await farm.release(second)
+    assert not (await farm.users.get(user.id)).dirty
+
+
+async def test_releasing_an_expired_lease_says_so(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    await farm.let_lapse(held)
+    with pytest.raises(LeaseEndedError) as refusal:
+        await farm.release(held)
+    assert refusal.value.state == "expired"
+    assert (await farm.leases.show(held.lease.id)).lease.state == "expired"
+
+
+async def test_asking_about_a_lapsed_lease_ends_it(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    await farm.let_lapse(held)
+    with pytest.raises(LeaseEndedError):
+        await farm.ask(lease_id=held.lease.id)
+    assert (await farm.leases.show(held.lease.id)).lease.state == "expired"
+
+
+async def test_leases_of_a_dead_worker_are_handed_on_without_a_delay(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    await farm.add_user()
+    await farm.held(holder=Holder(run_id="r", worker_id="gw0"))
+    other = await farm.held(holder=Holder(run_id="r", worker_id="gw1"))
+    dead_waiter = await farm.waiting(holder=Holder(run_id="r", worker_id="gw0"))
+    waiter = await farm.waiting(holder=Holder(run_id="r", worker_id="gw1"))
+    ended = await farm.leases.end_holder("r", "gw0", outcome="crashed", clean=False)
+    assert ended == 2
+    handed_on = await farm.held(lease_id=waiter.lease.id)
+    assert handed_on.users[0].dirty
+    assert (await farm.leases.show(other.lease.id)).lease.state == "held"
+    assert (await farm.leases.show(dead_waiter.lease.id)).lease.state == "cancelled"
+    assert await farm.leases.end_holder("r", None, outcome=None, clean=True) == 2
+
+
+async def test_a_broken_lease_is_told_to_its_holder(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    await farm.leases.break_lease(held.lease.id, "stuck since yesterday")
+    [answer] = await farm.leases.renew([(held.lease.id, held.users[0].fence)])
+    assert isinstance(answer, Lost)
+    assert answer.state == "revoked"
+    assert "stuck since yesterday" in answer.detail
+    with pytest.raises(LeaseEndedError):
+        await farm.leases.break_lease(held.lease.id, "again")
+
+
+async def test_history_is_kept_and_forgotten_after_its_time(farm: Farm) -> None:
+    await farm.add_user("alice")
+    held = await farm.held()
+    await farm.release(held)
+    [view] = await farm.leases.find(states=["released"], limit=10)
+    assert [user.login for user in view.users] == ["alice"]
+    await farm.expiry.forget()
+    assert await farm.count("SELECT count(*) FROM leases") == 1
+    await farm.set_time("leases", "ended_at", held.lease.id, ago=31 * 86_400)
+    await farm.expiry.forget()
+    assert await farm.count("SELECT count(*) FROM leases") == 0

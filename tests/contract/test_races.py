@@ -1,0 +1,68 @@
+"""Two transactions that meet, each forced to stand where it hurts."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from botfarm_server.domain.models import LeaseId
+from botfarm_server.store import leases
+from botfarm_server.store.dialects import read_clock
+
+from .conftest import Farm
+
+pytestmark = pytest.mark.anyio
+
+
+async def park_renewal(farm: Farm, lease_id: LeaseId) -> AsyncConnection:
+    """A renewal that has moved the expiry and has not committed yet."""
+    connection = await farm.database.engine.connect()
+    await connection.begin()
+    assert await leases.lock_all(connection, [lease_id])
+    expires_at = await read_clock(connection) + timedelta(seconds=60)
+    now = expires_at - timedelta(seconds=60)
+    assert await leases.extend(connection, [lease_id], now=now, expires_at=expires_at)
+    return connection
+
+
+async def until_somebody_waits_for_a_lock(farm: Farm) -> None:
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND wait_event IN ('transactionid', 'tuple')"
+    )
+    while not await farm.count(waiting):
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("call", "state"), [("end", "released"), ("break_lease", "revoked")]
+)
+async def test_an_end_that_meets_a_renewal_waits_for_it_and_ends_the_lease(
+    farm: Farm, call: str, state: str
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    renewal = await park_renewal(farm, held.lease.id)
+    more = {"reason": "stuck"} if call == "break_lease" else {}
+    ending = asyncio.create_task(getattr(farm.leases, call)(held.lease.id, **more))
+    await until_somebody_waits_for_a_lock(farm)
+    await renewal.commit()
+    await renewal.close()
+    await asyncio.wait_for(ending, 10.0)
+    assert (await farm.leases.show(held.lease.id)).lease.state == state
+    assert await farm.count("SELECT count(*) FROM users WHERE lease_id IS NULL") == 1
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_the_loop_leaves_a_lease_alone_that_is_being_renewed(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    renewal = await park_renewal(farm, held.lease.id)
+    await farm.expiry.look()
+    await renewal.commit()
+    await renewal.close()
+    assert (await farm.leases.show(held.lease.id)).lease.state == "held"

@@ -1,0 +1,197 @@
+"""Those that wait: their order, and what wakes them, over both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+
+from botfarm_server.domain.errors import (
+    NoSuchPoolError,
+    ShuttingDownError,
+    TooManyWaitingError,
+)
+from botfarm_server.domain.models import Holder, LeaseId, Want
+from botfarm_server.services.answers import Held, Waiting
+from botfarm_server.services.asking import Asked
+
+from .conftest import STAGE, Farm
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_released_user_goes_to_the_oldest_waiter(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    waiters = [await farm.waiting() for _ in range(3)]
+    assert [waiter.place for waiter in waiters] == [1, 2, 3]
+    await farm.release(held)
+    assert isinstance(await farm.ask(lease_id=waiters[0].lease.id), Held)
+    second = await farm.waiting(lease_id=waiters[1].lease.id)
+    assert second.place == 1
+
+
+async def test_a_newcomer_does_not_overtake_a_waiter(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    waiter = await farm.waiting()
+    await farm.release(held)
+    newcomer = await farm.ask()
+    assert isinstance(newcomer, Waiting)
+    assert isinstance(await farm.ask(lease_id=waiter.lease.id), Held)
+
+
+async def test_a_waiter_for_several_is_passed_until_its_patience_ends(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    await farm.add_user()
+    first = await farm.held()
+    two = await farm.waiting(Want("stage", "regular", count=2))
+    small = await farm.held()
+    await farm.release(small)
+    await farm.set_time("leases", "created_at", two.lease.id, ago=11.0)
+    kept = await farm.waiting()
+    await farm.release(first)
+    assert (
+        len(
+            (
+                await farm.held(
+                    Want("stage", "regular", count=2), lease_id=two.lease.id
+                )
+            ).users
+        )
+        == 2
+    )
+    assert isinstance(await farm.ask(lease_id=kept.lease.id), Waiting)
+
+
+async def test_what_was_kept_for_a_waiter_is_free_once_it_leaves(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.add_user()
+    await farm.held()
+    two = await farm.waiting(Want("stage", "regular", count=2))
+    await farm.set_time("leases", "created_at", two.lease.id, ago=11.0)
+    later = await farm.waiting()
+    await farm.release(two)
+    assert isinstance(await farm.ask(lease_id=later.lease.id), Held)
+
+
+async def test_a_waiter_whose_pool_vanishes_is_told_when_it_asks_again(
+    farm: Farm,
+) -> None:
+    user = await farm.add_user()
+    await farm.held()
+    waiting = await farm.waiting()
+    await farm.users.quarantine(user.id, "locked out")
+    with pytest.raises(NoSuchPoolError):
+        await farm.ask(lease_id=waiting.lease.id)
+    assert await farm.count("SELECT count(*) FROM queue_entries") == 0
+
+
+async def test_a_cancelled_waiter_leaves_the_queue(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.held()
+    first = await farm.waiting()
+    second = await farm.waiting()
+    await farm.release(first)
+    assert (await farm.waiting(lease_id=second.lease.id)).place == 1
+
+
+async def test_a_waiting_call_is_woken_by_the_release(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    call = asyncio.create_task(farm.held(wait=30.0))
+    await farm.room.until_occupied()
+    while await farm.count("SELECT count(*) FROM queue_entries") == 0:
+        await asyncio.sleep(0)
+    await farm.release(held)
+    assert (await asyncio.wait_for(call, 10.0)).users
+
+
+async def test_a_caller_that_leaves_keeps_its_place_for_a_while(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.held()
+    lease_id = LeaseId(uuid.uuid4())
+    left = asyncio.Event()
+    call = asyncio.create_task(
+        farm.asking.ask(
+            Asked(lease_id, [STAGE], ttl=60.0, wait=50.0, holder=Holder()), left.wait
+        )
+    )
+    await farm.room.until_occupied()
+    left.set()
+    assert isinstance(await asyncio.wait_for(call, 10.0), Waiting)
+    again = await farm.waiting(lease_id=lease_id)
+    assert again.place == 1
+    assert again.ask_again_within <= farm.leases.times.poll_grace
+
+
+async def test_no_connection_is_held_while_waiting(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.held()
+    calls = [asyncio.create_task(farm.ask(wait=30.0)) for _ in range(20)]
+    while len(farm.room.waiting()) < 20 or farm.database.checked_out():
+        await asyncio.sleep(0.01)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert farm.room.waiting() == []
+
+
+async def test_a_full_waiting_room_sends_away_who_would_wait(farm: Farm) -> None:
+    await farm.add_user()
+    farm.room._limit = 0
+    held = await farm.held(wait=1.0)
+    lease_id = LeaseId(uuid.uuid4())
+    for _ in range(2):
+        with pytest.raises(TooManyWaitingError):
+            await farm.ask(lease_id=lease_id, wait=1.0)
+    assert (await farm.waiting(lease_id=lease_id)).place == 1
+    await farm.release(held)
+    assert (await farm.held(lease_id=lease_id, wait=1.0)).users
+
+
+async def test_a_closing_room_sends_waiting_calls_away(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.held()
+    call = asyncio.create_task(farm.ask(wait=30.0))
+    await farm.room.until_occupied()
+    farm.room.close()
+    with pytest.raises(ShuttingDownError):
+        await asyncio.wait_for(call, 10.0)
+
+
+async def test_a_waiter_that_nobody_asks_about_is_abandoned(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.held()
+    waiting = await farm.waiting()
+    await farm.let_lapse(waiting)
+    await farm.expiry.look()
+    assert (await farm.leases.show(waiting.lease.id)).lease.state == "abandoned"
+    assert await farm.count("SELECT count(*) FROM queue_entries") == 0
+
+
+async def test_waiters_are_told_who_holds_what_they_wait_for(farm: Farm) -> None:
+    await farm.add_user("alice")
+    await farm.held(holder=Holder(test_id="tests/test_a.py::test_b", worker_id="gw0"))
+    [blocker] = (await farm.waiting()).blockers
+    assert blocker.login == "alice"
+    assert blocker.holder.test_id == "tests/test_a.py::test_b"
+    assert blocker.held_for >= 0
+
+
+async def test_many_waiters_are_served_in_the_order_of_their_arrival(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    waiters = [await farm.waiting() for _ in range(40)]
+    served: list[LeaseId] = []
+    while len(served) < len(waiters):
+        await farm.release(held)
+        [view] = await farm.leases.find(states=["held"], limit=10)
+        served.append(view.lease.id)
+        held = await farm.held(lease_id=view.lease.id)
+    assert served == [waiter.lease.id for waiter in waiters]

@@ -1,0 +1,76 @@
+"""Every refusal of the server is an error that says what it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from support.stage import (
+    refusal,
+)
+
+from pytest_botfarm.client import wire
+from pytest_botfarm.client.errors import (
+    InvalidRequestError,
+    NoSuchPoolError,
+    PoolTooSmallError,
+    ServerError,
+)
+from pytest_botfarm.client.models import PoolSize
+
+PROTOCOL_PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
+
+
+class TestErrors:
+    def test_every_code_of_the_protocol_is_an_error_of_its_own(self) -> None:
+        rows = re.findall(
+            r"^\| (\d{3}) \| (.+?) \|", PROTOCOL_PAGE.read_text(), re.MULTILINE
+        )
+        codes = [
+            (int(status), code)
+            for status, cell in rows
+            for code in re.findall(r"`(\w+)`", cell)
+        ]
+        assert len(codes) >= 17
+        kinds = {
+            code: type(wire.error_of(status, json.dumps(refusal(code)).encode()))
+            for status, code in codes
+        }
+        assert ServerError not in kinds.values()
+        assert len(set(kinds.values())) == len(codes)
+        assert all(kind.code == code for code, kind in kinds.items())
+
+    def test_a_code_of_a_newer_server_still_says_what_is_wrong(self) -> None:
+        error = wire.error_of(418, json.dumps(refusal("teapot", size=2)).encode())
+        assert type(error) is ServerError
+        assert (error.code, error.status, str(error)) == (
+            "teapot",
+            418,
+            "The server says teapot.",
+        )
+        assert error.facts == {"size": 2}
+
+    def test_an_error_without_the_protocols_form_still_tells_its_status(self) -> None:
+        assert "status 500" in str(wire.error_of(500, b"Internal Server Error"))
+
+    def test_facts_come_typed(self) -> None:
+        pools = [{"env": "stage", "domain": "regular", "users": 2}]
+        missing = wire.error_of(
+            404, json.dumps(refusal("no_such_pool", pools=pools)).encode()
+        )
+        assert isinstance(missing, NoSuchPoolError)
+        assert missing.pools == (PoolSize("stage", "regular", 2),)
+        small = wire.error_of(
+            409, json.dumps(refusal("pool_too_small", asked=3, existing=2)).encode()
+        )
+        assert isinstance(small, PoolTooSmallError)
+        assert (small.asked, small.existing) == (3, 2)
+
+    def test_an_invalid_request_names_its_fields(self) -> None:
+        errors = [{"field": "wants[0].env", "message": "must be one of prod, stage"}]
+        error = wire.error_of(
+            422, json.dumps(refusal("invalid_request", errors=errors)).encode()
+        )
+        assert isinstance(error, InvalidRequestError)
+        assert "wants[0].env: must be one of prod, stage" in str(error)
