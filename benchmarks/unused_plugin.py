@@ -1,16 +1,21 @@
 """What the installed plugin adds to a run that leases nothing.
 
 `pytest --collect-only` on an empty suite, with the plugin and with `-p no:botfarm`, in
-turns; then the modules that the plugin alone has imported.
+turns; then the modules that the plugin alone has imported. Each run is a fork of this
+process, which has imported pytest already: starting Python takes a hundred times the
+difference, and would hide it in its noise.
 """
 
 from __future__ import annotations
 
-import re
+import os
+import struct
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
+import pytest
 from _measuring import (
     PYTEST,
     Took,
@@ -24,8 +29,7 @@ from _measuring import (
     table,
 )
 
-ROUNDS = 100
-IMPORTS = 15
+ROUNDS = 600
 LIMIT = 0.005
 """Seconds that the unused plugin may add."""
 HEAVY = ("httpx", "httpcore", "botfarm_server", "fastapi", "sqlalchemy", "uvicorn")
@@ -55,24 +59,35 @@ def imported(path: Path, command: tuple[str, ...]) -> set[str]:
     return set((path / "modules").read_text().splitlines())
 
 
-def import_time(path: Path) -> float:
-    """Seconds that Python itself counts for importing the plugin's modules.
-
-    Inside one process, and so with less noise than the difference of two has.
-    """
-    command = [sys.executable, "-X", "importtime", *COMMANDS[WITH][1:]]
-    printed = run(command, path).stderr
-    lines = re.findall(r"import time: +(\d+) \| +\d+ \| +pytest_botfarm\b", printed)
-    return sum(map(int, lines)) / 1e6
+def forked(path: Path, command: tuple[str, ...]) -> Took:
+    """What `pytest.main` takes in a fork of this process."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.chdir(path)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            wall, cpu = time.perf_counter(), time.process_time()
+            code = pytest.main(list(command[len(PYTEST[:3]) :]))
+            took = time.perf_counter() - wall, time.process_time() - cpu
+            os.write(writer, struct.pack("dd", *took))
+        finally:
+            os._exit(0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else 1)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        figures = pipe.read()
+    if os.waitpid(child, 0)[1]:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return Took(*struct.unpack("dd", figures))
 
 
 def main() -> None:
     with folder() as path:
         (path / "pytest.ini").write_text("[pytest]\n")
         took = rounds(
-            ROUNDS, {name: partial(run, it, path) for name, it in COMMANDS.items()}
+            ROUNDS, {name: partial(forked, path, it) for name, it in COMMANDS.items()}
         )
-        imports = median([import_time(path) for _ in range(IMPORTS)])
         modules = imported(path, COMMANDS[WITH])
         more = modules - imported(path, COMMANDS[WITHOUT])
     print(f"pytest --collect-only, no tests: medians of {ROUNDS} pairs, milliseconds\n")
@@ -86,7 +101,6 @@ def main() -> None:
         f"\nIt adds {milliseconds(low)} to {milliseconds(high)} ms, with 95 % "
         f"confidence: {verdict} {milliseconds(LIMIT)} ms."
     )
-    print(f"Of that Python counts {milliseconds(imports)} ms for its imports.")
     print(f"It alone imports: {', '.join(sorted(more))}.")
     heavy = [name for name in HEAVY if name in modules]
     print(f"Imported of {', '.join(HEAVY)}: {', '.join(heavy) or 'none'}.")
