@@ -9,11 +9,12 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.sql.schema import SchemaItem
 
 from alembic import context
 from botfarm_server.settings import load_settings
 from botfarm_server.store.dialects import database_url
-from botfarm_server.store.tables import UtcDateTime, metadata
+from botfarm_server.store.tables import ONLY_ON, UtcDateTime, metadata
 
 MIGRATION_LOCK = 0x626F7467
 """Key of the advisory lock that lets one process migrate at a time."""
@@ -34,10 +35,15 @@ def render_item(kind: str, item: object, _context: object) -> str | Literal[Fals
 
 
 def configure(connection: Connection) -> None:
+    def is_of_this_database(item: SchemaItem, *_: object) -> bool:
+        return bool(item.info.get(ONLY_ON, dialect) == dialect)
+
+    dialect = connection.dialect.name
     context.configure(
+        include_object=is_of_this_database,
         connection=connection,
         target_metadata=metadata,
-        render_as_batch=connection.dialect.name == "sqlite",
+        render_as_batch=dialect == "sqlite",
         compare_type=True,
         render_item=render_item,
         compare_server_default=True,

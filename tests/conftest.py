@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,13 @@ pytest_plugins = ["pytester"]
 # pytester forgets the modules that a test is the first to import: httpx would meet two
 # versions of httpcore, and know the errors of one.
 IMPORTED_ONCE = (httpcore, anyio._backends._asyncio)
+
+
+def pytest_configure() -> None:
+    # A shell lets what it starts in the background ignore Ctrl-C, and processes inherit
+    # that: those that the tests interrupt would go on.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

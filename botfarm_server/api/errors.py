@@ -18,6 +18,7 @@ from botfarm_server.api.schemas import ErrorOut
 from botfarm_server.domain.errors import (
     BotfarmError,
     DatabaseUnavailableError,
+    DeadlockError,
     DuplicateUserError,
     ForbiddenError,
     InvalidRequestError,
@@ -46,6 +47,7 @@ STATUS: Mapping[type[BotfarmError], int] = {
     UserLockedError: 409,
     PoolTooSmallError: 409,
     LeaseMismatchError: 409,
+    DeadlockError: 409,
     LeaseEndedError: 410,
     InvalidRequestError: 422,
     TooManyWaitingError: 429,

@@ -26,6 +26,7 @@ from botfarm_server.api.schemas import (
 )
 from botfarm_server.api.state import Asking, Leases, Users
 from botfarm_server.domain.errors import (
+    DeadlockError,
     LeaseEndedError,
     LeaseMismatchError,
     LeaseNotFoundError,
@@ -68,6 +69,7 @@ ENDED_STATES: tuple[LeaseState, ...] = get_args(EndedState)
             NoSuchPoolError,
             PoolTooSmallError,
             LeaseMismatchError,
+            DeadlockError,
             LeaseEndedError,
             TooManyWaitingError,
             SecretUnreadableError,

@@ -10,6 +10,7 @@
     ├── NoSuchPoolError
     ├── PoolTooSmallError
     ├── LeaseMismatchError
+    ├── DeadlockError
     ├── LeaseEndedError
     ├── UnauthorizedError
     ├── ForbiddenError
@@ -31,7 +32,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from uuid import UUID
 
-from botfarm_server.domain.models import EndedState, Holder, LeaseId, UserId, Want
+from botfarm_server.domain.models import (
+    EndedState,
+    Holder,
+    KnotMember,
+    LeaseId,
+    UserId,
+    Want,
+)
 
 
 @dataclass
@@ -237,6 +245,34 @@ class LeaseMismatchError(BotfarmError):
     @property
     def facts(self) -> Mapping[str, Any]:
         return {"lease_id": self.lease_id}
+
+
+@dataclass
+class DeadlockError(BotfarmError):
+    """Every user that the lease waits for is with holders that wait themselves."""
+
+    code: ClassVar[str] = "deadlock"
+    lease_id: LeaseId
+    knot: Sequence[KnotMember]
+
+    @property
+    def detail(self) -> str:
+        members = "; ".join(_describe_member(member) for member in self.knot)
+        return (
+            f"Deadlock: these tests wait for accounts that only they have. {members}. "
+            "The youngest wait was ended. Ask for all accounts of a test at once, "
+            "with count=2 or a mark for each (@pytest.mark.bot_user), or add accounts."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"lease_id": self.lease_id, "knot": list(self.knot)}
+
+
+def _describe_member(member: KnotMember) -> str:
+    holder = Holder(member.run_id, member.worker_id, member.test_id, member.host)
+    has, waits_for = ", ".join(member.has), " and ".join(member.waits_for)
+    return f"{describe_holder(holder)} has {has} and waits for {waits_for}"
 
 
 @dataclass

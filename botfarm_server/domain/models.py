@@ -96,6 +96,20 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class KnotMember:
+    """A waiter of a knot: holders that wait for each other."""
+
+    lease_id: LeaseId
+    test_id: str | None
+    worker_id: str | None
+    run_id: str | None
+    host: str | None
+    has: Sequence[str]
+    """The logins that it holds, or that are kept for it."""
+    waits_for: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """One holder's right to one or more users, waiting, held or ended."""
 
@@ -115,6 +129,8 @@ class Lease:
     ended_at: datetime | None = None
     outcome: Outcome | None = None
     end_reason: str | None = None
+    knot: Sequence[KnotMember] | None = None
+    """The deadlock out of which this waiter was taken, as its youngest."""
 
 
 @dataclass(frozen=True, slots=True)

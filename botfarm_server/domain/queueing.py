@@ -32,6 +32,8 @@ class Grant:
 @dataclass(frozen=True, slots=True)
 class Plan:
     grants: Sequence[Grant]
+    kept: Mapping[LeaseId, Sequence[Candidate]]
+    """Free users that are kept for a waiter whose patience is over."""
     left: Sequence[Candidate]
     """Users that no waiter takes and that are kept for none."""
 
@@ -51,6 +53,7 @@ def plan_grants(
     """
     left = list(free)
     grants: list[Grant] = []
+    kept: dict[LeaseId, Sequence[Candidate]] = {}
     for waiter in waiters:
         if not left:
             break
@@ -59,8 +62,10 @@ def plan_grants(
             grants.append(Grant(waiter.id, assignment.taken))
         elif now - waiter.since < timedelta(seconds=patience):
             continue
+        else:
+            kept[waiter.id] = [user for user in left if user.id in assignment.taken]
         left = [user for user in left if user.id not in assignment.taken]
-    return Plan(grants, left)
+    return Plan(grants, kept, left)
 
 
 def users_needed(waiters: Iterable[Waiter]) -> int:

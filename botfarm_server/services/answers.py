@@ -9,6 +9,7 @@ from datetime import datetime
 import structlog
 
 from botfarm_server.domain.errors import (
+    DeadlockError,
     LeaseEndedError,
     LeaseNotFoundError,
     PassedOnUser,
@@ -109,7 +110,7 @@ async def reread(connection: Connection, lease_id: LeaseId) -> Lease:
 
 async def tell(
     connection: Connection, lease: Lease, now: datetime, sealer: Sealer
-) -> Held | Waiting | LeaseEndedError:
+) -> Held | Waiting | LeaseEndedError | DeadlockError:
     """What the holder of a lease is told of it.
 
     An end is returned, not raised: what the transaction did has to stay.
@@ -121,7 +122,7 @@ async def tell(
     if lease.state == "waiting":
         return await _waiting(connection, lease, now)
     if is_ended(lease.state) or has_lapsed(lease, now):
-        return await ended(connection, lease, now)
+        return await _over(connection, lease, now)
     return Held(
         lease=lease,
         users=[
@@ -173,6 +174,14 @@ def _unsealed(row: users.LeasedRow, sealer: Sealer) -> GrantedUser:
         dirty=row.dirty,
         want=row.want,
     )
+
+
+async def _over(
+    connection: Connection, lease: Lease, now: datetime
+) -> LeaseEndedError | DeadlockError:
+    if lease.knot is not None:
+        return DeadlockError(lease.id, lease.knot)
+    return await ended(connection, lease, now)
 
 
 async def ended(connection: Connection, lease: Lease, now: datetime) -> LeaseEndedError:

@@ -14,7 +14,14 @@ from botfarm_server.domain.lifecycle import (
     leaves_dirty,
     rests_until,
 )
-from botfarm_server.domain.models import EndedState, Lease, LeaseId, Outcome, Pool
+from botfarm_server.domain.models import (
+    EndedState,
+    KnotMember,
+    Lease,
+    LeaseId,
+    Outcome,
+    Pool,
+)
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.store import leases
 from botfarm_server.store.engine import Connection
@@ -60,9 +67,12 @@ async def end_lease(
     outcome: Outcome | None = None,
     clean: bool = True,
     reason: str | None = None,
+    knot: Sequence[KnotMember] | None = None,
 ) -> Ending:
     """End a waiting or held lease, which the caller locked behind the queue lock."""
-    await leases.end(connection, lease, state, now=now, outcome=outcome, reason=reason)
+    await leases.end(
+        connection, lease, state, now=now, outcome=outcome, reason=reason, knot=knot
+    )
     pools: Collection[Pool]
     if lease.state == "waiting":
         # What was kept for it is free for others now.

@@ -1,4 +1,4 @@
-"""The loop that ends what nobody ends, and makes up for every lost wake-up."""
+"""The loop that ends what nobody ends or can end, and makes up for lost wake-ups."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import structlog
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import LeaseId
+from botfarm_server.services.deadlocks import break_knots
 from botfarm_server.services.ending import end_lapsed
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.waiting import WaitingRoom, wait_up_to
@@ -65,6 +66,7 @@ class ExpiryLoop:
         while await self._is_something_due():
             if await self._end_lapsed_and_hand_on() < BATCH:
                 break
+        await self._break_knots()
         await self.wake_granted()
 
     async def _is_something_due(self) -> bool:
@@ -92,6 +94,12 @@ class ExpiryLoop:
         for ending in endings:
             ending.log()
         return len(lapsed)
+
+    async def _break_knots(self) -> None:
+        endings, granted = await break_knots(self.database, self.times)
+        self.room.wake([*(ending.lease.id for ending in endings), *granted])
+        for ending in endings:
+            ending.log()
 
     async def wake_granted(self) -> None:
         """Wake the calls of this process whose leases no longer wait."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from botfarm_server.domain.lifecycle import LeaseTimes, first_expiry
-from botfarm_server.domain.models import LeaseId, Pool, UserId
+from botfarm_server.domain.models import Candidate, LeaseId, Pool, UserId
 from botfarm_server.domain.queueing import plan_grants, users_needed
 from botfarm_server.store import leases, queue, users
 from botfarm_server.store.engine import Connection
@@ -21,14 +21,14 @@ async def hand_on(
     *,
     now: datetime,
     times: LeaseTimes,
-    kept: set[UserId] | None = None,
+    kept: dict[LeaseId, Sequence[Candidate]] | None = None,
 ) -> list[LeaseId]:
     """Grant the free users of `pools` to the oldest waiters that can be met in full.
 
     The caller has the queue lock, and `now` is the database's clock behind it. The
     grants are part of the caller's transaction, and so is the word to the replicas
     that hold the waiters' calls. Returns the waiters that were granted; `kept`, if
-    given, receives the users that are free but kept for a waiter.
+    given, receives the users that are free but kept, by the waiter for which they are.
     """
     granted: list[LeaseId] = []
     taken: set[UserId] = set()
@@ -60,7 +60,7 @@ async def hand_on(
         taken |= {user.id for user in free} - {user.id for user in plan.left}
         after, limit = page[-1].number, PAGE
         if kept is not None:
-            kept |= {user.id for user in free} - {user.id for user in plan.left}
+            kept |= plan.kept
     if granted:
         await queue.announce(connection, granted)
     return granted

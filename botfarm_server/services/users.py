@@ -21,6 +21,7 @@ from botfarm_server.domain.errors import (
 )
 from botfarm_server.domain.lifecycle import LeaseTimes, is_ended, renewed_expiry
 from botfarm_server.domain.models import (
+    Candidate,
     Fence,
     Holder,
     Lease,
@@ -381,9 +382,10 @@ class UserService:
         async with self.database.queue() as (connection, now):
             user = await _get(connection, user_id, now)
             want = Want(user.env, user.domain, user_id=user_id)
-            kept: set[UserId] = set()
+            kept: dict[LeaseId, Sequence[Candidate]] = {}
             granted = await self._hand_on(connection, {want.pool}, now, kept)
-            if user_id in kept or not await users.free_for(
+            is_kept = any(user_id == it.id for its in kept.values() for it in its)
+            if is_kept or not await users.free_for(
                 connection, [want], now=now, limit=1
             ):
                 raise await _locked(connection, user_id)
@@ -444,7 +446,7 @@ class UserService:
         connection: Connection,
         pools: set[Pool],
         now: datetime,
-        kept: set[UserId] | None = None,
+        kept: dict[LeaseId, Sequence[Candidate]] | None = None,
     ) -> list[LeaseId]:
         return await hand_on(connection, pools, now=now, times=self.times, kept=kept)
 

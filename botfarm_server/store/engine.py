@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import Connection as SyncConnection
@@ -136,6 +137,9 @@ def _why_unavailable(error: BaseException) -> str | None:
         case OperationalError() | InterfaceError():
             return "the connection was refused or lost"
         case DBAPIError():
+            return _why_by_state(error.orig)
+        case asyncpg.PostgresError():
+            # From a connection's start: SQLAlchemy 2.0 does not wrap those.
             return _why_by_state(error)
         case ConnectionError() | TimeoutError() | asyncio.TimeoutError():
             return "it does not answer"
@@ -172,8 +176,8 @@ _REFUSING_STATES = frozenset(
 )
 
 
-def _why_by_state(error: DBAPIError) -> str | None:
-    state = _sqlstate(error)
+def _why_by_state(error: BaseException | None) -> str | None:
+    state: str | None = getattr(error, "sqlstate", None)
     if state in _TRANSIENT_STATES:
         return "it is overloaded or restarting"
     if state in _REFUSING_STATES:
@@ -181,13 +185,12 @@ def _why_by_state(error: DBAPIError) -> str | None:
     return None
 
 
-def _first_line(error: DBAPIError) -> str:
+def _first_line(error: BaseException | None) -> str:
     """What PostgreSQL said, which names the user or the database, and no password."""
-    return str(error.orig.__cause__ if error.orig else error).partition("\n")[0]
-
-
-def _sqlstate(error: DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)
+    said = (
+        error if isinstance(error, asyncpg.PostgresError) else error and error.__cause__
+    )
+    return str(said).partition("\n")[0]
 
 
 def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:

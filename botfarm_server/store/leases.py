@@ -23,6 +23,7 @@ from botfarm_server.domain.models import (
     EndedState,
     Fence,
     Holder,
+    KnotMember,
     Lease,
     LeaseId,
     LeaseState,
@@ -37,7 +38,7 @@ from botfarm_server.store.tables import grants, leases, users
 from botfarm_server.store.wants import stored_want, want_of
 
 
-def _lease(row: Any) -> Lease:
+def lease_of(row: Any) -> Lease:
     return Lease(
         id=LeaseId(row.id),
         state=row.state,
@@ -59,13 +60,21 @@ def _lease(row: Any) -> Lease:
         ended_at=row.ended_at,
         outcome=row.outcome,
         end_reason=row.end_reason,
+        knot=(
+            None
+            if row.knot is None
+            else [
+                KnotMember(**{**it, "lease_id": UUID(it["lease_id"])})
+                for it in row.knot
+            ]
+        ),
     )
 
 
 async def get(connection: AsyncConnection, lease_id: LeaseId) -> Lease | None:
     answer = await connection.execute(select(leases).where(leases.c.id == lease_id))
     row = answer.one_or_none()
-    return _lease(row) if row is not None else None
+    return lease_of(row) if row is not None else None
 
 
 async def lock(connection: AsyncConnection, lease_id: LeaseId) -> Lease | None:
@@ -82,7 +91,7 @@ async def lock_all(
     """The leases that exist of those named, locked in the order of their numbers."""
     query = select(leases).where(leases.c.id.in_(lease_ids)).order_by(leases.c.number)
     rows = await connection.execute(for_update(connection, query))
-    return {lease.id: lease for lease in map(_lease, rows)}
+    return {lease.id: lease for lease in map(lease_of, rows)}
 
 
 async def insert_waiting(connection: AsyncConnection, lease: Lease) -> None:
@@ -220,6 +229,7 @@ async def end(
     now: datetime,
     outcome: Outcome | None = None,
     reason: str | None = None,
+    knot: Sequence[KnotMember] | None = None,
 ) -> None:
     """End a lease that the caller has locked."""
     changed = await connection.execute(
@@ -231,7 +241,16 @@ async def end(
             leases.c.expires_at.is_not_distinct_from(lease.expires_at),
         )
         .values(
-            state=state, ended_at=now, outcome=outcome, end_reason=reason, poll_by=None
+            state=state,
+            ended_at=now,
+            outcome=outcome,
+            end_reason=reason,
+            poll_by=None,
+            knot=(
+                None
+                if knot is None
+                else [{**asdict(it), "lease_id": str(it.lease_id)} for it in knot]
+            ),
         )
     )
     _expect(changed.rowcount, 1, "a lease was ended that was not locked")
@@ -274,7 +293,7 @@ async def lapsed(
         select(leases).where(_has_lapsed(now)).order_by(leases.c.number).limit(limit)
     )
     rows = await connection.execute(for_update(connection, query, skip_locked=True))
-    return [_lease(row) for row in rows]
+    return [lease_of(row) for row in rows]
 
 
 async def any_lapsed(connection: AsyncConnection, now: datetime) -> bool:
@@ -326,7 +345,7 @@ async def find(
         query = query.where(leases.c.id.in_(of_user))
     if before is not None:
         query = query.where(leases.c.number < before)
-    return [_lease(row) for row in await connection.execute(query)]
+    return [lease_of(row) for row in await connection.execute(query)]
 
 
 async def live_of_holder(
@@ -341,7 +360,7 @@ async def live_of_holder(
     if worker_id is not None:
         query = query.where(leases.c.worker_id == worker_id)
     rows = await connection.execute(for_update(connection, query))
-    return [_lease(row) for row in rows]
+    return [lease_of(row) for row in rows]
 
 
 async def forget_ended(

@@ -73,6 +73,12 @@ class UtcDateTime(TypeDecorator[datetime]):
 # SQLite numbers rows by itself only in a column of type INTEGER.
 SerialNumber = BigInteger().with_variant(Integer, "sqlite")
 Document = JSON().with_variant(JSONB, "postgresql")
+NullableDocument = JSON(none_as_null=True).with_variant(
+    JSONB(none_as_null=True), "postgresql"
+)
+
+ONLY_ON = "dialect"
+"""Key of an index's `info`: the one kind of database that has it, for Alembic."""
 
 LIVE = "state IN ('waiting', 'held')"
 
@@ -98,6 +104,7 @@ leases: Table = Table(
     Column("ended_at", UtcDateTime),
     Column("outcome", String(16)),
     Column("end_reason", Text),
+    Column("knot", NullableDocument),
     UniqueConstraint("id"),
     CheckConstraint(
         "state IN ('waiting', 'held', 'released', 'cancelled', 'abandoned',"
@@ -173,6 +180,9 @@ users: Table = Table(
     Column("rest_until", UtcDateTime),
     Column("quarantined_at", UtcDateTime),
     Column("quarantine_reason", Text),
+    Column("quarantined_by", Text),
+    # The tests that failed in a row with this user, each once.
+    Column("failed_tests", NullableDocument),
     UniqueConstraint("env", "login"),
     Index(
         "ix_users_free",
@@ -184,6 +194,15 @@ users: Table = Table(
         sqlite_where=text(IN_ROTATION),
     ),
     Index("ix_users_env_domain", "env", "domain"),
+    Index(None, "project_id"),
+    # SQLite has no index for "contains": there a pool is read through.
+    Index(
+        "ix_users_labels",
+        "labels",
+        postgresql_using="gin",
+        postgresql_ops={"labels": "jsonb_path_ops"},
+        info={ONLY_ON: "postgresql"},
+    ).ddl_if(dialect="postgresql"),
     Index(
         "ix_users_lease_id",
         "lease_id",

@@ -245,7 +245,7 @@ def _is_free(now: datetime) -> ColumnElement[bool]:
 
 
 _PREFERENCE = (users.c.label_count, users.c.released_at, users.c.id)
-_CANDIDATE = (
+CANDIDATE = (
     users.c.id,
     users.c.env,
     users.c.domain,
@@ -291,7 +291,7 @@ async def _candidates(
     found: dict[UserId, tuple[tuple[Any, ...], Candidate]] = {}
     for want in _distinct(wants):
         query = (
-            select(*_CANDIDATE, users.c.label_count, users.c.released_at)
+            select(*CANDIDATE, users.c.label_count, users.c.released_at)
             .where(condition, _meets(connection, want))
             .order_by(*_PREFERENCE)
             .limit(limit)
@@ -299,8 +299,8 @@ async def _candidates(
         if besides:
             query = query.where(users.c.id.not_in(list(besides)))
         for row in await connection.execute(query):
-            candidate = Candidate(*row[: len(_CANDIDATE)])
-            found[candidate.id] = ((*row[len(_CANDIDATE) :], row.id), candidate)
+            candidate = Candidate(*row[: len(CANDIDATE)])
+            found[candidate.id] = ((*row[len(CANDIDATE) :], row.id), candidate)
     return [candidate for _, candidate in sorted(found.values(), key=lambda it: it[0])]
 
 

@@ -18,12 +18,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.sql.schema import SchemaItem
 from support.postgresql import PostgresqlServer
 
 from botfarm_server.domain.errors import SchemaMismatchError
 from botfarm_server.store import migrations
 from botfarm_server.store.dialects import database_url as parsed_url
-from botfarm_server.store.tables import metadata
+from botfarm_server.store.tables import ONLY_ON, metadata
 
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
@@ -66,8 +67,18 @@ async def execute(url: str, statement: str) -> None:
 
 
 def differences(connection: Connection) -> list[object]:
+    dialect = connection.dialect.name
+
+    def is_of_this_database(item: SchemaItem, *_: object) -> bool:
+        return bool(item.info.get(ONLY_ON, dialect) == dialect)
+
     context = MigrationContext.configure(
-        connection, opts={"compare_type": True, "compare_server_default": True}
+        connection,
+        opts={
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_object": is_of_this_database,
+        },
     )
     return list(compare_metadata(context, metadata))
 

@@ -1,0 +1,111 @@
+"""Holders that wait for each other: the youngest wait of each knot gives way."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from botfarm_server.domain.deadlock import Claim, Party, find_knots, party_of
+from botfarm_server.domain.errors import describe_want
+from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.domain.models import Candidate, KnotMember, Lease, LeaseId
+from botfarm_server.services.ending import Ending, end_lease, hand_on_from
+from botfarm_server.services.hand_on import hand_on
+from botfarm_server.store import leases, parties, queue, users
+from botfarm_server.store.engine import Connection, Database
+from botfarm_server.store.parties import Possession
+
+Possessions = Mapping[Party, Sequence[Possession]]
+
+
+async def break_knots(
+    database: Database, times: LeaseTimes
+) -> tuple[list[Ending], list[LeaseId]]:
+    """End the youngest wait of every knot; the endings, and who was granted thereby.
+
+    A farm in which nobody waits while it holds users costs one small read.
+    """
+    async with database.read() as connection:
+        if not await parties.waiting_with_users(connection):
+            return [], []
+    async with database.queue() as (connection, now):
+        waiting, having, granted = await _entangled(connection, now, times)
+        claims = [await _claim(connection, lease, having) for lease in waiting.values()]
+        endings = []
+        for knot in find_knots(claims, _users(having)):
+            members = [_member(waiting[it.lease_id], having) for it in knot]
+            youngest = await leases.lock(connection, knot[-1].lease_id)
+            if youngest is None or youngest.state != "waiting":
+                raise AssertionError("a waiter changed behind the queue lock")
+            ending = await end_lease(
+                connection,
+                youngest,
+                "cancelled",
+                now=now,
+                times=times,
+                reason="deadlock",
+                knot=members,
+            )
+            endings.append(ending)
+        if endings:
+            granted += await hand_on_from(connection, endings, now=now, times=times)
+            # Its call may wait at another replica.
+            await queue.announce(connection, [it.lease.id for it in endings])
+    return endings, granted
+
+
+async def _entangled(
+    connection: Connection, now: datetime, times: LeaseTimes
+) -> tuple[dict[LeaseId, Lease], Possessions, list[LeaseId]]:
+    """The waiters whose parties have users, and what those have.
+
+    What is kept for a waiter is as good as held by it: nobody else gets it.
+    """
+    kept: dict[LeaseId, Sequence[Candidate]] = {}
+    pools = await queue.pools_waited_for(connection)
+    granted = await hand_on(connection, pools, now=now, times=times, kept=kept)
+    found = await parties.waiting_with_users(connection)
+    found += await parties.waiters(connection, kept.keys() - {it.id for it in found})
+    waiting = {lease.id: lease for lease in found}
+    owners = {lease.id: party_of(lease.holder, lease.id) for lease in found}
+    having: defaultdict[Party, list[Possession]] = defaultdict(list)
+    held = await parties.held_by(connection, set(owners.values()))
+    for party, possessions in held.items():
+        having[party] += possessions
+    every = [user for its in kept.values() for user in its]
+    logins = await parties.logins(connection, every)
+    for lease_id, its in kept.items():
+        having[owners[lease_id]] += [Possession(it, logins[it.id]) for it in its]
+    return waiting, having, granted
+
+
+async def _claim(connection: Connection, lease: Lease, having: Possessions) -> Claim:
+    had = {it.user.id for possessions in having.values() for it in possessions}
+    # So many that enough are left when those are taken away that the parties have.
+    limit = sum(want.count for want in lease.wants) + len(had)
+    found = await users.in_rotation_for(connection, lease.wants, limit=limit)
+    return Claim(
+        lease_id=lease.id,
+        number=lease.queue_number or 0,
+        party=party_of(lease.holder, lease.id),
+        wants=lease.wants,
+        within_reach=[user for user in found if user.id not in had],
+    )
+
+
+def _users(having: Possessions) -> dict[Party, list[Candidate]]:
+    return {party: [it.user for it in its] for party, its in having.items()}
+
+
+def _member(lease: Lease, having: Possessions) -> KnotMember:
+    holder = lease.holder
+    return KnotMember(
+        lease_id=lease.id,
+        test_id=holder.test_id,
+        worker_id=holder.worker_id,
+        run_id=holder.run_id,
+        host=holder.host,
+        has=[it.login for it in having.get(party_of(holder, lease.id), ())],
+        waits_for=[describe_want(want) for want in lease.wants],
+    )

@@ -1,0 +1,134 @@
+"""Holders that wait for each other, over both databases."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from botfarm_server.domain.errors import DeadlockError
+from botfarm_server.domain.models import Holder, Want
+from botfarm_server.services.answers import Held, Waiting
+
+from .conftest import STAGE, Farm
+
+pytestmark = pytest.mark.anyio
+
+CANARY = Want("stage", "canary")
+
+
+def worker(name: str) -> Holder:
+    return Holder("run", name, f"tests/test_it.py::test_{name}", "ci-1")
+
+
+async def ask_again(farm: Farm, waiting: Waiting) -> Held | Waiting:
+    lease = waiting.lease
+    return await farm.ask(*lease.wants, lease_id=lease.id, holder=lease.holder)
+
+
+async def test_a_worker_that_waits_for_its_own_user_is_told(farm: Farm) -> None:
+    await farm.add_user("alice")
+    await farm.held(holder=worker("gw0"))
+    waiting = await farm.waiting(holder=worker("gw0"))
+    await farm.expiry.look()
+    for _ in range(2):  # a repeated call has the same answer
+        with pytest.raises(DeadlockError) as caught:
+            await ask_again(farm, waiting)
+    (member,) = caught.value.knot
+    assert (member.test_id, member.worker_id) == ("tests/test_it.py::test_gw0", "gw0")
+    assert (list(member.has), list(member.waits_for)) == (["alice"], ["stage/regular"])
+    assert "count=2" in caught.value.detail
+    await farm.leases.end(waiting.lease.id)
+
+
+async def test_of_two_that_wait_for_each_other_the_youngest_gives_way(
+    farm: Farm,
+) -> None:
+    await farm.add_user("alice")
+    await farm.add_user("bob", domain="canary")
+    await farm.held(holder=worker("gw0"))
+    second = await farm.held(CANARY, holder=worker("gw1"))
+    older = await farm.waiting(CANARY, holder=worker("gw0"))
+    younger = await farm.waiting(holder=worker("gw1"))
+    await farm.expiry.look()
+    with pytest.raises(DeadlockError) as caught:
+        await ask_again(farm, younger)
+    assert [list(it.has) for it in caught.value.knot] == [["alice"], ["bob"]]
+    await farm.expiry.look()
+    assert isinstance(await ask_again(farm, older), Waiting)
+    await farm.release(second)
+    assert isinstance(await ask_again(farm, older), Held)
+
+
+async def test_a_waiting_call_is_answered_at_once(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.held(holder=worker("gw0"))
+    call = asyncio.create_task(farm.ask(wait=20, holder=worker("gw0")))
+    while not farm.room.waiting():
+        await asyncio.sleep(0)
+    while not call.done():
+        await farm.expiry.look()
+    with pytest.raises(DeadlockError):
+        await call
+
+
+async def test_one_holder_in_reach_that_does_not_wait_is_no_deadlock(
+    farm: Farm,
+) -> None:
+    await farm.add_user("alice")
+    await farm.add_user("bob", domain="canary")
+    await farm.add_user("carol", domain="canary")
+    await farm.held(holder=worker("gw0"))
+    await farm.held(CANARY, holder=worker("gw1"))
+    busy = await farm.held(CANARY, holder=worker("gw2"))
+    first = await farm.waiting(CANARY, holder=worker("gw0"))
+    second = await farm.waiting(holder=worker("gw1"))
+    await farm.expiry.look()
+    assert isinstance(await ask_again(farm, first), Waiting)
+    assert isinstance(await ask_again(farm, second), Waiting)
+    await farm.release(busy)
+    assert isinstance(await ask_again(farm, first), Held)
+
+
+async def test_a_resting_user_in_reach_is_no_deadlock(farm: Farm) -> None:
+    await farm.add_user("alice")
+    await farm.add_user("bob")
+    vanished = await farm.held()
+    await farm.let_lapse(vanished)
+    await farm.expiry.look()
+    await farm.held(holder=worker("gw0"))
+    waiting = await farm.waiting(holder=worker("gw0"))
+    await farm.expiry.look()
+    assert isinstance(await ask_again(farm, waiting), Waiting)
+
+
+async def test_a_user_kept_for_a_waiter_counts_as_its_own(farm: Farm) -> None:
+    await farm.add_user("alice", labels={"role": "admin"})
+    await farm.add_user("bob", labels={"role": "guest"})
+    admin = await farm.held(
+        Want("stage", "regular", labels={"role": "admin"}), holder=worker("gw0")
+    )
+    guest = await farm.held(Want("stage", "regular", labels={"role": "guest"}))
+    both = await farm.waiting(
+        Want("stage", "regular", count=2), holder=Holder(test_id="pair")
+    )
+    await farm.set_time("leases", "created_at", both.lease.id, ago=60)
+    await farm.release(guest)
+    stuck = await farm.waiting(holder=worker("gw0"))
+    await farm.expiry.look()
+    with pytest.raises(DeadlockError) as caught:
+        await ask_again(farm, stuck)
+    assert [list(it.has) for it in caught.value.knot] == [["bob"], ["alice"]]
+    await farm.release(admin)
+    assert isinstance(await ask_again(farm, both), Held)
+
+
+async def test_leases_without_a_worker_s_name_hold_nothing_together(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held(STAGE, holder=Holder(test_id="somebody"))
+    waiting = await farm.waiting(STAGE, holder=Holder(test_id="somebody"))
+    await farm.expiry.look()
+    await farm.release(held)
+    assert isinstance(await ask_again(farm, waiting), Held)
