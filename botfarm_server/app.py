@@ -102,6 +102,8 @@ class _Farm:
             poll_grace=settings.poll_grace,
             lock_delay=settings.lock_delay,
             patience=settings.patience,
+            cooldown=settings.cooldown,
+            quarantine_after=settings.quarantine_after,
         )
         sealer = Sealer(settings.sealing_keys())
         self._expiry = ExpiryLoop(

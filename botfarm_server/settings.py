@@ -156,6 +156,22 @@ class Settings(BaseSettings):
         description="Seconds that a user rests whose holder vanished.",
         examples=[15],
     )
+    cooldown: float = Field(
+        default=0.0,
+        ge=0,
+        le=86_400,
+        description="Seconds that a user rests after every lease, where the system "
+        "under test limits logins.",
+        examples=[5],
+    )
+    quarantine_after: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Different tests that may fail in a row with a user before it goes "
+        "into quarantine by itself; 0 is never.",
+        examples=[3],
+    )
     patience: float = Field(
         default=10.0,
         ge=0,

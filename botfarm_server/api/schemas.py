@@ -175,6 +175,12 @@ class AcquireIn(Request):
 
 class QuarantineIn(Request):
     reason: LongText
+    author: Text | None = None
+
+
+class RestoreIn(Request):
+    reason: LongText | None = None
+    author: Text | None = None
 
 
 class BreakIn(Request):
@@ -327,6 +333,9 @@ class UserOut(BaseModel):
     fence: int
     dirty: bool
     quarantine_reason: str | None
+    quarantined_by: Annotated[
+        str | None, Field(description="`botfarm` if the server did it by itself.")
+    ]
 
 
 class ImportOut(BaseModel):

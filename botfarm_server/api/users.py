@@ -21,6 +21,7 @@ from botfarm_server.api.schemas import (
     LeaseOut,
     MessageOut,
     QuarantineIn,
+    RestoreIn,
     Text,
     UserIn,
     UserOut,
@@ -189,7 +190,7 @@ async def release(user_id: UUID, users: Users) -> Any:
 )
 async def quarantine(user_id: UUID, body: QuarantineIn, users: Users) -> Any:
     """Whoever holds it keeps it until the release."""
-    return await users.quarantine(UserId(user_id), body.reason)
+    return await users.quarantine(UserId(user_id), body.reason, body.author)
 
 
 @router.post(
@@ -198,8 +199,10 @@ async def quarantine(user_id: UUID, body: QuarantineIn, users: Users) -> Any:
     response_model=UserOut,
     responses=documented(UserNotFoundError),
 )
-async def restore(user_id: UUID, users: Users) -> Any:
-    return await users.restore(UserId(user_id))
+async def restore(user_id: UUID, users: Users, body: RestoreIn | None = None) -> Any:
+    """A waiter may have it at once. Reason and author are logged."""
+    body = body or RestoreIn()
+    return await users.restore(UserId(user_id), body.reason, body.author)
 
 
 @router.get(

@@ -174,7 +174,8 @@ def show(
         ("fence", str(found["fence"])),
     ]
     if found["quarantine_reason"]:
-        facts.append(("quarantined", found["quarantine_reason"]))
+        author = f" (by {found['quarantined_by']})" if found["quarantined_by"] else ""
+        facts.append(("quarantined", found["quarantine_reason"] + author))
     if lease is not None:
         facts += [("lease", lease["id"]), *holder_facts(lease)]
     print_facts(facts)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeGuard
@@ -25,6 +26,10 @@ class LeaseTimes:
     """How long a user rests whose holder vanished: a paused one may still use it."""
     patience: float = 10.0
     """How long a waiter may be passed by smaller ones."""
+    cooldown: float = 0.0
+    """How long a user rests after every lease: real systems limit logins."""
+    quarantine_after: int = 0
+    """How many tests may fail in a row with a user, not a time; 0 for any number."""
 
 
 def is_ended(state: LeaseState) -> TypeGuard[EndedState]:
@@ -58,12 +63,32 @@ def lapsed_state(state: LeaseState) -> EndedState:
 
 
 def rests_until(now: datetime, state: EndedState, times: LeaseTimes) -> datetime | None:
-    """Until when the users of a lease that ended so are not handed on."""
+    """Until when the users of a held lease that ended so are not handed on."""
+    rest = times.cooldown
     if state == "expired":
-        return now + timedelta(seconds=times.lock_delay)
-    return None
+        rest = max(rest, times.lock_delay)
+    return now + timedelta(seconds=rest) if rest else None
 
 
 def leaves_dirty(state: EndedState, outcome: Outcome | None, *, clean: bool) -> bool:
     """Whether the next holder is told to look at the user first."""
     return state != "released" or not clean or outcome == "crashed"
+
+
+def failed_in_a_row(
+    before: Sequence[str], test_id: str | None, outcome: Outcome | None
+) -> Sequence[str]:
+    """The tests that failed in a row with a user, each once, after one more lease.
+
+    A test that fails again tells nothing new about the user, and one without a name
+    cannot be told from others.
+    """
+    match outcome:
+        case "passed":
+            return ()
+        case "failed" | "error" | "crashed":
+            if test_id is None or test_id in before:
+                return before
+            return (*before, test_id)
+        case "skipped" | "unknown" | None:
+            return before

@@ -93,6 +93,7 @@ class User:
     fence: Fence
     dirty: bool
     quarantine_reason: str | None
+    quarantined_by: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import structlog
 
 from botfarm_server.domain.lifecycle import (
     LeaseTimes,
+    failed_in_a_row,
     lapsed_state,
     leaves_dirty,
     rests_until,
@@ -23,8 +24,13 @@ from botfarm_server.domain.models import (
     Pool,
 )
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.store import leases
+from botfarm_server.store import leases, users
 from botfarm_server.store.engine import Connection
+from botfarm_server.store.leases import FreedUser
+from botfarm_server.store.users import in_quarantine
+
+BY_ITSELF = "botfarm"
+"""Who put a user in quarantine when nobody did."""
 
 _log = structlog.get_logger("botfarm.leases")
 
@@ -87,7 +93,30 @@ async def end_lease(
         )
         pools = {user.pool for user in freed}
         logins = [user.login for user in freed]
+        if times.quarantine_after:
+            await _count_failures(connection, lease, freed, outcome, now, times)
     return Ending(lease, state, outcome, reason, pools, logins)
+
+
+async def _count_failures(
+    connection: Connection,
+    lease: Lease,
+    freed: Iterable[FreedUser],
+    outcome: Outcome | None,
+    now: datetime,
+    times: LeaseTimes,
+) -> None:
+    """Put users in quarantine with which too many tests failed in a row."""
+    for user in freed:
+        failed = failed_in_a_row(user.failed_tests, lease.holder.test_id, outcome)
+        if list(failed) == list(user.failed_tests):
+            continue
+        changes: dict[str, object] = {"failed_tests": list(failed) or None}
+        if len(failed) >= times.quarantine_after:
+            reason = f"{len(failed)} tests failed in a row: {', '.join(failed)}"
+            changes |= in_quarantine(now, reason, BY_ITSELF)
+            _log.warning("user quarantined", login=user.login, reason=reason)
+        await users.change(connection, user.id, changes)
 
 
 async def end_lapsed(

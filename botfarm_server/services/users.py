@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -34,7 +34,7 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.services.answers import log_held
-from botfarm_server.services.ending import end_lease, hand_on_from
+from botfarm_server.services.ending import BY_ITSELF, end_lease, hand_on_from
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
@@ -266,7 +266,7 @@ class UserService:
         async with self.database.queue() as (connection, now):
             for user_id in await users.not_listed(connection, keys):
                 if not await users.remove(connection, user_id):
-                    aside = {"quarantined_at": now, "quarantine_reason": NOT_LISTED}
+                    aside = users.in_quarantine(now, NOT_LISTED, BY_ITSELF)
                     await users.change(connection, user_id, aside)
             await users.bring_back(connection, keys, reason=NOT_LISTED)
             pools = await queue.pools_waited_for(connection)
@@ -318,30 +318,44 @@ class UserService:
         self.vocabulary.check(None, values.get("domain"))
         if "password" in values:
             values |= await self._secret_columns(user_id, values.pop("password"))
-        return await self._update(user_id, values, "user changed")
+        return await self._update(user_id, lambda _: values, "user changed")
 
-    async def quarantine(self, user_id: UserId, reason: str) -> User:
+    async def quarantine(
+        self, user_id: UserId, reason: str, author: str | None = None
+    ) -> User:
         """Take a user out of rotation; who holds it keeps it until the release."""
         return await self._update(
-            user_id, {"quarantine_reason": reason}, "user quarantined", quarantine=True
+            user_id,
+            lambda now: users.in_quarantine(now, reason, author),
+            "user quarantined",
+            reason=reason,
+            author=author,
         )
 
-    async def restore(self, user_id: UserId) -> User:
-        """Bring a user back into rotation; a waiter may have it at once."""
-        values = {"quarantined_at": None, "quarantine_reason": None}
-        return await self._update(user_id, values, "user restored")
+    async def restore(
+        self, user_id: UserId, reason: str | None = None, author: str | None = None
+    ) -> User:
+        """Bring a user back into rotation; a waiter may have it at once.
+
+        Reason and author stand in the log: a user in rotation has neither.
+        """
+        return await self._update(
+            user_id,
+            lambda _: users.BACK_IN_ROTATION,
+            "user restored",
+            reason=reason,
+            author=author,
+        )
 
     async def _update(
         self,
         user_id: UserId,
-        values: dict[str, Any],
+        values_at: Callable[[datetime], Mapping[str, Any]],
         event: str,
-        *,
-        quarantine: bool = False,
+        **facts: str | None,
     ) -> User:
         async with self.database.queue() as (connection, now):
-            if quarantine:
-                values["quarantined_at"] = now
+            values = values_at(now)
             if values and not await users.change(connection, user_id, values):
                 raise UserNotFoundError(user_id)
             user = await _get(connection, user_id, now)
@@ -349,7 +363,7 @@ class UserService:
                 connection, {Pool(user.env, user.domain)}, now
             )
         self.room.wake(granted)
-        _log.info(event, user_id=str(user_id))
+        _log.info(event, user_id=str(user_id), login=user.login, **facts)
         return user
 
     async def remove(self, user_id: UserId) -> None:

@@ -260,8 +260,10 @@ async def end(
 
 @dataclass(frozen=True, slots=True)
 class FreedUser:
+    id: UserId
     pool: Pool
     login: str
+    failed_tests: Sequence[str]
 
 
 async def free_users(
@@ -277,9 +279,16 @@ async def free_users(
         update(users)
         .where(users.c.lease_id == lease_id)
         .values(lease_id=None, released_at=now, rest_until=rest_until, dirty=dirty)
-        .returning(users.c.env, users.c.domain, users.c.login)
+        .returning(
+            users.c.id, users.c.env, users.c.domain, users.c.login, users.c.failed_tests
+        )
     )
-    return [FreedUser(Pool(row.env, row.domain), row.login) for row in answer]
+    return [
+        FreedUser(
+            UserId(row.id), Pool(row.env, row.domain), row.login, row.failed_tests or ()
+        )
+        for row in answer
+    ]
 
 
 async def lapsed(

@@ -72,6 +72,24 @@ class LeasedRow:
     sealed_secrets: bytes | None = field(repr=False)
 
 
+BACK_IN_ROTATION: Mapping[str, Any] = {
+    "quarantined_at": None,
+    "quarantine_reason": None,
+    "quarantined_by": None,
+    "failed_tests": None,
+}
+"""The columns of a user that comes back from quarantine."""
+
+
+def in_quarantine(now: datetime, reason: str, author: str | None) -> dict[str, Any]:
+    """The columns of a user that is taken out of rotation."""
+    return {
+        "quarantined_at": now,
+        "quarantine_reason": reason,
+        "quarantined_by": author,
+    }
+
+
 def _state(now: datetime) -> ColumnElement[UserState]:
     return case(
         (users.c.quarantined_at.is_not(None), literal("quarantined")),
@@ -96,6 +114,7 @@ def _columns(now: datetime) -> Sequence[ColumnElement[Any]]:
         users.c.fence,
         users.c.dirty,
         users.c.quarantine_reason,
+        users.c.quarantined_by,
     )
 
 
@@ -407,5 +426,5 @@ async def bring_back(
             users.c.quarantine_reason == reason,
             tuple_(users.c.env, users.c.login).in_(list(keys)),
         )
-        .values(quarantined_at=None, quarantine_reason=None)
+        .values(**BACK_IN_ROTATION)
     )

@@ -1,0 +1,118 @@
+"""Users that are out of rotation or rest, over both databases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from botfarm_server.domain.errors import NoSuchPoolError
+from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.domain.models import Holder, Outcome
+from botfarm_server.services.answers import Held, Waiting
+
+from .conftest import Farm
+
+pytestmark = pytest.mark.anyio
+
+
+def ruled(farm: Farm, **rules: float) -> None:
+    times = replace(LeaseTimes(), **rules)  # type: ignore[arg-type]  # by name
+    for service in (farm.asking, farm.leases, farm.expiry, farm.users):
+        service.times = times
+
+
+async def fail(farm: Farm, test_id: str, outcome: Outcome = "failed") -> None:
+    held = await farm.held(holder=Holder(test_id=test_id))
+    await farm.leases.end(held.lease.id, outcome=outcome)
+
+
+async def test_a_user_with_which_several_tests_fail_goes_into_quarantine(
+    farm: Farm,
+) -> None:
+    ruled(farm, quarantine_after=3)
+    alice = await farm.add_user("alice")
+    for test_id in ("test_a", "test_a", "test_b", "test_c"):
+        assert (await farm.users.get(alice.id)).state == "free"
+        await fail(farm, test_id)
+    user = await farm.users.get(alice.id)
+    assert (user.state, user.quarantined_by) == ("quarantined", "botfarm")
+    assert user.quarantine_reason == "3 tests failed in a row: test_a, test_b, test_c"
+    with pytest.raises(NoSuchPoolError):
+        await farm.ask()
+
+
+async def test_a_test_that_passes_begins_the_row_again(farm: Farm) -> None:
+    ruled(farm, quarantine_after=2)
+    alice = await farm.add_user("alice")
+    await fail(farm, "test_a")
+    await fail(farm, "test_b", "passed")
+    await fail(farm, "test_c", "error")
+    await fail(farm, "test_d", "skipped")
+    assert (await farm.users.get(alice.id)).state == "free"
+
+
+async def test_failures_are_not_counted_unless_that_is_asked_for(farm: Farm) -> None:
+    alice = await farm.add_user("alice")
+    for number in range(5):
+        await fail(farm, f"test_{number}")
+    assert (await farm.users.get(alice.id)).state == "free"
+
+
+async def test_a_restored_user_begins_anew(farm: Farm) -> None:
+    ruled(farm, quarantine_after=2)
+    alice = await farm.add_user("alice")
+    await fail(farm, "test_a")
+    await fail(farm, "test_b")
+    await farm.users.restore(alice.id, "it was the deployment", "carol")
+    await fail(farm, "test_c")
+    assert (await farm.users.get(alice.id)).state == "free"
+
+
+async def test_quarantine_has_a_reason_and_an_author(farm: Farm) -> None:
+    alice = await farm.add_user("alice")
+    user = await farm.users.quarantine(alice.id, "password changed", "carol")
+    assert (user.quarantine_reason, user.quarantined_by) == (
+        "password changed",
+        "carol",
+    )
+    user = await farm.users.restore(alice.id)
+    assert (user.quarantine_reason, user.quarantined_by) == (None, None)
+
+
+async def test_a_restored_user_goes_to_the_oldest_waiter(farm: Farm) -> None:
+    alice = await farm.add_user("alice")
+    bob = await farm.add_user("bob")
+    held = await farm.held()
+    (other,) = {alice.id, bob.id} - {held.users[0].id}
+    await farm.users.quarantine(other, "a look")
+    waiting = await farm.waiting()
+    await farm.users.restore(other)
+    answer = await farm.ask(lease_id=waiting.lease.id)
+    assert isinstance(answer, Held)
+    assert [user.id for user in answer.users] == [other]
+
+
+async def test_a_cooldown_lets_a_user_rest_after_every_lease(farm: Farm) -> None:
+    ruled(farm, cooldown=60)
+    alice = await farm.add_user("alice")
+    await farm.release(await farm.held())
+    assert (await farm.users.get(alice.id)).state == "resting"
+    waiting = await farm.waiting()
+    await farm.expiry.look()
+    again = await farm.ask(lease_id=waiting.lease.id)
+    assert isinstance(again, Waiting)
+    await farm.end_rest(alice.id)
+    await farm.expiry.look()
+    again = await farm.ask(lease_id=waiting.lease.id)
+    assert isinstance(again, Held)
+    assert not again.users[0].dirty
+
+
+async def test_the_longer_of_lock_delay_and_cooldown_counts(farm: Farm) -> None:
+    ruled(farm, cooldown=3600, lock_delay=1)
+    alice = await farm.add_user("alice")
+    await farm.let_lapse(await farm.held())
+    await farm.expiry.look()
+    assert (await farm.users.get(alice.id)).state == "resting"
+    assert await farm.count("SELECT count(*) FROM users WHERE rest_until IS NULL") == 0
