@@ -66,6 +66,8 @@ class _Work:
     endings: list[Ending] = field(default_factory=list)
     refusal: BotfarmError | None = None
     joined: bool = False
+    poll_by: datetime | None = None
+    """What this call noted in the waiter, and the next call will change."""
 
 
 @dataclass
@@ -83,8 +85,9 @@ class AskService:
         """Grant the wants all at once, or wait up to `asked.wait` seconds for them.
 
         Asking again with the same id gives the same lease, or keeps the same place.
-        `gone` completes when the caller has left; the place is then kept for the time
-        of a re-poll. No database connection is held while waiting.
+        `gone` completes when the caller has left: it is granted nothing then until it
+        asks again, and its place is kept for the time of a re-poll. No database
+        connection is held while waiting.
 
         Raises:
             NoSuchPoolError, PoolTooSmallError: waiting could not end.
@@ -95,35 +98,27 @@ class AskService:
         """
         if self.room.is_closed():
             raise ShuttingDownError
+        work = _Work()
         if asked.wait <= 0:
-            return await self._ask_now(asked) or await self._look(asked.lease_id)
+            return await self._ask_now(asked, work) or await self._look(asked.lease_id)
         with self.room.enter(asked.lease_id) as woken:
-            held = await self._ask_now(asked)
+            held = await self._ask_now(asked, work)
             if held is not None:
                 return held
             with self.room.stay():
                 left = await _first_of(woken.wait, gone, within=asked.wait)
             if left:
-                await self._keep_place(asked.lease_id)
+                await self._leave(asked.lease_id, work)
         answer = await self._look(asked.lease_id)
         if isinstance(answer, Waiting) and self.room.is_closed():
             raise ShuttingDownError
         return answer
 
-    async def _ask_now(self, asked: Asked) -> Held | None:
+    async def _ask_now(self, asked: Asked, work: _Work) -> Held | None:
         """The lease if it is held, `None` if it waits."""
-        work = _Work()
         answer: Held | Waiting | BotfarmError | None = None
         async with self.database.queue() as (connection, now):
-            lease = await leases.lock(connection, asked.lease_id)
-            if lease is None:
-                lease = await self._join(connection, asked, now, work)
-            elif not is_ended(lease.state) and list(lease.wants) != list(asked.wants):
-                raise LeaseMismatchError(asked.lease_id)
-            elif has_lapsed(lease, now):
-                lease = await self._end_late(connection, lease, now, work)
-            elif lease.state == "waiting":
-                await self._keep_waiting(connection, lease, asked.wait, now, work)
+            lease = await self._settle(connection, asked, now, work)
             if lease.state != "waiting":
                 answer = await tell(connection, lease, now, self.sealer)
         self.room.wake([*(it.lease.id for it in work.endings), *work.granted])
@@ -136,6 +131,24 @@ class AskService:
                 log_waiting(lease)
             return None
         return _held(answer)
+
+    async def _settle(
+        self, connection: Connection, asked: Asked, now: datetime, work: _Work
+    ) -> Lease:
+        """The lease as this call leaves it: held, waiting or ended."""
+        lease = await leases.lock(connection, asked.lease_id)
+        if lease is None:
+            return await self._join(connection, asked, now, work)
+        if not is_ended(lease.state) and list(lease.wants) != list(asked.wants):
+            raise LeaseMismatchError(asked.lease_id)
+        if has_lapsed(lease, now):
+            return await self._end_late(connection, lease, now, work)
+        if lease.state == "waiting":
+            return await self._keep_waiting(connection, lease, asked.wait, now, work)
+        if lease.state == "held" and lease.poll_by is not None:
+            # The caller learns of the grant here, should the first call have left.
+            await leases.claim(connection, lease.id)
+        return lease
 
     async def _join(
         self, connection: Connection, asked: Asked, now: datetime, work: _Work
@@ -150,6 +163,7 @@ class AskService:
             created_at=now,
             poll_by=self._poll_by(now, asked.wait),
         )
+        work.poll_by = new.poll_by
         pools = {want.pool for want in asked.wants}
         if not await queue.waiters(connection, pools, after=0, limit=1):
             held = await self._grant_at_once(connection, new, now)
@@ -186,7 +200,7 @@ class AskService:
         wait: float,
         now: datetime,
         work: _Work,
-    ) -> None:
+    ) -> Lease:
         """Move the time until which the place is kept; end what cannot be met."""
         try:
             await _refuse_impossible(connection, lease.wants)
@@ -202,8 +216,18 @@ class AskService:
             )
             await self._hand_on_from(connection, ending, now, work)
         else:
-            poll_by = self._poll_by(now, wait)
-            await leases.keep_place(connection, lease.id, poll_by)
+            work.poll_by = self._poll_by(now, wait)
+            await leases.keep_place(connection, lease.id, work.poll_by)
+            if not await queue.has(connection, lease.id):
+                # Its last call had left.
+                await queue.enter(connection, lease)
+                work.granted = await hand_on(
+                    connection,
+                    {want.pool for want in lease.wants},
+                    now=now,
+                    times=self.times,
+                )
+        return await reread(connection, lease.id)
 
     async def _end_late(
         self, connection: Connection, lease: Lease, now: datetime, work: _Work
@@ -228,9 +252,27 @@ class AskService:
             answer = await tell(connection, lease, now, self.sealer)
         return answer if isinstance(answer, Waiting) else _held(answer)
 
-    async def _keep_place(self, lease_id: LeaseId) -> None:
+    async def _leave(self, lease_id: LeaseId, work: _Work) -> None:
+        """Take a waiter whose caller is gone out of the queue; its number stays.
+
+        A grant that was made meanwhile is taken back if nobody can have seen it: this
+        call has made the lease, and no other has asked about it.
+        """
         async with self.database.queue() as (connection, now):
-            await leases.keep_place(connection, lease_id, self._poll_by(now, 0.0))
+            lease = await leases.lock(connection, lease_id)
+            if lease is None or lease.poll_by is None or lease.poll_by != work.poll_by:
+                return  # somebody has asked again
+            poll_by = self._poll_by(now, 0.0)
+            if lease.state == "waiting":
+                await leases.keep_place(connection, lease_id, poll_by)
+                await queue.leave(connection, [lease_id])
+            elif lease.state == "held" and work.joined:
+                await leases.take_back(connection, lease, poll_by)
+            else:
+                return
+            pools = {want.pool for want in lease.wants}
+            granted = await hand_on(connection, pools, now=now, times=self.times)
+        self.room.wake(granted)
 
     def _poll_by(self, now: datetime, wait: float) -> datetime:
         return now + timedelta(seconds=wait + self.times.poll_grace)

@@ -96,7 +96,8 @@ async def lock_all(
 
 async def insert_waiting(connection: AsyncConnection, lease: Lease) -> None:
     """Give a new lease its place at the end of the queue of each of its pools."""
-    await queue.enter(connection, lease, await _insert(connection, lease))
+    number = await _insert(connection, lease)
+    await queue.enter(connection, replace(lease, queue_number=number))
 
 
 async def insert_ended(connection: AsyncConnection, lease: Lease) -> None:
@@ -151,7 +152,6 @@ async def grant_waiting(
             state="held",
             granted_at=now,
             expires_at=expires_at,
-            poll_by=None,
             fence=max(fences.values()),
         )
     )
@@ -208,6 +208,40 @@ async def extend(
         .values(expires_at=expires_at)
     )
     return changed.rowcount
+
+
+async def claim(connection: AsyncConnection, lease_id: LeaseId) -> None:
+    """Note that the holder of a lease that had to wait knows of its grant."""
+    await connection.execute(
+        update(leases)
+        .where(leases.c.id == lease_id, leases.c.poll_by.is_not(None))
+        .values(poll_by=None)
+    )
+
+
+async def take_back(
+    connection: AsyncConnection, lease: Lease, poll_by: datetime
+) -> None:
+    """Undo a grant that nobody has seen: the lease waits again, outside the queue.
+
+    The caller has the queue lock and the lease. Its fences are not used again.
+    """
+    changed = await connection.execute(
+        update(leases)
+        .where(leases.c.id == lease.id, leases.c.state == "held")
+        .values(
+            state="waiting",
+            granted_at=None,
+            expires_at=None,
+            fence=None,
+            poll_by=poll_by,
+        )
+    )
+    _expect(changed.rowcount, 1, "a grant was taken back that was not locked")
+    await connection.execute(
+        update(users).where(users.c.lease_id == lease.id).values(lease_id=None)
+    )
+    await connection.execute(delete(grants).where(grants.c.lease_id == lease.id))
 
 
 async def keep_place(

@@ -19,7 +19,7 @@ MAXIMUM_NOTIFIED = 200
 """Lease ids in one notification: PostgreSQL takes 8,000 bytes, an id is 37."""
 
 
-async def enter(connection: AsyncConnection, lease: Lease, number: int) -> None:
+async def enter(connection: AsyncConnection, lease: Lease) -> None:
     """Take the place that the lease's number gives, in each of its pools."""
     pools = {want.pool for want in lease.wants}
     await connection.execute(
@@ -28,7 +28,7 @@ async def enter(connection: AsyncConnection, lease: Lease, number: int) -> None:
             {
                 "env": pool.env,
                 "domain": pool.domain,
-                "number": number,
+                "number": lease.queue_number,
                 "lease_id": lease.id,
             }
             for pool in pools
@@ -40,6 +40,12 @@ async def leave(connection: AsyncConnection, lease_ids: Sequence[LeaseId]) -> No
     await connection.execute(
         delete(queue_entries).where(queue_entries.c.lease_id.in_(lease_ids))
     )
+
+
+async def has(connection: AsyncConnection, lease_id: LeaseId) -> bool:
+    """Whether a waiter is in the queue: not so while its caller has left."""
+    query = select(queue_entries.c.number).where(queue_entries.c.lease_id == lease_id)
+    return (await connection.execute(query.limit(1))).first() is not None
 
 
 async def pools_waited_for(connection: AsyncConnection) -> set[Pool]:

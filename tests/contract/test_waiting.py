@@ -14,9 +14,8 @@ from botfarm_server.domain.errors import (
 )
 from botfarm_server.domain.models import Holder, LeaseId, Want
 from botfarm_server.services.answers import Held, Waiting
-from botfarm_server.services.asking import Asked
 
-from .conftest import STAGE, Farm
+from .conftest import Farm
 
 pytestmark = pytest.mark.anyio
 
@@ -108,24 +107,6 @@ async def test_a_waiting_call_is_woken_by_the_release(farm: Farm) -> None:
         await asyncio.sleep(0)
     await farm.release(held)
     assert (await asyncio.wait_for(call, 10.0)).users
-
-
-async def test_a_caller_that_leaves_keeps_its_place_for_a_while(farm: Farm) -> None:
-    await farm.add_user()
-    await farm.held()
-    lease_id = LeaseId(uuid.uuid4())
-    left = asyncio.Event()
-    call = asyncio.create_task(
-        farm.asking.ask(
-            Asked(lease_id, [STAGE], ttl=60.0, wait=50.0, holder=Holder()), left.wait
-        )
-    )
-    await farm.room.until_occupied()
-    left.set()
-    assert isinstance(await asyncio.wait_for(call, 10.0), Waiting)
-    again = await farm.waiting(lease_id=lease_id)
-    assert again.place == 1
-    assert again.ask_again_within <= farm.leases.times.poll_grace
 
 
 async def test_no_connection_is_held_while_waiting(farm: Farm) -> None:

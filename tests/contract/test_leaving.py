@@ -1,0 +1,142 @@
+"""Callers that leave while they wait, over both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from botfarm_server.domain.models import Holder, LeaseId
+from botfarm_server.services.answers import Held, Waiting
+from botfarm_server.services.asking import Asked
+
+from .conftest import STAGE, Farm, build_farm
+
+pytestmark = pytest.mark.anyio
+
+
+class Caller:
+    """A call that waits for a lease, until its client leaves."""
+
+    def __init__(self, farm: Farm, lease_id: LeaseId | None = None) -> None:
+        self.id = lease_id or LeaseId(uuid.uuid4())
+        self._gone = asyncio.Event()
+        asked = Asked(self.id, [STAGE], ttl=60.0, wait=50.0, holder=Holder())
+        self._call = asyncio.create_task(farm.asking.ask(asked, self._gone.wait))
+
+    async def leave(self) -> Held | Waiting:
+        self._gone.set()
+        return await asyncio.wait_for(self._call, 10.0)
+
+    async def answer(self) -> Held | Waiting:
+        return await asyncio.wait_for(self._call, 10.0)
+
+
+async def calling(farm: Farm, lease_id: LeaseId | None = None) -> Caller:
+    caller = Caller(farm, lease_id)
+    await farm.room.until_occupied()
+    return caller
+
+
+@asynccontextmanager
+async def another_replica(database_url: str) -> AsyncIterator[Farm]:
+    """Its releases wake nobody here."""
+    farm = build_farm(database_url)
+    yield farm
+    await farm.database.dispose()
+
+
+async def test_a_caller_that_leaves_keeps_its_place_for_a_while(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.held()
+    caller = await calling(farm)
+    assert isinstance(await caller.leave(), Waiting)
+    again = await farm.waiting(lease_id=caller.id)
+    assert again.place == 1
+    assert again.ask_again_within <= farm.leases.times.poll_grace
+
+
+async def test_nothing_is_granted_to_a_caller_that_left(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    caller = await calling(farm)
+    younger = await farm.waiting()
+    await caller.leave()
+    await farm.release(held)
+    second = await farm.ask(lease_id=younger.lease.id)
+    assert isinstance(second, Held)
+    assert (await farm.waiting(lease_id=caller.id)).place == 1
+    await farm.release(second)
+    assert isinstance(await farm.ask(lease_id=caller.id), Held)
+
+
+async def test_a_caller_that_comes_back_has_its_place_before_younger_ones(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    caller = await calling(farm)
+    younger = await farm.waiting()
+    await caller.leave()
+    assert (await farm.waiting(lease_id=caller.id)).place == 1
+    await farm.release(held)
+    assert isinstance(await farm.ask(lease_id=caller.id), Held)
+    assert isinstance(await farm.ask(lease_id=younger.lease.id), Waiting)
+
+
+async def test_who_left_is_granted_at_once_when_it_comes_back(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    caller = await calling(farm)
+    await caller.leave()
+    await farm.release(held)
+    assert isinstance(await farm.ask(lease_id=caller.id), Held)
+
+
+async def test_a_grant_that_its_caller_left_before_seeing_goes_on_at_once(
+    farm: Farm, database_url: str
+) -> None:
+    alice = await farm.add_user()
+    held = await farm.held()
+    caller = await calling(farm)
+    younger = await farm.waiting()
+    async with another_replica(database_url) as other:
+        await other.release(held)
+    assert (await farm.users.get(alice.id)).lease_id == caller.id
+    assert isinstance(await caller.leave(), Waiting)
+    second = await farm.ask(lease_id=younger.lease.id)
+    assert isinstance(second, Held)
+    assert not second.users[0].dirty
+    await farm.release(second)
+    back = await farm.ask(lease_id=caller.id)
+    assert isinstance(back, Held)
+    assert back.lease.fence is not None
+    assert second.lease.fence is not None
+    assert back.lease.fence > second.lease.fence
+
+
+async def test_a_grant_that_a_second_call_asks_for_is_not_taken_back(
+    farm: Farm, database_url: str
+) -> None:
+    alice = await farm.add_user()
+    held = await farm.held()
+    caller = await calling(farm)
+    async with another_replica(database_url) as other:
+        await other.release(held)
+        assert isinstance(await other.ask(lease_id=caller.id), Held)
+    assert isinstance(await caller.leave(), Held)
+    assert (await farm.users.get(alice.id)).lease_id == caller.id
+
+
+async def test_the_leaving_of_an_older_call_changes_nothing_for_a_younger_one(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    await farm.held()
+    caller = await calling(farm)
+    await farm.waiting(lease_id=caller.id)
+    await caller.leave()
+    assert await farm.count("SELECT count(*) FROM queue_entries") == 1
