@@ -1,6 +1,8 @@
-"""`botfarm db upgrade|check`."""
+"""`botfarm db upgrade|check|after-restore`."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -25,3 +27,24 @@ def check() -> None:
     from botfarm_server.cli import schema  # noqa: PLC0415
 
     note(schema.check())
+
+
+@app.command()
+def after_restore(
+    rest: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds that every user rests: the longest TTL that is in use. "
+            "Tests that leased since the backup may still be running.",
+        ),
+    ] = 60.0,
+) -> None:
+    """Make a database that was restored from a backup safe to lease from.
+
+    Run it before the servers start. Grants made since the backup are not in it, so that
+    their fences would be given out again.
+    """
+    from botfarm_server.cli import schema  # noqa: PLC0415
+
+    note(schema.after_restore(rest))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from botfarm_server.cli.errors import CommandError, UsageError
 from botfarm_server.domain.errors import BotfarmError, DatabaseUnavailableError
 from botfarm_server.settings import SettingsError, load_settings
-from botfarm_server.store import migrations
-from botfarm_server.store.dialects import database_url
+from botfarm_server.store import migrations, users
+from botfarm_server.store.dialects import database_url, raise_fences
 from botfarm_server.store.engine import Database
+
+LOST_GRANTS = 1_000_000_000
+"""More grants than can have been made since the backup."""
 
 LINGER = 0.1
 """Seconds that aiosqlite's thread has, after a failure, to end."""
@@ -55,6 +59,32 @@ def check() -> str:
         f"{place_of(given)} is {_described(found)}, and this version needs revision "
         f"{migrations.HEAD}. Run `botfarm db upgrade`{'' if found is None else later}."
     )
+
+
+def after_restore(rest: float) -> str:
+    """Make a restored database safe to lease from; a sentence about what was done.
+
+    Raises:
+        CommandError: it cannot be used, or has not the schema of this version.
+
+    """
+    check()
+    given = _configured_url()
+    with _told(given):
+        asyncio.run(_raise_fences(Database(database_url(given), pool_size=2), rest))
+    return (
+        f"{place_of(given)} is ready: fences go on above all that were given out "
+        f"before, and every user rests for {rest:g} s."
+    )
+
+
+async def _raise_fences(database: Database, rest: float) -> None:
+    try:
+        async with database.queue() as (connection, now):
+            await raise_fences(connection, LOST_GRANTS)
+            await users.rest_all(connection, now + timedelta(seconds=rest))
+    finally:
+        await database.dispose()
 
 
 def place_of(given: str) -> str:

@@ -7,11 +7,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Select,
     and_,
     func,
     literal,
+    literal_column,
     select,
     text,
     type_coerce,
@@ -26,6 +28,10 @@ QUEUE_LOCK = 0x626F7466
 
 PostgreSQL drops it with the transaction, through PgBouncer too.
 """
+
+TIMELINE_SHIFT = 40
+"""Bits of a fence below PostgreSQL's timeline: a trillion grants for each. A fence is
+exact in JSON, which knows 53 bits, up to timeline 8,191."""
 
 GRANTED_CHANNEL = "botfarm_granted"
 
@@ -143,6 +149,49 @@ def labels_contain(
             for name, value in labels.items()
         )
     )
+
+
+_NEXT_FENCE: ColumnElement[int] = literal_column(
+    # A standby that is promoted begins a new timeline, and so does a recovery to a
+    # point in time: what the old one had granted and lost is below.
+    "(((('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))"
+    f"::bit(32)::bigint - 1) << {TIMELINE_SHIFT}) + nextval('grants_fence_seq'))",
+    BigInteger,
+)
+
+
+def next_fence(connection: AsyncConnection) -> Mapping[str, ColumnElement[int]]:
+    """The column of a new grant that its fence is, where the database must be told.
+
+    SQLite numbers the rows by itself.
+    """
+    return {} if is_sqlite(connection) else {"fence": _NEXT_FENCE}
+
+
+async def raise_fences(connection: AsyncConnection, by: int) -> None:
+    """Let the next fence be higher by `by` than it would have been."""
+    if is_sqlite(connection):
+        # The row is there once a grant was made.
+        await connection.execute(
+            text("UPDATE sqlite_sequence SET seq = seq + :by WHERE name = 'grants'"),
+            {"by": by},
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO sqlite_sequence (name, seq) SELECT 'grants', :by"
+                " WHERE NOT EXISTS"
+                " (SELECT 1 FROM sqlite_sequence WHERE name = 'grants')"
+            ),
+            {"by": by},
+        )
+    else:
+        await connection.execute(
+            text(
+                "SELECT setval('grants_fence_seq', last_value + :by)"
+                " FROM grants_fence_seq"
+            ),
+            {"by": by},
+        )
 
 
 async def notify_granted(connection: AsyncConnection, payload: str) -> None:

@@ -33,7 +33,7 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import queue
-from botfarm_server.store.dialects import for_update
+from botfarm_server.store.dialects import for_update, next_fence
 from botfarm_server.store.tables import grants, leases, users
 from botfarm_server.store.wants import stored_want, want_of
 
@@ -164,7 +164,9 @@ async def _insert_grants(
     connection: AsyncConnection, grant: Grant
 ) -> dict[UserId, Fence]:
     answer = await connection.execute(
-        insert(grants).returning(grants.c.user_id, grants.c.fence),
+        insert(grants)
+        .values(next_fence(connection))
+        .returning(grants.c.user_id, grants.c.fence),
         [
             {"lease_id": grant.lease_id, "user_id": user_id, "want": want}
             for user_id, want in grant.users.items()

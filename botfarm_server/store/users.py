@@ -174,6 +174,11 @@ async def remove(connection: AsyncConnection, user_id: UserId) -> bool:
     return bool(gone.rowcount)
 
 
+async def rest_all(connection: AsyncConnection, until: datetime) -> None:
+    """Hand no user on before `until`."""
+    await connection.execute(update(users).values(rest_until=until))
+
+
 async def get(
     connection: AsyncConnection, user_id: UserId, now: datetime
 ) -> User | None:

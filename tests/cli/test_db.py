@@ -139,3 +139,16 @@ def test_a_wrong_setting_is_wrong_use(
     assert ran.exit_code == 2
     assert "DATABASE_URL is wrong" in ran.err
     assert "s3cret" not in ran.err
+
+
+def test_a_restored_database_gives_out_higher_fences_and_lets_its_users_rest(
+    empty_database: None, botfarm: Botfarm
+) -> None:
+    ran = botfarm("db", "after-restore")
+    assert ran.exit_code == 1
+    assert "Run `botfarm db upgrade`" in ran.err
+    assert botfarm("db", "upgrade").exit_code == 0
+    ran = botfarm("db", "after-restore", "--rest", "90")
+    assert ran.exit_code == 0, ran.err
+    assert "fences go on above all that were given out before" in ran.err
+    assert "every user rests for 90 s" in ran.err

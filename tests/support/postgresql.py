@@ -28,8 +28,8 @@ class PostgresqlServer:
             self._server = get_server(directory, cleanup_mode="delete")
         self._directory = directory
 
-    def url(self, database: str) -> str:
-        host = quote(str(self._directory), safe="")
+    def url(self, database: str, directory: Path | None = None) -> str:
+        host = quote(str(directory or self._directory), safe="")
         return f"postgresql://postgres:@/{database}?host={host}"
 
     def create_database(self) -> str:
@@ -50,14 +50,27 @@ class PostgresqlServer:
         """Delete all rows of a migrated database."""
         _run(_execute(url, "TRUNCATE queue_entries, grants, users, leases CASCADE"))
 
-    def control(self, action: str, *options: str) -> None:
-        """Run `pg_ctl start` or `pg_ctl stop` as the server's own user."""
-        arguments = [action, *options, "-w", "-D", str(self._directory)]
+    def control(
+        self, action: str, *options: str, directory: Path | None = None
+    ) -> None:
+        """Run `pg_ctl start` or `stop`, say, for this server or for a copy of it."""
+        directory = directory or self._directory
+        arguments = [action, *options, "-w", "-D", str(directory)]
         if action == "start":
-            arguments += ["-l", str(self._directory / "log")]
-            arguments += ["-o", f"-h '' -k {self._directory}"]
+            arguments += ["-l", str(directory / "log")]
+            arguments += ["-o", f"-h '' -k {directory}"]
+        self._run_program("pg_ctl", *arguments)
+
+    def copy_to(self, directory: Path) -> None:
+        """A standby of this server as it is now, which hears of nothing more."""
+        source = ("-h", str(self._directory), "-U", "postgres")
+        self._run_program("pg_basebackup", *source, "-D", str(directory), "-c", "fast")
+        (directory / ".s.PGSQL.5432.lock").unlink()  # its socket is among its files
+        (directory / "standby.signal").touch()
+
+    def _run_program(self, name: str, *arguments: str) -> None:
         subprocess.run(
-            [str(self._server.bin_path / "pg_ctl"), *arguments],
+            [str(self._server.bin_path / name), *arguments],
             user=self._server.system_user,
             stdout=subprocess.DEVNULL,
             check=True,
