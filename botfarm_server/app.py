@@ -28,6 +28,7 @@ from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.turns import Turns
 from botfarm_server.services.users import UserService, Vocabulary
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.settings import Settings, SettingsError, load_settings, misspelt
@@ -106,6 +107,7 @@ class _Farm:
             quarantine_after=settings.quarantine_after,
         )
         sealer = Sealer(settings.sealing_keys())
+        turns = Turns(self._database, self._room, sealer, times)
         self._expiry = ExpiryLoop(
             database=self._database,
             room=self._room,
@@ -123,8 +125,8 @@ class _Farm:
                 times=times,
                 vocabulary=Vocabulary(settings.envs, settings.domains),
             ),
-            asking=AskService(self._database, self._room, sealer, times),
-            leases=LeaseService(self._database, self._room, times),
+            asking=AskService(self._database, self._room, sealer, times, turns),
+            leases=LeaseService(self._database, self._room, times, turns),
             readiness=Readiness(self._database, migrate=settings.migrate_at_start),
             access=Access(
                 tokens=[token.get_secret_value()] if token is not None else [],

@@ -47,7 +47,7 @@ from botfarm_server.domain.models import (
     Want,
 )
 from botfarm_server.services.answers import Held, LeaseView, Waiting
-from botfarm_server.services.asking import Asked
+from botfarm_server.services.calls import Asked
 from botfarm_server.services.leases import LIVE_STATES
 
 router = APIRouter(

@@ -25,6 +25,7 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import holdings, leases, queue, users
+from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection
 from botfarm_server.store.holdings import LeaseUser
 
@@ -108,29 +109,50 @@ async def reread(connection: Connection, lease_id: LeaseId) -> Lease:
     return lease
 
 
-async def tell(
-    connection: Connection, lease: Lease, now: datetime, sealer: Sealer
+async def look(
+    connection: Connection, lease_id: LeaseId, sealer: Sealer
 ) -> Held | Waiting | LeaseEndedError | DeadlockError:
-    """What the holder of a lease is told of it.
-
-    An end is returned, not raised: what the transaction did has to stay.
+    """What the holder of a lease is told of it now.
 
     Raises:
+        LeaseNotFoundError: there is none.
         SecretUnreadableError: no key opens what the holder needs.
 
     """
+    lease = await reread(connection, lease_id)
+    now = await read_clock(connection)
     if lease.state == "waiting":
         return await _waiting(connection, lease, now)
-    if is_ended(lease.state) or has_lapsed(lease, now):
-        return await _over(connection, lease, now)
-    return Held(
-        lease=lease,
-        users=[
-            _unsealed(it, sealer) for it in await users.leased(connection, lease.id)
-        ],
-        expires_in=_seconds(now, lease.expires_at),
-        waited=_seconds(lease.created_at, lease.granted_at) or 0.0,
-    )
+    if not is_ended(lease.state) and not has_lapsed(lease, now):
+        for answer in await held_answers(connection, [lease], now, sealer):
+            return answer
+        # It has ended since it was read.
+        lease = await reread(connection, lease_id)
+    return await over(connection, lease, now)
+
+
+async def held_answers(
+    connection: Connection, held: Sequence[Lease], now: datetime, sealer: Sealer
+) -> list[Held]:
+    """What the holders of leases are told; a lease without its users is left out.
+
+    Raises:
+        SecretUnreadableError: no key opens what a holder needs.
+
+    """
+    if not held:
+        return []
+    rows = await users.leased(connection, [lease.id for lease in held])
+    return [
+        Held(
+            lease=lease,
+            users=[_unsealed(row, sealer) for row in rows[lease.id]],
+            expires_in=_seconds(now, lease.expires_at),
+            waited=_seconds(lease.created_at, lease.granted_at) or 0.0,
+        )
+        for lease in held
+        if lease.id in rows
+    ]
 
 
 async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiting:
@@ -176,9 +198,10 @@ def _unsealed(row: users.LeasedRow, sealer: Sealer) -> GrantedUser:
     )
 
 
-async def _over(
+async def over(
     connection: Connection, lease: Lease, now: datetime
 ) -> LeaseEndedError | DeadlockError:
+    """That a lease is over, and why."""
     if lease.knot is not None:
         return DeadlockError(lease.id, lease.knot)
     return await ended(connection, lease, now)

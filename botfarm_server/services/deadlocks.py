@@ -10,7 +10,7 @@ from botfarm_server.domain.deadlock import Claim, Party, find_knots, party_of
 from botfarm_server.domain.errors import describe_want
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Candidate, KnotMember, Lease, LeaseId
-from botfarm_server.services.ending import Ending, end_lease, hand_on_from
+from botfarm_server.services.ending import Ending, end_leases, hand_on_from
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.store import leases, parties, queue, users
 from botfarm_server.store.engine import Connection, Database
@@ -32,22 +32,21 @@ async def break_knots(
     async with database.queue() as (connection, now):
         waiting, having, granted = await _entangled(connection, now, times)
         claims = [await _claim(connection, lease, having) for lease in waiting.values()]
-        endings = []
+        endings: list[Ending] = []
         for knot in find_knots(claims, _users(having)):
             members = [_member(waiting[it.lease_id], having) for it in knot]
             youngest = await leases.lock(connection, knot[-1].lease_id)
             if youngest is None or youngest.state != "waiting":
                 raise AssertionError("a waiter changed behind the queue lock")
-            ending = await end_lease(
+            endings += await end_leases(
                 connection,
-                youngest,
+                [youngest],
                 "cancelled",
                 now=now,
                 times=times,
                 reason="deadlock",
                 knot=members,
             )
-            endings.append(ending)
         if endings:
             granted += await hand_on_from(connection, endings, now=now, times=times)
             # Its call may wait at another replica.

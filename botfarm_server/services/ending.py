@@ -63,9 +63,9 @@ class Ending:
         )
 
 
-async def end_lease(
+async def end_leases(
     connection: Connection,
-    lease: Lease,
+    ended: Sequence[Lease],
     state: EndedState,
     *,
     now: datetime,
@@ -74,69 +74,93 @@ async def end_lease(
     clean: bool = True,
     reason: str | None = None,
     knot: Sequence[KnotMember] | None = None,
-) -> Ending:
-    """End a waiting or held lease, which the caller locked behind the queue lock."""
-    await leases.end(
-        connection, lease, state, now=now, outcome=outcome, reason=reason, knot=knot
-    )
-    pools: Collection[Pool]
-    if lease.state == "waiting":
-        # What was kept for it is free for others now.
-        pools, logins = {want.pool for want in lease.wants}, []
-    else:
-        freed = await leases.free_users(
-            connection,
-            lease.id,
-            now=now,
-            rest_until=rests_until(now, state, times),
-            dirty=leaves_dirty(state, outcome, clean=clean),
+) -> list[Ending]:
+    """End waiting or held leases, all in one way.
+
+    The caller has the queue lock, and locked them behind it.
+    """
+    freed: list[FreedUser] = []
+    for before in ("waiting", "held"):
+        alike = [lease for lease in ended if lease.state == before]
+        if not alike:
+            continue
+        await leases.end(
+            connection, alike, state, now=now, outcome=outcome, reason=reason, knot=knot
         )
-        pools = {user.pool for user in freed}
-        logins = [user.login for user in freed]
-        if times.quarantine_after:
-            await _count_failures(connection, lease, freed, outcome, now, times)
-    return Ending(lease, state, outcome, reason, pools, logins)
+        if before == "held":
+            freed = await leases.free_users(
+                connection,
+                [lease.id for lease in alike],
+                now=now,
+                rest_until=rests_until(now, state, times),
+                dirty=leaves_dirty(state, outcome, clean=clean),
+            )
+    if times.quarantine_after:
+        holders = {lease.id: lease.holder for lease in ended}
+        for user in freed:
+            test_id = holders[user.lease_id].test_id
+            await _count_failure(connection, user, test_id, outcome, now, times)
+    return [
+        Ending(
+            lease,
+            state,
+            outcome,
+            reason,
+            # What was kept for a waiter is free for others now.
+            {want.pool for want in lease.wants}
+            if lease.state == "waiting"
+            else {user.pool for user in freed if user.lease_id == lease.id},
+            [user.login for user in freed if user.lease_id == lease.id],
+        )
+        for lease in ended
+    ]
 
 
-async def _count_failures(
+async def _count_failure(
     connection: Connection,
-    lease: Lease,
-    freed: Iterable[FreedUser],
+    user: FreedUser,
+    test_id: str | None,
     outcome: Outcome | None,
     now: datetime,
     times: LeaseTimes,
 ) -> None:
-    """Put users in quarantine with which too many tests failed in a row."""
-    for user in freed:
-        failed = failed_in_a_row(user.failed_tests, lease.holder.test_id, outcome)
-        if list(failed) == list(user.failed_tests):
-            continue
-        changes: dict[str, object] = {"failed_tests": list(failed) or None}
-        if len(failed) >= times.quarantine_after:
-            reason = f"{len(failed)} tests failed in a row: {', '.join(failed)}"
-            changes |= in_quarantine(now, reason, BY_ITSELF)
-            _log.warning("user quarantined", login=user.login, reason=reason)
-        await users.change(connection, user.id, changes)
+    """Put a user in quarantine with which too many tests failed in a row."""
+    failed = failed_in_a_row(user.failed_tests, test_id, outcome)
+    if list(failed) == list(user.failed_tests):
+        return
+    changes: dict[str, object] = {"failed_tests": list(failed) or None}
+    if len(failed) >= times.quarantine_after:
+        reason = f"{len(failed)} tests failed in a row: {', '.join(failed)}"
+        changes |= in_quarantine(now, reason, BY_ITSELF)
+        _log.warning("user quarantined", login=user.login, reason=reason)
+    await users.change(connection, user.id, changes)
 
 
 async def end_lapsed(
-    connection: Connection, lease: Lease, *, now: datetime, times: LeaseTimes
-) -> Ending:
-    """End a lease whose time is over."""
-    reason = (
-        "nobody asked about it any more"
-        if lease.state == "waiting"
-        else "it was not renewed in time"
-    )
-    return await end_lease(
-        connection,
-        lease,
-        lapsed_state(lease.state),
-        now=now,
-        times=times,
-        clean=False,
-        reason=reason,
-    )
+    connection: Connection,
+    lapsed: Iterable[Lease],
+    *,
+    now: datetime,
+    times: LeaseTimes,
+) -> list[Ending]:
+    """End leases whose time is over."""
+    endings = []
+    for lease in lapsed:
+        reason = (
+            "nobody asked about it any more"
+            if lease.state == "waiting"
+            else "it was not renewed in time"
+        )
+        endings += await end_leases(
+            connection,
+            [lease],
+            lapsed_state(lease.state),
+            now=now,
+            times=times,
+            clean=False,
+            reason=reason,
+        )
+    return endings
 
 
 async def hand_on_from(

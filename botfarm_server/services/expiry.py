@@ -83,10 +83,7 @@ class ExpiryLoop:
     async def _end_lapsed_and_hand_on(self) -> int:
         async with self.database.queue() as (connection, now):
             lapsed = await leases.lapsed(connection, now, limit=BATCH)
-            endings = [
-                await end_lapsed(connection, lease, now=now, times=self.times)
-                for lease in lapsed
-            ]
+            endings = await end_lapsed(connection, lapsed, now=now, times=self.times)
             pools = {pool for ending in endings for pool in ending.pools}
             pools |= await queue.pools_waited_for(connection)
             granted = await hand_on(connection, pools, now=now, times=self.times)

@@ -33,9 +33,7 @@ async def hand_on(
     granted: list[LeaseId] = []
     taken: set[UserId] = set()
     after, limit = 0, FIRST_PAGE
-    while pools and await users.any_free_and_waited_for(
-        connection, pools, now=now, besides=taken
-    ):
+    while pools:
         page = await queue.waiters(connection, pools, after=after, limit=limit)
         if not page:
             break
@@ -49,18 +47,21 @@ async def hand_on(
         )
         plan = plan_grants(waiters, free, now=now, patience=times.patience)
         ttls = {queued.waiter.id: queued.ttl for queued in page}
-        for grant in plan.grants:
-            await leases.grant_waiting(
-                connection,
-                grant,
-                now=now,
-                expires_at=first_expiry(now, ttls[grant.lease_id], times),
-            )
-            granted.append(grant.lease_id)
-        taken |= {user.id for user in free} - {user.id for user in plan.left}
-        after, limit = page[-1].number, PAGE
+        if plan.grants:
+            given = [
+                (grant, first_expiry(now, ttls[grant.lease_id], times))
+                for grant in plan.grants
+            ]
+            await leases.grant_waiting(connection, given, now=now)
+            granted += [grant.lease_id for grant in plan.grants]
         if kept is not None:
             kept |= plan.kept
+        taken |= {user.id for user in free} - {user.id for user in plan.left}
+        if len(page) < limit or not await users.any_free_and_waited_for(
+            connection, pools, now=now, besides=taken
+        ):
+            break
+        after, limit = page[-1].number, PAGE
     if granted:
         await queue.announce(connection, granted)
     return granted

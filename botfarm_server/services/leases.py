@@ -8,7 +8,6 @@ from datetime import datetime
 
 from botfarm_server.domain.errors import (
     BotfarmError,
-    LeaseMismatchError,
     LeaseNotFoundError,
 )
 from botfarm_server.domain.lifecycle import (
@@ -18,9 +17,7 @@ from botfarm_server.domain.lifecycle import (
     renewed_expiry,
 )
 from botfarm_server.domain.models import (
-    EndedState,
     Fence,
-    Holder,
     Lease,
     LeaseId,
     LeaseState,
@@ -33,14 +30,11 @@ from botfarm_server.services.answers import (
     Renewed,
     ended,
     lost,
-    reread,
 )
-from botfarm_server.services.ending import (
-    Ending,
-    end_lapsed,
-    end_lease,
-    hand_on_from,
-)
+from botfarm_server.services.calls import Returned
+from botfarm_server.services.ending import Ending, end_leases, hand_on_from
+from botfarm_server.services.settling import ended_by_holder
+from botfarm_server.services.turns import Turns
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import holdings, leases
 from botfarm_server.store.dialects import read_clock
@@ -56,6 +50,7 @@ class LeaseService:
     database: Database
     room: WaitingRoom
     times: LeaseTimes
+    turns: Turns
 
     async def renew(
         self, renewals: Sequence[tuple[LeaseId, Fence]]
@@ -100,38 +95,9 @@ class LeaseService:
             LeaseMismatchError: it is held under another fence.
 
         """
-        answer: BotfarmError | None = None
-        endings: list[Ending] = []
-        async with self.database.queue() as (connection, now):
-            lease = await leases.lock(connection, lease_id)
-            if lease is None:
-                await leases.insert_ended(connection, _tombstone(lease_id, now))
-            elif has_lapsed(lease, now) and lease.state == "held":
-                endings.append(
-                    await end_lapsed(connection, lease, now=now, times=self.times)
-                )
-                over = await reread(connection, lease_id)
-                answer = await ended(connection, over, now)
-            elif lease.state in {"expired", "revoked"}:
-                answer = await ended(connection, lease, now)
-            elif not is_ended(lease.state):
-                if fence is not None and lease.fence != fence:
-                    raise LeaseMismatchError(lease_id, "fence")
-                endings.append(
-                    await end_lease(
-                        connection,
-                        lease,
-                        _ended_by_holder(lease),
-                        now=now,
-                        times=self.times,
-                        outcome=outcome,
-                        clean=clean,
-                    )
-                )
-            granted = await hand_on_from(connection, endings, now=now, times=self.times)
-        self._tell(endings, granted)
-        if answer is not None:
-            raise answer
+        settled = await self.turns.settle(Returned(lease_id, fence, outcome, clean))
+        if isinstance(settled.answer, BotfarmError):
+            raise settled.answer
 
     async def break_lease(self, lease_id: LeaseId, reason: str) -> None:
         """Take a lease from its holder, who is told so at the next renewal.
@@ -147,19 +113,17 @@ class LeaseService:
                 raise LeaseNotFoundError(lease_id)
             if is_ended(lease.state):
                 raise await ended(connection, lease, now)
-            ending = await end_lease(
+            endings = await end_leases(
                 connection,
-                lease,
+                [lease],
                 "revoked",
                 now=now,
                 times=self.times,
                 clean=False,
                 reason=reason,
             )
-            granted = await hand_on_from(
-                connection, [ending], now=now, times=self.times
-            )
-        self._tell([ending], granted)
+            granted = await hand_on_from(connection, endings, now=now, times=self.times)
+        self._tell(endings, granted)
 
     async def end_holder(
         self,
@@ -175,19 +139,20 @@ class LeaseService:
         """
         async with self.database.queue() as (connection, now):
             live = await leases.live_of_holder(connection, run_id, worker_id)
-            endings = [
-                await end_lease(
-                    connection,
-                    lease,
-                    _ended_by_holder(lease),
-                    now=now,
-                    times=self.times,
-                    outcome=outcome,
-                    clean=clean,
-                    reason="its holder ended",
-                )
-                for lease in live
-            ]
+            endings: list[Ending] = []
+            for state in ("held", "waiting"):
+                alike = [lease for lease in live if lease.state == state]
+                if alike:
+                    endings += await end_leases(
+                        connection,
+                        alike,
+                        ended_by_holder(alike[0]),
+                        now=now,
+                        times=self.times,
+                        outcome=outcome,
+                        clean=clean,
+                        reason="its holder ended",
+                    )
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self._tell(endings, granted)
         return len(live)
@@ -239,22 +204,5 @@ class LeaseService:
         ]
 
 
-def _ended_by_holder(lease: Lease) -> EndedState:
-    return "released" if lease.state == "held" else "cancelled"
-
-
 def _is_renewable(lease: Lease, fence: Fence, now: datetime) -> bool:
     return lease.state == "held" and lease.fence == fence and not has_lapsed(lease, now)
-
-
-def _tombstone(lease_id: LeaseId, now: datetime) -> Lease:
-    return Lease(
-        id=lease_id,
-        state="cancelled",
-        wants=(),
-        holder=Holder(),
-        ttl=None,
-        created_at=now,
-        ended_at=now,
-        end_reason="it was given back before it was asked for",
-    )

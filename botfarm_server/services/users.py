@@ -34,7 +34,7 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.services.answers import log_held
-from botfarm_server.services.ending import BY_ITSELF, end_lease, hand_on_from
+from botfarm_server.services.ending import BY_ITSELF, end_leases, hand_on_from
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
@@ -413,8 +413,8 @@ class UserService:
                 granted_at=now,
                 expires_at=renewed_expiry(now, ttl),
             )
-            held = await leases.insert_held(
-                connection, lease, Grant(lease_id, {user_id: 0})
+            (held,) = await leases.insert_held(
+                connection, [(lease, Grant(lease_id, {user_id: 0}))]
             )
         self.room.wake(granted)
         log_held(held, [user.login])
@@ -445,14 +445,13 @@ class UserService:
                 return False
             if lease.wants[0].user_id is None:
                 raise await _locked(connection, user_id)
-            ending = await end_lease(
-                connection, lease, "released", now=now, times=self.times
+            endings = await end_leases(
+                connection, [lease], "released", now=now, times=self.times
             )
-            granted = await hand_on_from(
-                connection, [ending], now=now, times=self.times
-            )
+            granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self.room.wake(granted)
-        ending.log()
+        for ending in endings:
+            ending.log()
         return True
 
     async def _hand_on(

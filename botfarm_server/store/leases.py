@@ -34,7 +34,7 @@ from botfarm_server.domain.models import (
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import queue
 from botfarm_server.store.dialects import for_update, next_fence
-from botfarm_server.store.tables import grants, leases, users
+from botfarm_server.store.tables import Row, grants, leases, users
 from botfarm_server.store.wants import stored_want, want_of
 
 
@@ -105,91 +105,100 @@ async def insert_ended(connection: AsyncConnection, lease: Lease) -> None:
     await _insert(connection, lease)
 
 
-async def insert_held(connection: AsyncConnection, lease: Lease, grant: Grant) -> Lease:
-    """Record a new lease together with the users that it is granted at once."""
-    fences = await _insert_grants(connection, grant)
-    held = replace(lease, fence=Fence(max(fences.values())))
-    await _insert(connection, held)
-    await _hand_over(connection, grant, fences)
+async def insert_held(
+    connection: AsyncConnection, new: Sequence[tuple[Lease, Grant]]
+) -> list[Lease]:
+    """Record new leases together with the users that they are granted at once."""
+    fences = await _insert_grants(connection, [grant for _, grant in new])
+    held = [replace(lease, fence=fences[lease.id]) for lease, _ in new]
+    await connection.execute(insert(leases), [_row(lease) for lease in held])
+    await _hand_over(connection, [grant for _, grant in new])
     return held
 
 
 async def _insert(connection: AsyncConnection, lease: Lease) -> int:
     answer = await connection.execute(
-        insert(leases).returning(leases.c.number),
-        {
-            "id": lease.id,
-            "state": lease.state,
-            "wants": [stored_want(want) for want in lease.wants],
-            "ttl": lease.ttl,
-            **asdict(lease.holder),
-            "fence": lease.fence,
-            "created_at": lease.created_at,
-            "poll_by": lease.poll_by,
-            "granted_at": lease.granted_at,
-            "expires_at": lease.expires_at,
-            "ended_at": lease.ended_at,
-            "outcome": lease.outcome,
-            "end_reason": lease.end_reason,
-        },
+        insert(leases).returning(leases.c.number), _row(lease)
     )
     return cast("int", answer.scalar_one())
 
 
+def _row(lease: Lease) -> Row:
+    return {
+        "id": lease.id,
+        "state": lease.state,
+        "wants": [stored_want(want) for want in lease.wants],
+        "ttl": lease.ttl,
+        **asdict(lease.holder),
+        "fence": lease.fence,
+        "created_at": lease.created_at,
+        "poll_by": lease.poll_by,
+        "granted_at": lease.granted_at,
+        "expires_at": lease.expires_at,
+        "ended_at": lease.ended_at,
+        "outcome": lease.outcome,
+        "end_reason": lease.end_reason,
+    }
+
+
 async def grant_waiting(
     connection: AsyncConnection,
-    grant: Grant,
+    given: Sequence[tuple[Grant, datetime | None]],
     *,
     now: datetime,
-    expires_at: datetime | None,
 ) -> None:
-    """Turn a waiter into a holder. The caller has the queue lock."""
-    fences = await _insert_grants(connection, grant)
-    changed = await connection.execute(
-        update(leases)
-        .where(leases.c.id == grant.lease_id, leases.c.state == "waiting")
-        .values(
-            state="held",
-            granted_at=now,
-            expires_at=expires_at,
-            fence=max(fences.values()),
+    """Turn waiters into holders until a time each. The caller has the queue lock."""
+    fences = await _insert_grants(connection, [grant for grant, _ in given])
+    for grant, expires_at in given:
+        changed = await connection.execute(
+            update(leases)
+            .where(leases.c.id == grant.lease_id, leases.c.state == "waiting")
+            .values(
+                state="held",
+                granted_at=now,
+                expires_at=expires_at,
+                fence=fences[grant.lease_id],
+            )
         )
-    )
-    _expect(changed.rowcount, 1, "a waiter was granted that no longer waits")
-    await queue.leave(connection, [grant.lease_id])
-    await _hand_over(connection, grant, fences)
+        _expect(changed.rowcount, 1, "a waiter was granted that no longer waits")
+    await queue.leave(connection, [grant.lease_id for grant, _ in given])
+    await _hand_over(connection, [grant for grant, _ in given])
 
 
 async def _insert_grants(
-    connection: AsyncConnection, grant: Grant
-) -> dict[UserId, Fence]:
+    connection: AsyncConnection, given: Sequence[Grant]
+) -> dict[LeaseId, Fence]:
+    """The fence of each lease: the highest of its grants."""
     answer = await connection.execute(
         insert(grants)
         .values(next_fence(connection))
-        .returning(grants.c.user_id, grants.c.fence),
+        .returning(grants.c.lease_id, grants.c.fence),
         [
             {"lease_id": grant.lease_id, "user_id": user_id, "want": want}
+            for grant in given
             for user_id, want in grant.users.items()
         ],
     )
-    return {UserId(row.user_id): Fence(row.fence) for row in answer}
+    fences: dict[LeaseId, Fence] = {}
+    for row in answer:
+        fences[row.lease_id] = Fence(max(row.fence, fences.get(row.lease_id, 0)))
+    return fences
 
 
-async def _hand_over(
-    connection: AsyncConnection, grant: Grant, fences: dict[UserId, Fence]
-) -> None:
-    for user_id, fence in fences.items():
-        changed = await connection.execute(
-            update(users)
-            .where(
-                users.c.id == user_id,
-                users.c.lease_id.is_(None),
-                users.c.quarantined_at.is_(None),
-                users.c.fence < fence,
-            )
-            .values(lease_id=grant.lease_id, fence=fence, rest_until=None)
+async def _hand_over(connection: AsyncConnection, given: Sequence[Grant]) -> None:
+    changed = await connection.execute(
+        update(users)
+        .where(
+            users.c.id == grants.c.user_id,
+            grants.c.lease_id.in_([grant.lease_id for grant in given]),
+            users.c.lease_id.is_(None),
+            users.c.quarantined_at.is_(None),
+            users.c.fence < grants.c.fence,
         )
-        _expect(changed.rowcount, 1, "a user was granted that is not free")
+        .values(lease_id=grants.c.lease_id, fence=grants.c.fence, rest_until=None)
+    )
+    expected = sum(len(grant.users) for grant in given)
+    _expect(changed.rowcount, expected, "a user was granted that is not free")
 
 
 async def extend(
@@ -259,7 +268,7 @@ async def keep_place(
 
 async def end(
     connection: AsyncConnection,
-    lease: Lease,
+    ended: Sequence[Lease],
     state: EndedState,
     *,
     now: datetime,
@@ -267,15 +276,11 @@ async def end(
     reason: str | None = None,
     knot: Sequence[KnotMember] | None = None,
 ) -> None:
-    """End a lease that the caller has locked."""
+    """End leases of one state, which the caller has locked."""
+    before = ended[0].state
     changed = await connection.execute(
         update(leases)
-        .where(
-            leases.c.id == lease.id,
-            leases.c.state == lease.state,
-            leases.c.fence.is_not_distinct_from(lease.fence),
-            leases.c.expires_at.is_not_distinct_from(lease.expires_at),
-        )
+        .where(leases.c.id.in_([it.id for it in ended]), leases.c.state == before)
         .values(
             state=state,
             ended_at=now,
@@ -289,14 +294,15 @@ async def end(
             ),
         )
     )
-    _expect(changed.rowcount, 1, "a lease was ended that was not locked")
-    if lease.state == "waiting":
-        await queue.leave(connection, [lease.id])
+    _expect(changed.rowcount, len(ended), "a lease was ended that was not locked")
+    if before == "waiting":
+        await queue.leave(connection, [it.id for it in ended])
 
 
 @dataclass(frozen=True, slots=True)
 class FreedUser:
     id: UserId
+    lease_id: LeaseId
     pool: Pool
     login: str
     failed_tests: Sequence[str]
@@ -304,27 +310,34 @@ class FreedUser:
 
 async def free_users(
     connection: AsyncConnection,
-    lease_id: LeaseId,
+    lease_ids: Collection[LeaseId],
     *,
     now: datetime,
     rest_until: datetime | None,
     dirty: bool,
 ) -> list[FreedUser]:
-    """Take the users of an ended lease back."""
-    answer = await connection.execute(
-        update(users)
-        .where(users.c.lease_id == lease_id)
-        .values(lease_id=None, released_at=now, rest_until=rest_until, dirty=dirty)
-        .returning(
-            users.c.id, users.c.env, users.c.domain, users.c.login, users.c.failed_tests
-        )
+    """Take the users of ended leases back."""
+    held = users.c.lease_id.in_(lease_ids)
+    columns = ("id", "lease_id", "env", "domain", "login", "failed_tests")
+    rows = await connection.execute(
+        select(*(users.c[name] for name in columns)).where(held)
     )
-    return [
+    freed = [
         FreedUser(
-            UserId(row.id), Pool(row.env, row.domain), row.login, row.failed_tests or ()
+            id=UserId(row.id),
+            lease_id=LeaseId(row.lease_id),
+            pool=Pool(row.env, row.domain),
+            login=row.login,
+            failed_tests=row.failed_tests or (),
         )
-        for row in answer
+        for row in rows
     ]
+    await connection.execute(
+        update(users)
+        .where(held)
+        .values(lease_id=None, released_at=now, rest_until=rest_until, dirty=dirty)
+    )
+    return freed
 
 
 async def lapsed(

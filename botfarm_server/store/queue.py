@@ -48,6 +48,19 @@ async def has(connection: AsyncConnection, lease_id: LeaseId) -> bool:
     return (await connection.execute(query.limit(1))).first() is not None
 
 
+async def waited_for(connection: AsyncConnection, pools: Collection[Pool]) -> set[Pool]:
+    """Which of the pools somebody waits for."""
+    # One look into the index for each, however many wait.
+    one = select(queue_entries.c.env, queue_entries.c.domain).limit(1)
+    found = set()
+    for pool in pools:
+        if (
+            await connection.execute(one.where(_in_pools(queue_entries, [pool])))
+        ).first():
+            found.add(pool)
+    return found
+
+
 async def pools_waited_for(connection: AsyncConnection) -> set[Pool]:
     answer = await connection.execute(
         select(queue_entries.c.env, queue_entries.c.domain).distinct()

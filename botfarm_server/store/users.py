@@ -381,8 +381,10 @@ async def blocking(
     return await holdings_where(connection, meets, limit=limit)
 
 
-async def leased(connection: AsyncConnection, lease_id: LeaseId) -> list[LeasedRow]:
-    """The users that a live lease holds, in the order of its wants."""
+async def leased(
+    connection: AsyncConnection, lease_ids: Collection[LeaseId]
+) -> dict[LeaseId, list[LeasedRow]]:
+    """The users that each live lease holds, in the order of its wants."""
     rows = await connection.execute(
         select(
             users.c.id,
@@ -396,6 +398,7 @@ async def leased(connection: AsyncConnection, lease_id: LeaseId) -> list[LeasedR
             grants.c.want,
             users.c.sealed_password,
             users.c.sealed_secrets,
+            users.c.lease_id,
         )
         .join_from(
             users,
@@ -405,10 +408,13 @@ async def leased(connection: AsyncConnection, lease_id: LeaseId) -> list[LeasedR
                 grants.c.lease_id == users.c.lease_id,
             ),
         )
-        .where(users.c.lease_id == lease_id)
+        .where(users.c.lease_id.in_(lease_ids))
         .order_by(grants.c.want, grants.c.fence)
     )
-    return [LeasedRow(*row) for row in rows]
+    found: dict[LeaseId, list[LeasedRow]] = {}
+    for *columns, lease_id in rows:
+        found.setdefault(lease_id, []).append(LeasedRow(*columns))
+    return found
 
 
 async def not_listed(

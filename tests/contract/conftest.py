@@ -14,11 +14,13 @@ from sqlalchemy import text
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, LeaseId, User, UserId, Want
 from botfarm_server.services.answers import Held, Waiting
-from botfarm_server.services.asking import Asked, AskService
+from botfarm_server.services.asking import AskService
+from botfarm_server.services.calls import Asked
 from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.turns import Turns
 from botfarm_server.services.users import UserDraft, UserService, Vocabulary
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store.dialects import database_url as parsed_url
@@ -127,13 +129,14 @@ def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
     times = LeaseTimes()
     sealer = Sealer([b"k" * 32] if keys is None else keys)
     hasher = PasswordHasher(4)
+    turns = Turns(database, room, sealer, times)
     vocabulary = Vocabulary(("prod", "preprod", "stage"), ("canary", "regular"))
     return Farm(
         database=database,
         room=room,
         users=UserService(database, room, hasher, sealer, times, vocabulary),
-        asking=AskService(database, room, sealer, times),
-        leases=LeaseService(database, room, times),
+        asking=AskService(database, room, sealer, times, turns),
+        leases=LeaseService(database, room, times, turns),
         expiry=ExpiryLoop(database, room, times, 60.0, timedelta(days=30)),
         sealer=sealer,
     )

@@ -11,7 +11,7 @@ import pytest
 
 from botfarm_server.domain.models import Holder, LeaseId
 from botfarm_server.services.answers import Held, Waiting
-from botfarm_server.services.asking import Asked
+from botfarm_server.services.calls import Asked
 
 from .conftest import STAGE, Farm, build_farm
 

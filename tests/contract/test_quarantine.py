@@ -18,7 +18,13 @@ pytestmark = pytest.mark.anyio
 
 def ruled(farm: Farm, **rules: float) -> None:
     times = replace(LeaseTimes(), **rules)  # type: ignore[arg-type]  # by name
-    for service in (farm.asking, farm.leases, farm.expiry, farm.users):
+    for service in (
+        farm.asking,
+        farm.asking.turns,
+        farm.leases,
+        farm.expiry,
+        farm.users,
+    ):
         service.times = times
 
 

@@ -1,0 +1,32 @@
+"""The calls that grant or free users, as the services hand them on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from botfarm_server.domain.models import Fence, Holder, LeaseId, Outcome, Want
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call that asks for a lease."""
+
+    lease_id: LeaseId
+    wants: Sequence[Want]
+    ttl: float | None
+    wait: float
+    holder: Holder
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """One call that gives a lease back, or gives up waiting for it."""
+
+    lease_id: LeaseId
+    fence: Fence | None = None
+    outcome: Outcome | None = None
+    clean: bool = True
+
+
+Call = Asked | Returned

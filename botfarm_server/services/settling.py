@@ -1,0 +1,352 @@
+"""One transaction's work: calls that give leases back, and calls that ask for some."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from botfarm_server.domain.errors import (
+    BotfarmError,
+    LeaseMismatchError,
+    NoSuchPoolError,
+    PoolTooSmallError,
+)
+from botfarm_server.domain.lifecycle import (
+    LeaseTimes,
+    first_expiry,
+    has_lapsed,
+    is_ended,
+)
+from botfarm_server.domain.matching import assign
+from botfarm_server.domain.models import (
+    EndedState,
+    Holder,
+    Lease,
+    LeaseId,
+    Outcome,
+    Pool,
+    Want,
+)
+from botfarm_server.domain.queueing import Grant, Waiter, plan_grants, users_needed
+from botfarm_server.services.answers import Held, ended, held_answers, over, reread
+from botfarm_server.services.calls import Asked, Call, Returned
+from botfarm_server.services.ending import (
+    Ending,
+    end_lapsed,
+    end_leases,
+    hand_on_from,
+)
+from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.sealing import Sealer
+from botfarm_server.store import leases, queue, users
+from botfarm_server.store.engine import Connection
+
+NEAREST_POOLS = 5
+
+Wants = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of one call."""
+
+    answer: Held | Lease | BotfarmError | None = None
+    """The lease if it still waits; `None` for one that was given back."""
+    joined: bool = False
+    """Whether this call has put the lease into the queue."""
+    poll_by: datetime | None = None
+    """What this call noted in the waiter, and the next call about it will change."""
+
+
+@dataclass
+class Turn:
+    """Settles calls about different leases behind the queue lock, at one time."""
+
+    connection: Connection
+    now: datetime
+    sealer: Sealer
+    times: LeaseTimes
+    endings: list[Ending] = field(default_factory=list)
+    """To be logged once the transaction is committed."""
+    granted: list[LeaseId] = field(default_factory=list)
+    """Waiters that were granted, to be woken once the transaction is committed."""
+    _settled: dict[LeaseId, Settled] = field(default_factory=dict)
+
+    async def settle(self, calls: Sequence[Call]) -> Mapping[LeaseId, Settled]:
+        """Users that are given back go to waiters first, and then to who asks now.
+
+        Raises:
+            SecretUnreadableError: the transaction is to be undone.
+
+        """
+        found = await leases.lock_all(self.connection, [it.lease_id for it in calls])
+        returned = [it for it in calls if isinstance(it, Returned)]
+        if returned:
+            await self._take_back(returned, found)
+            await self._hand_on_from(self.endings)
+        asking = [it for it in calls if isinstance(it, Asked)]
+        if asking:
+            held = [
+                lease
+                for call in asking
+                if (lease := found.get(call.lease_id)) is not None
+                and (lease := await self._ask_again(call, lease)) is not None
+            ]
+            held += await self._ask_first(
+                [it for it in asking if it.lease_id not in found]
+            )
+            # A waiter may have been granted by a later step of this very turn.
+            held += [
+                await reread(self.connection, name)
+                for name, it in self._settled.items()
+                if isinstance(it.answer, Lease) and name in self.granted
+            ]
+            await self._tell_held(held)
+        return self._settled
+
+    async def _tell_held(self, held: Sequence[Lease]) -> None:
+        answers = await held_answers(self.connection, held, self.now, self.sealer)
+        for answer in answers:
+            name = answer.lease.id
+            before = self._settled.get(name, Settled())
+            self._settled[name] = replace(before, answer=answer)
+
+    async def _hand_on_from(self, endings: Sequence[Ending]) -> None:
+        self.granted += await hand_on_from(
+            self.connection, endings, now=self.now, times=self.times
+        )
+
+    async def _hand_on(self, pools: Collection[Pool]) -> None:
+        self.granted += await hand_on(
+            self.connection, pools, now=self.now, times=self.times
+        )
+
+    # Giving back
+
+    async def _take_back(
+        self, calls: Sequence[Returned], found: Mapping[LeaseId, Lease]
+    ) -> None:
+        alike: defaultdict[tuple[EndedState, Outcome | None, bool], list[Lease]]
+        alike = defaultdict(list)
+        for call in calls:
+            lease = found.get(call.lease_id)
+            answer: BotfarmError | None = None
+            if lease is None:
+                tombstone = _tombstone(call.lease_id, self.now)
+                await leases.insert_ended(self.connection, tombstone)
+            elif lease.state == "held" and has_lapsed(lease, self.now):
+                self.endings += await end_lapsed(
+                    self.connection, [lease], now=self.now, times=self.times
+                )
+                lease = await reread(self.connection, lease.id)
+                answer = await ended(self.connection, lease, self.now)
+            elif lease.state in {"expired", "revoked"}:
+                answer = await ended(self.connection, lease, self.now)
+            elif not is_ended(lease.state):
+                if call.fence is not None and lease.fence != call.fence:
+                    answer = LeaseMismatchError(call.lease_id, "fence")
+                else:
+                    key = (ended_by_holder(lease), call.outcome, call.clean)
+                    alike[key].append(lease)
+            self._settled[call.lease_id] = Settled(answer)
+        for (state, outcome, clean), together in alike.items():
+            self.endings += await end_leases(
+                self.connection,
+                together,
+                state,
+                now=self.now,
+                times=self.times,
+                outcome=outcome,
+                clean=clean,
+            )
+
+    # Asking about a lease that is known
+
+    async def _ask_again(self, call: Asked, lease: Lease) -> Lease | None:
+        """The lease if it is held, and needs to be told with all that it holds."""
+        if not is_ended(lease.state) and list(lease.wants) != list(call.wants):
+            self._settled[lease.id] = Settled(LeaseMismatchError(lease.id))
+            return None
+        if has_lapsed(lease, self.now):
+            endings = await end_lapsed(
+                self.connection, [lease], now=self.now, times=self.times
+            )
+            self.endings += endings
+            await self._hand_on_from(endings)
+            lease = await reread(self.connection, lease.id)
+        if lease.state == "waiting":
+            await self._keep_waiting(call, lease)
+            return None
+        if lease.state == "held":
+            if lease.poll_by is not None:
+                # The caller learns of the grant here, if the first call has left.
+                await leases.claim(self.connection, lease.id)
+            return lease
+        answer = await over(self.connection, lease, self.now)
+        self._settled[lease.id] = Settled(answer)
+        return None
+
+    async def _keep_waiting(self, call: Asked, lease: Lease) -> None:
+        """Move the time until which the place is kept; end what cannot be met."""
+        refusal = await self._impossibility(call.wants)
+        if refusal is not None:
+            endings = await end_leases(
+                self.connection,
+                [lease],
+                "cancelled",
+                now=self.now,
+                times=self.times,
+                reason=refusal.code,
+            )
+            self.endings += endings
+            await self._hand_on_from(endings)
+            self._settled[lease.id] = Settled(refusal)
+            return
+        poll_by = self._poll_by(call.wait)
+        await leases.keep_place(self.connection, lease.id, poll_by)
+        self._settled[lease.id] = Settled(lease, poll_by=poll_by)
+        if not await queue.has(self.connection, lease.id):
+            # Its last call had left.
+            await queue.enter(self.connection, lease)
+            await self._hand_on({want.pool for want in lease.wants})
+
+    # Asking for a new lease
+
+    async def _ask_first(self, calls: Sequence[Asked]) -> list[Lease]:
+        """Grant at once where nobody is before, and let the others wait."""
+        if not calls:
+            return []
+        every = {want.pool for call in calls for want in call.wants}
+        waited_for = await queue.waited_for(self.connection, every)
+        first = [
+            call
+            for call in calls
+            if not any(want.pool in waited_for for want in call.wants)
+        ]
+        held = await self._grant_at_once(first) if first else []
+        granted = {lease.id for lease in held}
+        await self._join([call for call in calls if call.lease_id not in granted])
+        behind = {
+            want.pool
+            for call in calls
+            for want in call.wants
+            if call not in first and isinstance(self._answer(call), Lease)
+        }
+        if behind:
+            await self._hand_on(behind)
+        return held
+
+    def _answer(self, call: Call) -> object:
+        return self._settled[call.lease_id].answer
+
+    async def _grant_at_once(self, calls: Sequence[Asked]) -> list[Lease]:
+        waiters = [Waiter(it.lease_id, it.wants, self.now) for it in calls]
+        free = await users.free_for(
+            self.connection,
+            [want for waiter in waiters for want in waiter.wants],
+            now=self.now,
+            limit=users_needed(waiters),
+        )
+        plan = plan_grants(waiters, free, now=self.now, patience=self.times.patience)
+        if not plan.grants:
+            return []
+        by_id = {call.lease_id: call for call in calls}
+        new: list[tuple[Lease, Grant]] = []
+        for grant in plan.grants:
+            call = by_id[grant.lease_id]
+            lease = replace(
+                self._new(call),
+                state="held",
+                poll_by=None,
+                granted_at=self.now,
+                expires_at=first_expiry(self.now, call.ttl, self.times),
+            )
+            new.append((lease, grant))
+        return await leases.insert_held(self.connection, new)
+
+    async def _join(self, calls: Sequence[Asked]) -> None:
+        """Take places at the end of the queue, in the order of arrival."""
+        refusals: dict[Wants, BotfarmError | None] = {}
+        for call in calls:
+            key = tuple(_key(want) for want in call.wants)
+            if key not in refusals:
+                refusals[key] = await self._impossibility(call.wants)
+            refusal = refusals[key]
+            if refusal is not None:
+                self._settled[call.lease_id] = Settled(refusal)
+                continue
+            new = self._new(call)
+            await leases.insert_waiting(self.connection, new)
+            self._settled[new.id] = Settled(new, joined=True, poll_by=new.poll_by)
+
+    def _new(self, call: Asked) -> Lease:
+        return Lease(
+            id=call.lease_id,
+            state="waiting",
+            wants=call.wants,
+            holder=call.holder,
+            ttl=call.ttl,
+            created_at=self.now,
+            poll_by=self._poll_by(call.wait),
+        )
+
+    def _poll_by(self, wait: float) -> datetime:
+        return poll_by(self.now, wait, self.times)
+
+    async def _impossibility(self, wants: Sequence[Want]) -> BotfarmError | None:
+        """Why no users in rotation could ever meet the wants, if so it is."""
+        asked = sum(want.count for want in wants)
+        existing = await users.in_rotation_for(self.connection, wants, limit=asked)
+        assignment = assign(wants, existing)
+        if assignment.complete:
+            return None
+        unmatched = [
+            want
+            for want in wants
+            if not await users.in_rotation_for(self.connection, [want], limit=1)
+        ]
+        if unmatched:
+            sizes = await users.pool_sizes(self.connection)
+            return NoSuchPoolError(unmatched, _nearest(unmatched[0], sizes))
+        return PoolTooSmallError(wants, asked, len(assignment.taken))
+
+
+def poll_by(now: datetime, wait: float, times: LeaseTimes) -> datetime:
+    """Until when a waiter keeps its place unless somebody asks about it again."""
+    return now + timedelta(seconds=wait + times.poll_grace)
+
+
+def ended_by_holder(lease: Lease) -> EndedState:
+    return "released" if lease.state == "held" else "cancelled"
+
+
+def _key(want: Want) -> object:
+    labels = tuple(sorted(want.labels.items()))
+    return want.pool, want.project_id, want.user_id, want.count, labels
+
+
+def _nearest(want: Want, sizes: dict[Pool, int]) -> list[dict[str, object]]:
+    """The pools that share most with what was asked for, larger ones first."""
+
+    def distance(pool: Pool) -> tuple[bool, bool, int]:
+        return pool.env != want.env, pool.domain != want.domain, -sizes[pool]
+
+    return [
+        {"env": pool.env, "domain": pool.domain, "users": sizes[pool]}
+        for pool in sorted(sizes, key=distance)[:NEAREST_POOLS]
+    ]
+
+
+def _tombstone(lease_id: LeaseId, now: datetime) -> Lease:
+    return Lease(
+        id=lease_id,
+        state="cancelled",
+        wants=(),
+        holder=Holder(),
+        ttl=None,
+        created_at=now,
+        ended_at=now,
+        end_reason="it was given back before it was asked for",
+    )

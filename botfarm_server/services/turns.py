@@ -1,0 +1,112 @@
+"""Calls that grant or free users, in groups: the turns that a replica takes.
+
+Every such call needs the queue lock, one transaction after the other. Those that come
+while a transaction is under way wait for its end together, and share the next one: one
+lock, one commit, and one statement where each had its own. A call that comes alone is
+begun at once. (PostgreSQL's group commit does the same for the write-ahead log.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from botfarm_server.domain.errors import DatabaseUnavailableError, ShuttingDownError
+from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.services.calls import Call
+from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.settling import Settled, Turn
+from botfarm_server.services.waiting import WaitingRoom
+from botfarm_server.store.engine import Database
+
+MOST_TOGETHER = 64
+"""Calls of one turn: the others wait until it ends."""
+
+
+@dataclass
+class _Pending:
+    call: Call
+    settled: asyncio.Future[Settled]
+
+
+@dataclass
+class Turns:
+    """Settles calls, each exactly once, in the order of their arrival."""
+
+    database: Database
+    room: WaitingRoom
+    sealer: Sealer
+    times: LeaseTimes
+    _pending: deque[_Pending] = field(default_factory=deque)
+    _work: asyncio.Task[None] | None = None
+
+    async def settle(self, call: Call) -> Settled:
+        """What came of the call, committed.
+
+        Cancelling it before its turn withdraws it; a turn that has begun is finished.
+
+        Raises:
+            DatabaseUnavailableError: whether it was settled is not known.
+            SecretUnreadableError: nothing was done.
+
+        """
+        pending = _Pending(call, asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
+        if self._work is None or self._work.done():
+            # A task of its own: the caller may be cancelled, and others go on.
+            self._work = asyncio.create_task(self._take_turns(), name="botfarm turns")
+        return await pending.settled
+
+    async def _take_turns(self) -> None:
+        while together := self._next():
+            try:
+                await self._take(together)
+            finally:
+                for pending in together:
+                    if not pending.settled.done():
+                        pending.settled.set_exception(ShuttingDownError())
+
+    def _next(self) -> list[_Pending]:
+        """The calls of the next turn: of one lease not more than one."""
+        together: list[_Pending] = []
+        later: list[_Pending] = []
+        named = set()
+        while self._pending and len(together) < MOST_TOGETHER:
+            pending = self._pending.popleft()
+            if pending.settled.cancelled():
+                continue
+            is_first = pending.call.lease_id not in named
+            (together if is_first else later).append(pending)
+            named.add(pending.call.lease_id)
+        self._pending.extendleft(reversed(later))
+        return together
+
+    async def _take(self, together: Sequence[_Pending]) -> None:
+        try:
+            async with self.database.queue() as (connection, now):
+                turn = Turn(connection, now, self.sealer, self.times)
+                settled = await turn.settle([pending.call for pending in together])
+        except DatabaseUnavailableError as error:
+            for pending in together:
+                _fail(pending, DatabaseUnavailableError(error.why))
+        except Exception as error:  # noqa: BLE001 - it is the caller's to handle
+            if len(together) == 1:
+                _fail(together[0], error)
+            else:
+                # Nothing was committed. One of them is to blame, and fails alone.
+                for pending in together:
+                    await self._take([pending])
+        else:
+            self.room.wake([*(it.lease.id for it in turn.endings), *turn.granted])
+            for ending in turn.endings:
+                ending.log()
+            for pending in together:
+                if not pending.settled.cancelled():
+                    pending.settled.set_result(settled[pending.call.lease_id])
+
+
+def _fail(pending: _Pending, error: Exception) -> None:
+    if not pending.settled.done():
+        pending.settled.set_exception(error)
