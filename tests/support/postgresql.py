@@ -50,6 +50,10 @@ class PostgresqlServer:
         """Delete all rows of a migrated database."""
         _run(_execute(url, "TRUNCATE queue_entries, grants, users, leases CASCADE"))
 
+    def program(self, name: str) -> Path:
+        """One of PostgreSQL's own programs, as `pgbench`."""
+        return Path(self._server.bin_path) / name
+
     def control(self, action: str, *options: str) -> None:
         """Run `pg_ctl start` or `pg_ctl stop` as the server's own user."""
         arguments = [action, *options, "-w", "-D", str(self._directory)]
@@ -57,7 +61,7 @@ class PostgresqlServer:
             arguments += ["-l", str(self._directory / "log")]
             arguments += ["-o", f"-h '' -k {self._directory}"]
         subprocess.run(
-            [str(self._server.bin_path / "pg_ctl"), *arguments],
+            [str(self.program("pg_ctl")), *arguments],
             user=self._server.system_user,
             stdout=subprocess.DEVNULL,
             check=True,
