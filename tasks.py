@@ -263,7 +263,9 @@ def benchmark(arguments: list[str]) -> int:
     BENCHMARKS.set_up()
     for name in arguments or found("benchmarks/[!_]*.py"):
         program = f"benchmarks/{Path(name).stem}.py"
-        code = run([BENCHMARKS.python, program], BENCHMARKS.variables())
+        # They start PostgreSQL as the tests do.
+        variables = BENCHMARKS.variables({"PYTHONPATH": str(ROOT / "tests")})
+        code = run([BENCHMARKS.python, program], variables)
         if code:
             return code
     return 0

@@ -112,6 +112,10 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return first, third
 
 
+def percentile(values: Sequence[float], of: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[of - 1]
+
+
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Between which values the median lies with 95 % confidence.
 

@@ -50,6 +50,10 @@ class PostgresqlServer:
         """Delete all rows of a migrated database."""
         _run(_execute(url, "TRUNCATE queue_entries, grants, users, leases CASCADE"))
 
+    def program(self, name: str) -> Path:
+        """One of PostgreSQL's own programs, as `pgbench`."""
+        return Path(self._server.bin_path) / name
+
     def control(
         self, action: str, *options: str, directory: Path | None = None
     ) -> None:
@@ -70,7 +74,7 @@ class PostgresqlServer:
 
     def _run_program(self, name: str, *arguments: str) -> None:
         subprocess.run(
-            [str(self._server.bin_path / name), *arguments],
+            [str(self.program(name)), *arguments],
             user=self._server.system_user,
             stdout=subprocess.DEVNULL,
             check=True,
