@@ -144,15 +144,22 @@ async def held_answers(
         return []
     rows = await users.leased(connection, [lease.id for lease in held])
     return [
-        Held(
-            lease=lease,
-            users=[_unsealed(row, sealer) for row in rows[lease.id]],
-            expires_in=_seconds(now, lease.expires_at),
-            waited=_seconds(lease.created_at, lease.granted_at) or 0.0,
-        )
+        held_answer(lease, rows[lease.id], now, sealer)
         for lease in held
         if lease.id in rows
     ]
+
+
+def held_answer(
+    lease: Lease, rows: Sequence[users.LeasedRow], now: datetime, sealer: Sealer
+) -> Held:
+    """What the holder of a lease is told. Raises SecretUnreadableError."""
+    return Held(
+        lease=lease,
+        users=[_unsealed(row, sealer) for row in rows],
+        expires_in=_seconds(now, lease.expires_at),
+        waited=_seconds(lease.created_at, lease.granted_at) or 0.0,
+    )
 
 
 async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiting:

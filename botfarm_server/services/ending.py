@@ -26,7 +26,7 @@ from botfarm_server.domain.models import (
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.store import leases, users
 from botfarm_server.store.engine import Connection
-from botfarm_server.store.leases import FreedUser
+from botfarm_server.store.leases import HeldUser
 from botfarm_server.store.users import in_quarantine
 
 BY_ITSELF = "botfarm"
@@ -74,12 +74,14 @@ async def end_leases(
     clean: bool = True,
     reason: str | None = None,
     knot: Sequence[KnotMember] | None = None,
+    held: Sequence[HeldUser] | None = None,
 ) -> list[Ending]:
     """End waiting or held leases, all in one way.
 
-    The caller has the queue lock, and locked them behind it.
+    The caller has the queue lock, and locked them behind it. `held` are the users of
+    the held ones, if the caller knows them.
     """
-    freed: list[FreedUser] = []
+    freed: Sequence[HeldUser] = ()
     for before in ("waiting", "held"):
         alike = [lease for lease in ended if lease.state == before]
         if not alike:
@@ -88,9 +90,15 @@ async def end_leases(
             connection, alike, state, now=now, outcome=outcome, reason=reason, knot=knot
         )
         if before == "held":
-            freed = await leases.free_users(
+            names = [lease.id for lease in alike]
+            freed = (
+                await leases.users_held(connection, names)
+                if held is None
+                else [user for user in held if user.lease_id in names]
+            )
+            await leases.free_users(
                 connection,
-                [lease.id for lease in alike],
+                freed,
                 now=now,
                 rest_until=rests_until(now, state, times),
                 dirty=leaves_dirty(state, outcome, clean=clean),
@@ -118,7 +126,7 @@ async def end_leases(
 
 async def _count_failure(
     connection: Connection,
-    user: FreedUser,
+    user: HeldUser,
     test_id: str | None,
     outcome: Outcome | None,
     now: datetime,

@@ -37,7 +37,8 @@ async def hand_on(
         page = await queue.waiters(connection, pools, after=after, limit=limit)
         if not page:
             break
-        waiters = [queued.waiter for queued in page]
+        # Who is not asked about any more ends with the loop's next look.
+        waiters = [queued.waiter for queued in page if queued.poll_by > now]
         free = await users.free_for(
             connection,
             [want for waiter in waiters for want in waiter.wants],

@@ -57,7 +57,7 @@ class LeaseService:
     ) -> list[Renewed | Lost]:
         """Move the expiry of each lease that is held under its fence still."""
         async with self.database.write() as connection:
-            found = await leases.lock_all(connection, [name for name, _ in renewals])
+            found = await leases.lock_held(connection, [name for name, _ in renewals])
             # After the rows are locked: a lease may have lapsed while we waited.
             now = await read_clock(connection)
             by_ttl: dict[float | None, list[LeaseId]] = {}
@@ -70,6 +70,9 @@ class LeaseService:
                     connection, lease_ids, now=now, expires_at=renewed_expiry(now, ttl)
                 )
             renewed = {name: ttl for ttl, names in by_ttl.items() for name in names}
+            others = [name for name, _ in renewals if name not in found]
+            if others:
+                found |= await leases.get_all(connection, others)
             return [
                 Renewed(lease_id, renewed[lease_id])
                 if lease_id in renewed

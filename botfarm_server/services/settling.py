@@ -30,7 +30,14 @@ from botfarm_server.domain.models import (
     Want,
 )
 from botfarm_server.domain.queueing import Grant, Waiter, plan_grants, users_needed
-from botfarm_server.services.answers import Held, ended, held_answers, over, reread
+from botfarm_server.services.answers import (
+    Held,
+    ended,
+    held_answer,
+    held_answers,
+    over,
+    reread,
+)
 from botfarm_server.services.calls import Asked, Call, Returned
 from botfarm_server.services.ending import (
     Ending,
@@ -42,6 +49,7 @@ from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import leases, queue, users
 from botfarm_server.store.engine import Connection
+from botfarm_server.store.leases import HeldUser
 
 NEAREST_POOLS = 5
 
@@ -81,37 +89,37 @@ class Turn:
             SecretUnreadableError: the transaction is to be undone.
 
         """
-        found = await leases.lock_all(self.connection, [it.lease_id for it in calls])
+        found, users_held = await leases.lock_with_users(
+            self.connection, [call.lease_id for call in calls]
+        )
         returned = [it for it in calls if isinstance(it, Returned)]
-        if returned:
-            await self._take_back(returned, found)
-            await self._hand_on_from(self.endings)
         asking = [it for it in calls if isinstance(it, Asked)]
-        if asking:
-            held = [
-                lease
-                for call in asking
-                if (lease := found.get(call.lease_id)) is not None
-                and (lease := await self._ask_again(call, lease)) is not None
-            ]
-            held += await self._ask_first(
-                [it for it in asking if it.lease_id not in found]
-            )
-            # A waiter may have been granted by a later step of this very turn.
-            held += [
-                await reread(self.connection, name)
-                for name, it in self._settled.items()
-                if isinstance(it.answer, Lease) and name in self.granted
-            ]
-            await self._tell_held(held)
-        return self._settled
-
-    async def _tell_held(self, held: Sequence[Lease]) -> None:
+        await self._take_back(returned, found, users_held)
+        first = [call for call in asking if call.lease_id not in found]
+        freed = {pool for ending in self.endings for pool in ending.pools}
+        waited_for = await queue.waited_for(
+            self.connection,
+            freed | {want.pool for call in first for want in call.wants},
+        )
+        await self._hand_on(freed & waited_for)
+        held = [
+            lease
+            for call in asking
+            if (lease := found.get(call.lease_id)) is not None
+            and (lease := await self._ask_again(call, lease)) is not None
+        ]
+        await self._ask_first(first, waited_for)
+        # A waiter may have been granted by a later step of this very turn.
+        held += [
+            await reread(self.connection, name)
+            for name, it in self._settled.items()
+            if isinstance(it.answer, Lease) and name in self.granted
+        ]
         answers = await held_answers(self.connection, held, self.now, self.sealer)
         for answer in answers:
-            name = answer.lease.id
-            before = self._settled.get(name, Settled())
-            self._settled[name] = replace(before, answer=answer)
+            before = self._settled.get(answer.lease.id, Settled())
+            self._settled[answer.lease.id] = replace(before, answer=answer)
+        return self._settled
 
     async def _hand_on_from(self, endings: Sequence[Ending]) -> None:
         self.granted += await hand_on_from(
@@ -119,6 +127,8 @@ class Turn:
         )
 
     async def _hand_on(self, pools: Collection[Pool]) -> None:
+        if not pools:
+            return
         self.granted += await hand_on(
             self.connection, pools, now=self.now, times=self.times
         )
@@ -126,7 +136,10 @@ class Turn:
     # Giving back
 
     async def _take_back(
-        self, calls: Sequence[Returned], found: Mapping[LeaseId, Lease]
+        self,
+        calls: Sequence[Returned],
+        found: Mapping[LeaseId, Lease],
+        users_held: Sequence[HeldUser],
     ) -> None:
         alike: defaultdict[tuple[EndedState, Outcome | None, bool], list[Lease]]
         alike = defaultdict(list)
@@ -160,6 +173,7 @@ class Turn:
                 times=self.times,
                 outcome=outcome,
                 clean=clean,
+                held=users_held,
             )
 
     # Asking about a lease that is known
@@ -214,34 +228,29 @@ class Turn:
 
     # Asking for a new lease
 
-    async def _ask_first(self, calls: Sequence[Asked]) -> list[Lease]:
+    async def _ask_first(
+        self, calls: Sequence[Asked], waited_for: Collection[Pool]
+    ) -> None:
         """Grant at once where nobody is before, and let the others wait."""
-        if not calls:
-            return []
-        every = {want.pool for call in calls for want in call.wants}
-        waited_for = await queue.waited_for(self.connection, every)
-        first = [
+        behind = [
             call
             for call in calls
-            if not any(want.pool in waited_for for want in call.wants)
+            if any(want.pool in waited_for for want in call.wants)
         ]
-        held = await self._grant_at_once(first) if first else []
-        granted = {lease.id for lease in held}
-        await self._join([call for call in calls if call.lease_id not in granted])
-        behind = {
-            want.pool
-            for call in calls
-            for want in call.wants
-            if call not in first and isinstance(self._answer(call), Lease)
-        }
-        if behind:
-            await self._hand_on(behind)
-        return held
+        await self._grant_at_once([call for call in calls if call not in behind])
+        await self._join([call for call in calls if call.lease_id not in self._settled])
+        await self._hand_on(
+            {
+                want.pool
+                for call in behind
+                for want in call.wants
+                if isinstance(self._settled[call.lease_id].answer, Lease)
+            }
+        )
 
-    def _answer(self, call: Call) -> object:
-        return self._settled[call.lease_id].answer
-
-    async def _grant_at_once(self, calls: Sequence[Asked]) -> list[Lease]:
+    async def _grant_at_once(self, calls: Sequence[Asked]) -> None:
+        if not calls:
+            return
         waiters = [Waiter(it.lease_id, it.wants, self.now) for it in calls]
         free = await users.free_for(
             self.connection,
@@ -251,7 +260,7 @@ class Turn:
         )
         plan = plan_grants(waiters, free, now=self.now, patience=self.times.patience)
         if not plan.grants:
-            return []
+            return
         by_id = {call.lease_id: call for call in calls}
         new: list[tuple[Lease, Grant]] = []
         for grant in plan.grants:
@@ -264,7 +273,9 @@ class Turn:
                 expires_at=first_expiry(self.now, call.ttl, self.times),
             )
             new.append((lease, grant))
-        return await leases.insert_held(self.connection, new)
+        for lease, rows in await leases.insert_held(self.connection, new):
+            answer = held_answer(lease, rows, self.now, self.sealer)
+            self._settled[lease.id] = Settled(answer)
 
     async def _join(self, calls: Sequence[Asked]) -> None:
         """Take places at the end of the queue, in the order of arrival."""

@@ -181,8 +181,10 @@ class UserService:
         async with self.database.queue() as (connection, now):
             if prepared:
                 await users.add(connection, prepared, now)
-            for user_id, values in changes:
-                await users.change(connection, user_id, values)
+            for (draft, _), (user_id, values) in zip(differing, changes, strict=True):
+                if not await users.change(connection, user_id, values):
+                    # Somebody has removed it since: it is looked at again.
+                    raise DuplicateUserError(draft.login, draft.env)
             pools = {_pool(draft) for draft in drafts}
             granted = await self._hand_on(connection, pools, now)
         self.room.wake(granted)
@@ -413,7 +415,7 @@ class UserService:
                 granted_at=now,
                 expires_at=renewed_expiry(now, ttl),
             )
-            (held,) = await leases.insert_held(
+            ((held, _),) = await leases.insert_held(
                 connection, [(lease, Grant(lease_id, {user_id: 0}))]
             )
         self.room.wake(granted)

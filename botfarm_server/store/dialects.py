@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     ColumnElement,
     Select,
+    Table,
     and_,
+    any_,
     func,
     literal,
     literal_column,
@@ -123,12 +126,29 @@ async def lock_queue(connection: AsyncConnection) -> datetime:
 
 
 def for_update(
-    connection: AsyncConnection, query: Select[Any], *, skip_locked: bool = False
+    connection: AsyncConnection,
+    query: Select[Any],
+    *,
+    of: Table | None = None,
+    skip_locked: bool = False,
 ) -> Select[Any]:
     """Lock the rows that `query` finds; under SQLite the whole database is locked."""
     if is_sqlite(connection):
         return query
-    return query.with_for_update(skip_locked=skip_locked)
+    return query.with_for_update(of=of, skip_locked=skip_locked)
+
+
+def is_one_of(
+    connection: AsyncConnection, column: ColumnElement[Any], values: Collection[Any]
+) -> ColumnElement[bool]:
+    """Whether the column has one of the values, as one statement for any number.
+
+    The text of an `IN` changes with the number of its values, and with it the statement
+    that PostgreSQL has to prepare.
+    """
+    if is_sqlite(connection):
+        return column.in_(values)
+    return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 def labels_contain(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
@@ -15,10 +16,15 @@ import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import URL
 from sqlalchemy.engine import Connection as SyncConnection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from botfarm_server.domain.errors import DatabaseUnavailableError
 from botfarm_server.store.dialects import lock_queue
@@ -34,6 +40,10 @@ LOCK_TIMEOUT = 10.0
 STATEMENT_TIMEOUT = 30.0
 IDLE_IN_TRANSACTION_TIMEOUT = 15.0
 CONNECT_TIMEOUT = 5.0
+IDLE = 1.0
+"""Seconds after which a connection is looked at before it is used."""
+PREPARED_STATEMENTS = 500
+"""Kept for each connection: more than there are."""
 POOL_TIMEOUT = 10.0
 
 
@@ -194,15 +204,15 @@ def _first_line(error: BaseException | None) -> str:
 
 
 def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         hide_parameters=True,  # they would stand in error messages, and so in logs
-        pool_pre_ping=True,
         connect_args={
             "timeout": CONNECT_TIMEOUT,
+            "prepared_statement_cache_size": PREPARED_STATEMENTS,
             "server_settings": {
                 "application_name": "botfarm",
                 "statement_timeout": _milliseconds(STATEMENT_TIMEOUT),
@@ -216,6 +226,31 @@ def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
             },
         },
     )
+    _ping_idle(engine)
+    return engine
+
+
+def _ping_idle(engine: AsyncEngine) -> None:
+    """Look whether a connection lives that was not used for a while.
+
+    SQLAlchemy's own `pool_pre_ping` does so at each use, which is a trip more for every
+    transaction.
+    """
+    pool, dialect = engine.sync_engine.pool, engine.dialect
+
+    @event.listens_for(pool, "checkin")
+    def note(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(pool, "checkout")
+    def ping(dbapi_connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        used = record.info.get("used")
+        if used is None or time.monotonic() - used < IDLE:
+            return
+        try:
+            dialect.do_ping(dbapi_connection)
+        except dialect.loaded_dbapi.Error:
+            raise DisconnectionError from None  # the pool makes a new one
 
 
 def _milliseconds(seconds: float) -> str:

@@ -33,8 +33,9 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import queue
-from botfarm_server.store.dialects import for_update, next_fence
+from botfarm_server.store.dialects import for_update, is_one_of, next_fence
 from botfarm_server.store.tables import Row, grants, leases, users
+from botfarm_server.store.users import LEASED, LeasedRow
 from botfarm_server.store.wants import stored_want, want_of
 
 
@@ -89,9 +90,93 @@ async def lock_all(
     connection: AsyncConnection, lease_ids: Collection[UUID]
 ) -> dict[LeaseId, Lease]:
     """The leases that exist of those named, locked in the order of their numbers."""
-    query = select(leases).where(leases.c.id.in_(lease_ids)).order_by(leases.c.number)
+    named = is_one_of(connection, leases.c.id, lease_ids)
+    query = select(leases).where(named).order_by(leases.c.number)
     rows = await connection.execute(for_update(connection, query))
     return {lease.id: lease for lease in map(lease_of, rows)}
+
+
+async def lock_held(
+    connection: AsyncConnection, lease_ids: Collection[UUID]
+) -> dict[LeaseId, Lease]:
+    """Those of the leases that are held, locked in the order of their numbers.
+
+    For who has not the queue lock: whoever has it may lock waiters in another order.
+    """
+    query = (
+        select(leases)
+        .where(is_one_of(connection, leases.c.id, lease_ids), leases.c.state == "held")
+        .order_by(leases.c.number)
+    )
+    rows = await connection.execute(for_update(connection, query))
+    return {lease.id: lease for lease in map(lease_of, rows)}
+
+
+async def get_all(
+    connection: AsyncConnection, lease_ids: Collection[UUID]
+) -> dict[LeaseId, Lease]:
+    """The leases that exist of those named."""
+    query = select(leases).where(is_one_of(connection, leases.c.id, lease_ids))
+    rows = await connection.execute(query)
+    return {lease.id: lease for lease in map(lease_of, rows)}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUser:
+    """A user of a held lease, as its end needs to know it."""
+
+    id: UserId
+    lease_id: LeaseId
+    pool: Pool
+    login: str
+    failed_tests: Sequence[str]
+
+
+_HELD_USER = tuple(
+    users.c[name].label(f"user_{name}")
+    for name in ("id", "env", "domain", "login", "failed_tests")
+)
+
+
+def _held_user(row: Any, lease_id: LeaseId) -> HeldUser:
+    return HeldUser(
+        id=UserId(row.user_id),
+        lease_id=lease_id,
+        pool=Pool(row.user_env, row.user_domain),
+        login=row.user_login,
+        failed_tests=row.user_failed_tests or (),
+    )
+
+
+async def lock_with_users(
+    connection: AsyncConnection, lease_ids: Collection[UUID]
+) -> tuple[dict[LeaseId, Lease], list[HeldUser]]:
+    """As `lock_all`, and the users that they hold. The caller has the queue lock."""
+    query = (
+        select(leases, *_HELD_USER)
+        .outerjoin(users, users.c.lease_id == leases.c.id)
+        .where(is_one_of(connection, leases.c.id, lease_ids))
+        .order_by(leases.c.number)
+    )
+    found: dict[LeaseId, Lease] = {}
+    held: list[HeldUser] = []
+    for row in await connection.execute(for_update(connection, query, of=leases)):
+        found[row.id] = lease_of(row)
+        if row.user_id is not None:
+            held.append(_held_user(row, row.id))
+    return found, held
+
+
+async def users_held(
+    connection: AsyncConnection, lease_ids: Collection[LeaseId]
+) -> list[HeldUser]:
+    """The users that the leases hold."""
+    rows = await connection.execute(
+        select(*_HELD_USER, users.c.lease_id).where(
+            is_one_of(connection, users.c.lease_id, lease_ids)
+        )
+    )
+    return [_held_user(row, row.lease_id) for row in rows]
 
 
 async def insert_waiting(connection: AsyncConnection, lease: Lease) -> None:
@@ -107,12 +192,14 @@ async def insert_ended(connection: AsyncConnection, lease: Lease) -> None:
 
 async def insert_held(
     connection: AsyncConnection, new: Sequence[tuple[Lease, Grant]]
-) -> list[Lease]:
+) -> list[tuple[Lease, list[LeasedRow]]]:
     """Record new leases together with the users that they are granted at once."""
-    fences = await _insert_grants(connection, [grant for _, grant in new])
-    held = [replace(lease, fence=fences[lease.id]) for lease, _ in new]
-    await connection.execute(insert(leases), [_row(lease) for lease in held])
-    await _hand_over(connection, [grant for _, grant in new])
+    rows = await _hand_over(connection, [grant for _, grant in new])
+    held = [
+        (replace(lease, fence=_fence(rows[lease.id])), rows[lease.id])
+        for lease, _ in new
+    ]
+    await connection.execute(insert(leases), [_row(lease) for lease, _ in held])
     return held
 
 
@@ -148,7 +235,7 @@ async def grant_waiting(
     now: datetime,
 ) -> None:
     """Turn waiters into holders until a time each. The caller has the queue lock."""
-    fences = await _insert_grants(connection, [grant for grant, _ in given])
+    rows = await _hand_over(connection, [grant for grant, _ in given])
     for grant, expires_at in given:
         changed = await connection.execute(
             update(leases)
@@ -157,48 +244,53 @@ async def grant_waiting(
                 state="held",
                 granted_at=now,
                 expires_at=expires_at,
-                fence=fences[grant.lease_id],
+                fence=_fence(rows[grant.lease_id]),
             )
         )
         _expect(changed.rowcount, 1, "a waiter was granted that no longer waits")
     await queue.leave(connection, [grant.lease_id for grant, _ in given])
-    await _hand_over(connection, [grant for grant, _ in given])
 
 
-async def _insert_grants(
+def _fence(rows: Sequence[LeasedRow]) -> Fence:
+    return max(row.fence for row in rows)
+
+
+async def _hand_over(
     connection: AsyncConnection, given: Sequence[Grant]
-) -> dict[LeaseId, Fence]:
-    """The fence of each lease: the highest of its grants."""
-    answer = await connection.execute(
-        insert(grants)
-        .values(next_fence(connection))
-        .returning(grants.c.lease_id, grants.c.fence),
+) -> dict[LeaseId, list[LeasedRow]]:
+    """Draw fences, and put the users into the hands of the leases."""
+    await connection.execute(
+        insert(grants).values(next_fence(connection)),
         [
             {"lease_id": grant.lease_id, "user_id": user_id, "want": want}
             for grant in given
             for user_id, want in grant.users.items()
         ],
     )
-    fences: dict[LeaseId, Fence] = {}
-    for row in answer:
-        fences[row.lease_id] = Fence(max(row.fence, fences.get(row.lease_id, 0)))
-    return fences
-
-
-async def _hand_over(connection: AsyncConnection, given: Sequence[Grant]) -> None:
-    changed = await connection.execute(
+    lease_ids = [grant.lease_id for grant in given]
+    handed = await connection.execute(
         update(users)
         .where(
             users.c.id == grants.c.user_id,
-            grants.c.lease_id.in_([grant.lease_id for grant in given]),
+            is_one_of(connection, grants.c.lease_id, lease_ids),
             users.c.lease_id.is_(None),
             users.c.quarantined_at.is_(None),
             users.c.fence < grants.c.fence,
         )
         .values(lease_id=grants.c.lease_id, fence=grants.c.fence, rest_until=None)
+        .returning(*LEASED, users.c.lease_id)
     )
-    expected = sum(len(grant.users) for grant in given)
-    _expect(changed.rowcount, expected, "a user was granted that is not free")
+    wants = {user_id: want for grant in given for user_id, want in grant.users.items()}
+    found: dict[LeaseId, list[LeasedRow]] = {}
+    for *columns, lease_id in handed:
+        row = LeasedRow(*(*columns, wants[columns[0]]))
+        found.setdefault(lease_id, []).append(row)
+    _expect(
+        sum(map(len, found.values())), len(wants), "a user was granted that is not free"
+    )
+    for rows in found.values():
+        rows.sort(key=lambda row: (row.want, row.fence))
+    return found
 
 
 async def extend(
@@ -212,7 +304,7 @@ async def extend(
     changed = await connection.execute(
         update(leases)
         .where(
-            leases.c.id.in_(lease_ids),
+            is_one_of(connection, leases.c.id, lease_ids),
             leases.c.state == "held",
             or_(leases.c.expires_at.is_(None), leases.c.expires_at > now),
         )
@@ -280,7 +372,10 @@ async def end(
     before = ended[0].state
     changed = await connection.execute(
         update(leases)
-        .where(leases.c.id.in_([it.id for it in ended]), leases.c.state == before)
+        .where(
+            is_one_of(connection, leases.c.id, [it.id for it in ended]),
+            leases.c.state == before,
+        )
         .values(
             state=state,
             ended_at=now,
@@ -299,45 +394,22 @@ async def end(
         await queue.leave(connection, [it.id for it in ended])
 
 
-@dataclass(frozen=True, slots=True)
-class FreedUser:
-    id: UserId
-    lease_id: LeaseId
-    pool: Pool
-    login: str
-    failed_tests: Sequence[str]
-
-
 async def free_users(
     connection: AsyncConnection,
-    lease_ids: Collection[LeaseId],
+    held: Sequence[HeldUser],
     *,
     now: datetime,
     rest_until: datetime | None,
     dirty: bool,
-) -> list[FreedUser]:
+) -> None:
     """Take the users of ended leases back."""
-    held = users.c.lease_id.in_(lease_ids)
-    columns = ("id", "lease_id", "env", "domain", "login", "failed_tests")
-    rows = await connection.execute(
-        select(*(users.c[name] for name in columns)).where(held)
-    )
-    freed = [
-        FreedUser(
-            id=UserId(row.id),
-            lease_id=LeaseId(row.lease_id),
-            pool=Pool(row.env, row.domain),
-            login=row.login,
-            failed_tests=row.failed_tests or (),
-        )
-        for row in rows
-    ]
-    await connection.execute(
+    lease_ids = {user.lease_id for user in held}
+    changed = await connection.execute(
         update(users)
-        .where(held)
+        .where(is_one_of(connection, users.c.lease_id, lease_ids))
         .values(lease_id=None, released_at=now, rest_until=rest_until, dirty=dirty)
     )
-    return freed
+    _expect(changed.rowcount, len(held), "a user was freed that was not held")
 
 
 async def lapsed(
@@ -431,6 +503,8 @@ async def forget_ended(
         .order_by(leases.c.ended_at)
         .limit(limit)
     )
+    # Another replica forgets as well: what it has locked is left to it.
+    old = for_update(connection, old, skip_locked=True)
     gone = await connection.execute(delete(leases).where(leases.c.number.in_(old)))
     return gone.rowcount
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.models import Lease, LeaseId, Pool
 from botfarm_server.domain.queueing import Waiter
-from botfarm_server.store.dialects import notify_granted
+from botfarm_server.store.dialects import is_one_of, notify_granted
 from botfarm_server.store.tables import leases, queue_entries
 from botfarm_server.store.wants import want_of
 
@@ -38,7 +39,9 @@ async def enter(connection: AsyncConnection, lease: Lease) -> None:
 
 async def leave(connection: AsyncConnection, lease_ids: Sequence[LeaseId]) -> None:
     await connection.execute(
-        delete(queue_entries).where(queue_entries.c.lease_id.in_(lease_ids))
+        delete(queue_entries).where(
+            is_one_of(connection, queue_entries.c.lease_id, lease_ids)
+        )
     )
 
 
@@ -72,6 +75,7 @@ async def pools_waited_for(connection: AsyncConnection) -> set[Pool]:
 class QueuedWaiter:
     number: int
     ttl: float | None
+    poll_by: datetime
     waiter: Waiter
 
 
@@ -97,6 +101,7 @@ async def waiters(
             leases.c.wants,
             leases.c.created_at,
             leases.c.ttl,
+            leases.c.poll_by,
         )
         .where(leases.c.number.in_(oldest))
         .order_by(leases.c.number)
@@ -105,6 +110,7 @@ async def waiters(
         QueuedWaiter(
             number=row.number,
             ttl=row.ttl,
+            poll_by=row.poll_by,
             waiter=Waiter(
                 id=LeaseId(row.id),
                 wants=[want_of(want) for want in row.wants],

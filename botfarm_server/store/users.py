@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,7 @@ from botfarm_server.domain.models import (
     UserState,
     Want,
 )
-from botfarm_server.store.dialects import for_update, labels_contain
+from botfarm_server.store.dialects import is_one_of, labels_contain
 from botfarm_server.store.holdings import HoldingRow, holdings_where
 from botfarm_server.store.tables import Row, grants, leases, queue_entries, users
 
@@ -67,9 +67,15 @@ class LeasedRow:
     labels: Mapping[str, str]
     fence: Fence
     dirty: bool
-    want: int
     sealed_password: bytes | None = field(repr=False)
     sealed_secrets: bytes | None = field(repr=False)
+    want: int
+    """The index of the want that it meets."""
+
+
+LEASED = tuple(
+    users.c[field.name] for field in fields(LeasedRow) if field.name != "want"
+)
 
 
 BACK_IN_ROTATION: Mapping[str, Any] = {
@@ -242,13 +248,6 @@ async def stored(
     return {(row.env, row.login): StoredUser(*row) for row in rows}
 
 
-async def lock(connection: AsyncConnection, user_id: UserId) -> LeaseId | bool | None:
-    """Lock a user; its lease or `None`, and false if there is no such user."""
-    query = select(users.c.lease_id).where(users.c.id == user_id)
-    row = (await connection.execute(for_update(connection, query))).one_or_none()
-    return False if row is None else row.lease_id
-
-
 def _meets(connection: AsyncConnection, want: Want) -> ColumnElement[bool]:
     conditions = [users.c.env == want.env, users.c.domain == want.domain]
     if want.project_id is not None:
@@ -386,20 +385,7 @@ async def leased(
 ) -> dict[LeaseId, list[LeasedRow]]:
     """The users that each live lease holds, in the order of its wants."""
     rows = await connection.execute(
-        select(
-            users.c.id,
-            users.c.login,
-            users.c.project_id,
-            users.c.env,
-            users.c.domain,
-            users.c.labels,
-            users.c.fence,
-            users.c.dirty,
-            grants.c.want,
-            users.c.sealed_password,
-            users.c.sealed_secrets,
-            users.c.lease_id,
-        )
+        select(*LEASED, grants.c.want, users.c.lease_id)
         .join_from(
             users,
             grants,
@@ -408,7 +394,7 @@ async def leased(
                 grants.c.lease_id == users.c.lease_id,
             ),
         )
-        .where(users.c.lease_id.in_(lease_ids))
+        .where(is_one_of(connection, users.c.lease_id, lease_ids))
         .order_by(grants.c.want, grants.c.fence)
     )
     found: dict[LeaseId, list[LeasedRow]] = {}

@@ -176,3 +176,13 @@ async def test_many_waiters_are_served_in_the_order_of_their_arrival(
         served.append(view.lease.id)
         held = await farm.held(lease_id=view.lease.id)
     assert served == [waiter.lease.id for waiter in waiters]
+
+
+async def test_a_waiter_that_nobody_asks_about_is_granted_nothing(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    absent = await farm.waiting()
+    younger = await farm.waiting()
+    await farm.let_lapse(absent)
+    await farm.release(held)  # before the loop has looked
+    assert isinstance(await farm.ask(lease_id=younger.lease.id), Held)
