@@ -235,7 +235,12 @@ def check(arguments: list[str]) -> int:
     compose = ("--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
     step("docker-compose.yml", "check-jsonschema", *compose)
     step("k8s", "kubernetes-validate", "--strict", *found("k8s/*.yaml"))
-    step("model of the protocol", "python", ".ci/check_model.py")
+    step(
+        "model of the protocol",
+        "python",
+        ".ci/check_model.py",
+        limit=2 * STEP_LIMIT,
+    )
     with tempfile.TemporaryDirectory() as folder:
         build = ("-m", "build", "--no-isolation", "--outdir", folder)
         step("build", "python", *build)

@@ -28,7 +28,7 @@ ENOUGH = 50_000
 """States; far fewer would mean that the model has come to a stand."""
 
 OPTIONS = ("-O2", "-w", "-DCOLLAPSE")
-SEARCH = ("-DSAFETY",)
+SEARCH = ("-DSAFETY", "-DREVERSE")  # from its last process on, mutants fail sooner
 CYCLES = ("-DNP",)
 
 

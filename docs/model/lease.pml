@@ -12,6 +12,8 @@
  * A word (NOTIFY) of a grant is always lost here. One that arrives does what the loop's
  * own look does, only sooner.
  *
+ * How much of it at once: CRASHES, HEARTBEATS (0 or 1), and LEAVERS, the number of
+ * clients that may leave before their answer.
  * Variants:
  *   USERS=2           two users instead of one
  *   WORDS_ARRIVE      every word arrives, and the loop does not look
@@ -25,11 +27,11 @@
 #ifdef LOOKS_ONCE
 #define WORDS_ARRIVE
 #endif
+#define HOLDERS 3
+#define REPLICAS 2
 #ifndef USERS
 #define USERS 1
 #endif
-#define HOLDERS 3
-#define REPLICAS 2
 #ifndef CRASHES
 #define CRASHES 1
 #endif
@@ -228,7 +230,10 @@ end_ask:
     }
 }
 
-/* What a client does beside asking: it gives its lease back, or vanishes. */
+/*
+ * What a client does beside asking: it gives its lease back, or vanishes. Its DELETE
+ * goes to the replica that may die, as long as that is up.
+ */
 proctype Client(byte i) {
 end_not_yet:
     atomic {    /* an impatient one leaves at any time, be it before its call arrives */
@@ -366,7 +371,8 @@ end_idle:
         {
             atomic { queue_lock == NOBODY -> queue_lock = LOOP(r) }
             do
-            :: i < HOLDERS && named[i] -> atomic { row_lock[i] == NOBODY -> row_lock[i] = LOOP(r); i++ }
+            :: i < HOLDERS && named[i] ->
+                atomic { row_lock[i] == NOBODY -> row_lock[i] = LOOP(r); i++ }
             :: i < HOLDERS && !named[i] -> i++
             :: i == HOLDERS -> break
             od;
