@@ -171,7 +171,10 @@ class Steps:
             printed = run_quietly([program, *arguments], env, limit)
         except TaskError as error:
             raise TaskError(f"{error}\nFAILED: {name}", error.code) from None
-        print(f"ok  {name} ({time.monotonic() - began:.1f} s)", flush=True)
+        if printed.startswith("NOT CHECKED"):
+            print(printed.strip(), flush=True)
+        else:
+            print(f"ok  {name} ({time.monotonic() - began:.1f} s)", flush=True)
         return printed
 
 
@@ -218,7 +221,7 @@ def test(arguments: list[str]) -> int:
 
 
 def check(arguments: list[str]) -> int:
-    """Check format, lint, types, imports, deployment files and the built wheel."""
+    """Check format, lint, types, imports, deployment, the model and the built wheel."""
     DEVELOPMENT.set_up()
     step = Steps(DEVELOPMENT)
     step("format", "ruff", "format", "--check")
@@ -232,6 +235,12 @@ def check(arguments: list[str]) -> int:
     compose = ("--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
     step("docker-compose.yml", "check-jsonschema", *compose)
     step("k8s", "kubernetes-validate", "--strict", *found("k8s/*.yaml"))
+    step(
+        "model of the protocol",
+        "python",
+        ".ci/check_model.py",
+        limit=2 * STEP_LIMIT,
+    )
     with tempfile.TemporaryDirectory() as folder:
         build = ("-m", "build", "--no-isolation", "--outdir", folder)
         step("build", "python", *build)
@@ -280,6 +289,7 @@ def constraints(arguments: list[str]) -> int:
         command = [python, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"]
         command += ["--universal", "--python-version", "3.10"]
         command += ["--extra", "server", "--group", "dev", "--group", "benchmarks"]
+        command += ["--group", "model"]
         pins = run_quietly([*command, "--no-header", "--no-emit-index-url"])
     heading = (
         "# The development environment on Python 3.10 to 3.13, every version pinned.\n"

@@ -23,6 +23,7 @@ DEPENDENCIES = [
     *PROJECT["project"]["optional-dependencies"]["server"],
     *PROJECT["dependency-groups"]["dev"],
     *PROJECT["dependency-groups"]["benchmarks"],
+    *PROJECT["dependency-groups"]["model"],
 ]
 
 

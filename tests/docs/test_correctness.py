@@ -1,0 +1,50 @@
+"""What the page on correctness names is there: tests, functions, promises."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "correctness.md").read_text()
+TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
+CODE = sorted(set(re.findall(r"`([\w/]+/\w+\.py)(?:: (\w+))?`", PAGE)))
+PROMISES = 6
+
+
+@cache
+def defined_in(path: Path) -> set[str]:
+    kinds = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+    tree = ast.parse(path.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+
+
+@pytest.mark.parametrize(("file", "name"), TESTS)
+def test_each_test_that_is_named_exists(file: str, name: str) -> None:
+    assert name.startswith("test_")
+    assert name in defined_in(ROOT / file)
+
+
+@pytest.mark.parametrize(("file", "name"), CODE)
+def test_each_function_that_is_named_exists(file: str, name: str) -> None:
+    own = ROOT if file.startswith(("tests/", "pytest_botfarm/")) else None
+    path = (own or ROOT / "botfarm_server") / file
+    assert path.exists()
+    assert not name or name in defined_in(path)
+
+
+@pytest.mark.parametrize("number", range(1, PROMISES + 1))
+def test_each_promise_names_tests(number: int) -> None:
+    rows = [row for row in PAGE.splitlines() if row.startswith(f"| {number}. ")]
+    assert rows
+    assert all("::test_" in row for row in rows)
+
+
+def test_every_test_on_the_page_is_written_so_that_it_is_checked() -> None:
+    assert len(re.findall(r"::", PAGE)) == len(
+        re.findall(r"`tests/[\w/]+\.py::test_\w+`", PAGE)
+    )
