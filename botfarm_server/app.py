@@ -95,7 +95,11 @@ class _Farm:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         url = database_url(settings.database_url)
-        self._database = Database(url, pool_size=settings.database_pool_size)
+        self._database = Database(
+            url,
+            pool_size=settings.database_pool_size,
+            pooler=settings.database_pooler == "transaction",
+        )
         self._room = WaitingRoom(settings.max_waiting)
         self._hasher = PasswordHasher(settings.bcrypt_cost)
         times = LeaseTimes(
@@ -161,22 +165,32 @@ class _Farm:
 
     async def _run(self, stop: asyncio.Event) -> None:
         await self.state.readiness.bring_up(stop)
-        listening = asyncio.create_task(self._wakeups().run())
+        wakeups = self._wakeups()
+        listening = asyncio.create_task(wakeups.run()) if wakeups else None
         try:
             await self._expiry.run(stop)
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            if listening is not None:
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
 
-    def _wakeups(self) -> Wakeups:
+    def _wakeups(self) -> Wakeups | None:
+        """What brings word of other processes' grants, beside the loop."""
+        settings = self._settings
         if self._database.is_sqlite:
             return SqliteWakeups(
                 str(self._database.url.database),
                 until_occupied=self._room.until_occupied,
                 look_again=self._expiry.wake_granted,
             )
+        if settings.database_pooler == "transaction" and not settings.listen_url:
+            _log.warning(
+                "BOTFARM_LISTEN_URL is not set: behind a pooler, waiting tests learn of "
+                "other servers' grants from the loop alone, after BOTFARM_LOOP_INTERVAL"
+            )
+            return None
         return PostgresqlWakeups(
-            self._database.url,
+            database_url(settings.listen_url or settings.database_url),
             on_granted=self._room.wake,
             look_again=self._expiry.wake_granted,
         )

@@ -130,6 +130,18 @@ class Settings(BaseSettings):
         description="Most connections to the database per server process.",
         examples=[10],
     )
+    database_pooler: Literal["none", "transaction"] = Field(
+        default="none",
+        description="`transaction` where DATABASE_URL leads through PgBouncer in its "
+        "transaction mode.",
+        examples=["transaction"],
+    )
+    listen_url: str | None = Field(
+        default=None,
+        description="The same database without the pooler, for the one connection of "
+        "each server that LISTENs.",
+        examples=["postgresql://botfarm:password@localhost/botfarm"],
+    )
     migrate_at_start: bool = Field(
         default=True,
         description="Bring the database to this version's schema at start.",
@@ -209,6 +221,14 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_known_database(cls, given: str) -> str:
         database_url(given)
+        return given
+
+    @field_validator("listen_url")
+    @classmethod
+    def _is_postgresql(cls, given: str | None) -> str | None:
+        if given and database_url(given).get_backend_name() != "postgresql":
+            msg = "only PostgreSQL can LISTEN"
+            raise ValueError(msg)
         return given
 
     @field_validator("envs", "domains", "cors_origins", mode="before")

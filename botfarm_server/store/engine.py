@@ -47,6 +47,22 @@ PREPARED_STATEMENTS = 500
 POOL_TIMEOUT = 10.0
 
 
+def _milliseconds(seconds: float) -> str:
+    return str(int(seconds * 1000))
+
+
+TIMEOUTS = {
+    "statement_timeout": _milliseconds(STATEMENT_TIMEOUT),
+    "lock_timeout": _milliseconds(LOCK_TIMEOUT),
+    "idle_in_transaction_session_timeout": _milliseconds(IDLE_IN_TRANSACTION_TIMEOUT),
+}
+KEEPALIVES = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+
 class Database:
     """The engine and its two kinds of transaction.
 
@@ -55,13 +71,14 @@ class Database:
     be held across a wait.
     """
 
-    def __init__(self, url: URL, *, pool_size: int) -> None:
+    def __init__(self, url: URL, *, pool_size: int, pooler: bool = False) -> None:
+        """`pooler` says that a pooler gives connections out by the transaction."""
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.engine = (
             _sqlite_engine(url, pool_size)
             if self.is_sqlite
-            else _postgresql_engine(url, pool_size)
+            else _postgresql_engine(url, pool_size, pooler=pooler)
         )
         self._queue = asyncio.Lock()
         # SQLite has one writer at a time, and its busy handler sleeps in growing
@@ -203,30 +220,41 @@ def _first_line(error: BaseException | None) -> str:
     return str(said).partition("\n")[0]
 
 
-def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
+def _postgresql_engine(url: URL, pool_size: int, *, pooler: bool) -> AsyncEngine:
+    connect_args: dict[str, Any] = {
+        "timeout": CONNECT_TIMEOUT,
+        "server_settings": {"application_name": "botfarm"},
+    }
+    if pooler:
+        # A statement that was prepared in one transaction is not there in the next,
+        # and a pooler takes no other settings for a session.
+        connect_args |= {
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": lambda: "",
+        }
+    else:
+        connect_args["prepared_statement_cache_size"] = PREPARED_STATEMENTS
+        connect_args["server_settings"] |= {**TIMEOUTS, **KEEPALIVES}
     engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         hide_parameters=True,  # they would stand in error messages, and so in logs
-        connect_args={
-            "timeout": CONNECT_TIMEOUT,
-            "prepared_statement_cache_size": PREPARED_STATEMENTS,
-            "server_settings": {
-                "application_name": "botfarm",
-                "statement_timeout": _milliseconds(STATEMENT_TIMEOUT),
-                "lock_timeout": _milliseconds(LOCK_TIMEOUT),
-                "idle_in_transaction_session_timeout": _milliseconds(
-                    IDLE_IN_TRANSACTION_TIMEOUT
-                ),
-                "tcp_keepalives_idle": "10",
-                "tcp_keepalives_interval": "5",
-                "tcp_keepalives_count": "3",
-            },
-        },
+        connect_args=connect_args,
     )
     _ping_idle(engine)
+    if pooler:
+        settings = ", ".join(
+            f"set_config('{name}', '{milliseconds}', true)"
+            for name, milliseconds in TIMEOUTS.items()
+        )
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def limit(connection: SyncConnection) -> None:
+            connection.exec_driver_sql(f"SELECT {settings}")
+
     return engine
 
 
@@ -251,10 +279,6 @@ def _ping_idle(engine: AsyncEngine) -> None:
             dialect.do_ping(dbapi_connection)
         except dialect.loaded_dbapi.Error:
             raise DisconnectionError from None  # the pool makes a new one
-
-
-def _milliseconds(seconds: float) -> str:
-    return str(int(seconds * 1000))
 
 
 def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
