@@ -44,7 +44,7 @@ from botfarm_server.services.ending import (
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import holdings, leases
 from botfarm_server.store.dialects import read_clock
-from botfarm_server.store.engine import Database
+from botfarm_server.store.engine import Connection, Database
 
 LIVE_STATES: Sequence[LeaseState] = ("waiting", "held")
 
@@ -102,8 +102,9 @@ class LeaseService:
         """
         answer: BotfarmError | None = None
         endings: list[Ending] = []
-        async with self.database.queue() as (connection, now):
+        async with self.database.queue() as (connection, _):
             lease = await leases.lock(connection, lease_id)
+            now = await _time_behind_rows(connection)
             if lease is None:
                 await leases.insert_ended(connection, _tombstone(lease_id, now))
             elif has_lapsed(lease, now) and lease.state == "held":
@@ -141,8 +142,9 @@ class LeaseService:
             LeaseEndedError: it is over already.
 
         """
-        async with self.database.queue() as (connection, now):
+        async with self.database.queue() as (connection, _):
             lease = await leases.lock(connection, lease_id)
+            now = await _time_behind_rows(connection)
             if lease is None:
                 raise LeaseNotFoundError(lease_id)
             if is_ended(lease.state):
@@ -173,8 +175,9 @@ class LeaseService:
 
         Since nobody uses the users any more, they are handed on without a delay.
         """
-        async with self.database.queue() as (connection, now):
+        async with self.database.queue() as (connection, _):
             live = await leases.live_of_holder(connection, run_id, worker_id)
+            now = await _time_behind_rows(connection)
             endings = [
                 await end_lease(
                     connection,
@@ -237,6 +240,15 @@ class LeaseService:
             )
             for lease in found
         ]
+
+
+async def _time_behind_rows(connection: Connection) -> datetime:
+    """When an end happens: a renewal may have had the row locked until now.
+
+    The time behind the queue lock would be before that renewal, whose answer says
+    that the lease was held.
+    """
+    return await read_clock(connection)
 
 
 def _ended_by_holder(lease: Lease) -> EndedState:
