@@ -1,4 +1,4 @@
-"""Two transactions that meet, each forced to stand where it hurts."""
+"""A renewal, which takes no queue lock, that meets those who end its lease."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from botfarm_server.domain.models import LeaseId
 from botfarm_server.store import leases
 from botfarm_server.store.dialects import read_clock
-
-from .conftest import Farm
+from contract.conftest import Farm
 
 pytestmark = pytest.mark.anyio
 
