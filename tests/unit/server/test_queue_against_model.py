@@ -7,11 +7,13 @@ kept for it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -37,7 +39,66 @@ from botfarm_server.domain.queueing import Plan, Waiter, plan_grants
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TIMES = LeaseTimes(claim_window=15.0, poll_grace=15.0, lock_delay=15.0, patience=10.0)
-KINDS = [{}, {"kind": "x"}, {"kind": "y"}]
+KINDS: list[dict[str, str]] = [{}, {"kind": "x"}, {"kind": "y"}]
+
+
+def judge(
+    waiters: Sequence[Waiter], free: Sequence[Candidate], plan: Plan, now: datetime
+) -> None:
+    """Look at each waiter in turn, with what those before it have left."""
+    grants = {grant.lease_id: grant for grant in plan.grants}
+    left = list(free)
+    for waiter in waiters:
+        grant = grants.get(waiter.id)
+        # Whoever comes later gets what is left here, and nothing else.
+        assert (grant is not None) == can_be_met(waiter.wants, left)
+        gone: set[UserId] = set()
+        if grant is not None:
+            gone = set(grant.users)
+            for number, want in enumerate(waiter.wants):
+                own = [it for it in left if grant.users.get(it.id) == number]
+                assert len(own) == want.count
+                assert all(meets(want, user) for user in own)
+        elif now - waiter.since >= timedelta(seconds=10):
+            kept = plan.kept.get(waiter.id, ())
+            gone = {user.id for user in kept}
+            # All that it could use, and no more.
+            most = most_met(waiter.wants, left)
+            assert len(kept) == most == most_met(waiter.wants, kept)
+        else:
+            assert waiter.id not in plan.kept
+        assert gone <= {user.id for user in left}
+        left = [user for user in left if user.id not in gone]
+    assert list(plan.left) == left
+
+
+def a_user(number: int, labels: dict[str, str]) -> Candidate:
+    return Candidate(UserId(UUID(int=number)), "stage", "regular", None, labels)
+
+
+ASKED = [
+    [Want("stage", "regular")],
+    [Want("stage", "regular", count=2)],
+    [Want("stage", "regular", labels=KINDS[1])],
+    [Want("stage", "regular"), Want("stage", "regular", labels=KINDS[1])],
+]
+
+
+@pytest.mark.parametrize("ages", list(itertools.product([9.9, 10.0], repeat=3)))
+def test_every_small_plan_is_as_the_rules_say(ages: tuple[float, ...]) -> None:
+    farms = [
+        [a_user(number, labels) for number, labels in enumerate(its)]
+        for size in range(1, 5)
+        for its in itertools.product(KINDS[:2], repeat=size)
+    ]
+    for asked in itertools.product(ASKED, repeat=3):
+        waiters = [
+            Waiter(LeaseId(UUID(int=number)), wants, START - timedelta(seconds=age))
+            for number, (wants, age) in enumerate(zip(asked, ages, strict=True))
+        ]
+        for free in farms:
+            plan = plan_grants(waiters, free, now=START, patience=10.0)
+            judge(waiters, free, plan, START)
 
 
 @dataclass
@@ -70,7 +131,7 @@ class Farm(RuleBasedStateMachine):
     def open(self, kinds: list[dict[str, str]]) -> None:
         for number, labels in enumerate(kinds):
             user_id = UserId(UUID(int=number))
-            self.users[user_id] = Candidate(user_id, "stage", "regular", None, labels)
+            self.users[user_id] = a_user(number, labels)
 
     def free(self) -> list[Candidate]:
         """In order of preference: those with fewer labels first."""
@@ -109,11 +170,12 @@ class Farm(RuleBasedStateMachine):
         del self.waiters[choice % len(self.waiters)]
         self.hand_on()
 
-    @rule(choice=st.integers(0, 4))
+    @rule(choices=st.lists(st.integers(0, 4), min_size=1, max_size=3))
     @precondition(lambda self: self.holdings)
-    def release(self, choice: int) -> None:
+    def release(self, choices: list[int]) -> None:
         names = list(self.holdings)
-        del self.holdings[names[choice % len(names)]]
+        for choice in choices:
+            self.holdings.pop(names[choice % len(names)], None)
         assert rests_until(self.now, "released", TIMES) is None
         self.hand_on()
 
@@ -159,7 +221,7 @@ class Farm(RuleBasedStateMachine):
     def hand_on(self) -> None:
         free = self.free()
         plan = plan_grants(self.waiters, free, now=self.now, patience=TIMES.patience)
-        self.judge(plan, free)
+        judge(self.waiters, free, plan, self.now)
         for grant in plan.grants:
             ttl = self.ttls[grant.lease_id]
             ends_at = self.seconds + (15.0 if ttl is None else min(ttl, 15.0))
@@ -167,38 +229,6 @@ class Farm(RuleBasedStateMachine):
             self.holdings[grant.lease_id] = Holding(list(grant.users), ttl, ends_at)
         granted = {grant.lease_id for grant in plan.grants}
         self.waiters = [it for it in self.waiters if it.id not in granted]
-
-    def judge(self, plan: Plan, free: Sequence[Candidate]) -> None:
-        """Look at each waiter in turn, with what those before it have left."""
-        grants = {grant.lease_id: grant for grant in plan.grants}
-        left = list(free)
-        for waiter in self.waiters:
-            patient = self.now - waiter.since < timedelta(seconds=10)
-            grant = grants.get(waiter.id)
-            # Whoever comes later gets what is left here, and nothing else.
-            assert (grant is not None) == can_be_met(waiter.wants, left)
-            gone: set[UserId] = set()
-            if grant is not None:
-                gone = set(grant.users)
-                self.judge_users(waiter, grant.users)
-            elif not patient:
-                kept = plan.kept.get(waiter.id, ())
-                gone = {user.id for user in kept}
-                # All that it could use, and no more.
-                most = most_met(waiter.wants, left)
-                assert len(kept) == most == most_met(waiter.wants, kept)
-            else:
-                assert waiter.id not in plan.kept
-            assert gone <= {user.id for user in left}
-            left = [user for user in left if user.id not in gone]
-        assert list(plan.left) == left
-
-    def judge_users(self, waiter: Waiter, users: object) -> None:
-        assert isinstance(users, dict)
-        for number, want in enumerate(waiter.wants):
-            own = [user for user, index in users.items() if index == number]
-            assert len(own) == want.count
-            assert all(meets(want, self.users[user]) for user in own)
 
     @invariant()
     def one_holder_each(self) -> None:

@@ -5,10 +5,12 @@ With `BOTFARM_EXAMPLES_TIMES=50` they look fifty times as far.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.obvious import (
@@ -25,41 +27,31 @@ from botfarm_server.domain.models import Candidate, LeaseId, UserId, Want
 
 far = thoroughly(examples=120)
 
-labels = st.fixed_dictionaries({}, optional={"a": st.just("x"), "b": st.just("x")})
-domains = st.sampled_from(["regular", "regular", "canary"])
+LABELS: list[dict[str, str]] = [{}, {"a": "x"}, {"b": "x"}, {"a": "x", "b": "x"}]
 
 
-@st.composite
-def users_of(draw: st.DrawFn, minimum: int = 0, maximum: int = 5) -> list[Candidate]:
-    drawn = draw(
-        st.lists(st.tuples(domains, labels), min_size=minimum, max_size=maximum)
-    )
-    return [
-        Candidate(UserId(UUID(int=number)), "stage", domain, None, its)
-        for number, (domain, its) in enumerate(drawn)
-    ]
+def up_to(size: int) -> Iterator[tuple[dict[str, str], ...]]:
+    for length in range(size + 1):
+        yield from itertools.product(LABELS, repeat=length)
 
 
-wants = st.lists(
-    st.builds(
-        lambda domain, its, count: Want("stage", domain, labels=its, count=count),
-        domains,
-        labels,
-        st.integers(1, 2),
-    ),
-    min_size=1,
-    max_size=2,
-)
-
-
-@far
-@given(wants, users_of())
+@pytest.mark.parametrize("asked", list(up_to(2))[1:], ids=str)
 def test_an_assignment_meets_as_many_wants_as_any_could(
-    wants: list[Want], users: list[Candidate]
+    asked: tuple[dict[str, str], ...],
 ) -> None:
-    found = assign(wants, users)
-    assert len(found.taken) == most_met(wants, users)
-    assert found.complete == can_be_met(wants, users)
+    for counts in itertools.product([1, 2], repeat=len(asked)):
+        wants = [
+            Want("stage", "regular", labels=labels, count=count)
+            for labels, count in zip(asked, counts, strict=True)
+        ]
+        for existing in up_to(3):
+            users = [
+                Candidate(UserId(UUID(int=number)), "stage", "regular", None, labels)
+                for number, labels in enumerate(existing)
+            ]
+            found = assign(wants, users)
+            assert len(found.taken) == most_met(wants, users)
+            assert found.complete == can_be_met(wants, users)
 
 
 KINDS = ["a", "b", "c", "d"]
