@@ -110,8 +110,9 @@ class LeaseService:
             LeaseEndedError: it is over already.
 
         """
-        async with self.database.queue() as (connection, now):
+        async with self.database.queue() as (connection, _):
             lease = await leases.lock(connection, lease_id)
+            now = await read_clock(connection)  # a renewal may have had the row
             if lease is None:
                 raise LeaseNotFoundError(lease_id)
             if is_ended(lease.state):
@@ -140,8 +141,9 @@ class LeaseService:
 
         Since nobody uses the users any more, they are handed on without a delay.
         """
-        async with self.database.queue() as (connection, now):
+        async with self.database.queue() as (connection, _):
             live = await leases.live_of_holder(connection, run_id, worker_id)
+            now = await read_clock(connection)  # renewals may have had the rows
             endings: list[Ending] = []
             for state in ("held", "waiting"):
                 alike = [lease for lease in live if lease.state == state]

@@ -70,7 +70,10 @@ class Settled:
 
 @dataclass
 class Turn:
-    """Settles calls about different leases behind the queue lock, at one time."""
+    """Settles calls about different leases behind the queue lock, at one time.
+
+    `now` is the database's clock, read behind that lock.
+    """
 
     connection: Connection
     now: datetime
@@ -89,8 +92,8 @@ class Turn:
             SecretUnreadableError: the transaction is to be undone.
 
         """
-        found, users_held = await leases.lock_with_users(
-            self.connection, [call.lease_id for call in calls]
+        found, users_held, self.now = await leases.lock_with_users(
+            self.connection, [call.lease_id for call in calls], self.now
         )
         returned = [it for it in calls if isinstance(it, Returned)]
         asking = [it for it in calls if isinstance(it, Asked)]

@@ -443,6 +443,7 @@ class UserService:
                 if user.lease_id is not None
                 else None
             )
+            now = await read_clock(connection)  # a renewal may have had the row
             if lease is None or is_ended(lease.state):
                 return False
             if lease.wants[0].user_id is None:

@@ -43,10 +43,11 @@ _LOCK_AND_READ_CLOCK = text(
     # now() would be the start of the transaction, long past if it had to wait.
     f"SELECT pg_advisory_xact_lock({QUEUE_LOCK}), clock_timestamp()"
 )
-_READ_CLOCK = {
-    "postgresql": text("SELECT clock_timestamp()"),
-    "sqlite": text("SELECT (julianday('now') - 2440587.5) * 86400.0"),
+_CLOCK = {
+    "postgresql": "clock_timestamp()",
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
 }
+_READ_CLOCK = {name: text(f"SELECT {clock}") for name, clock in _CLOCK.items()}
 
 
 def database_url(given: str) -> URL:
@@ -105,6 +106,11 @@ def as_time(seconds_or_time: float | datetime) -> datetime:
     if isinstance(seconds_or_time, datetime):
         return seconds_or_time
     return datetime.fromtimestamp(seconds_or_time, timezone.utc)
+
+
+def clock(connection: AsyncConnection) -> ColumnElement[Any]:
+    """A column `clock`: the database's clock when the row is read; see `as_time`."""
+    return literal_column(_CLOCK[connection.dialect.name]).label("clock")
 
 
 async def read_clock(connection: AsyncConnection) -> datetime:

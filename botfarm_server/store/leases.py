@@ -33,7 +33,13 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import queue
-from botfarm_server.store.dialects import for_update, is_one_of, next_fence
+from botfarm_server.store.dialects import (
+    as_time,
+    clock,
+    for_update,
+    is_one_of,
+    next_fence,
+)
 from botfarm_server.store.tables import Row, grants, leases, users
 from botfarm_server.store.users import LEASED, LeasedRow
 from botfarm_server.store.wants import stored_want, want_of
@@ -149,22 +155,31 @@ def _held_user(row: Any, lease_id: LeaseId) -> HeldUser:
 
 
 async def lock_with_users(
-    connection: AsyncConnection, lease_ids: Collection[UUID]
-) -> tuple[dict[LeaseId, Lease], list[HeldUser]]:
-    """As `lock_all`, and the users that they hold. The caller has the queue lock."""
-    query = (
+    connection: AsyncConnection, lease_ids: Collection[UUID], now: datetime
+) -> tuple[dict[LeaseId, Lease], list[HeldUser], datetime]:
+    """As `lock_all`, the users that they hold, and the time behind all these locks.
+
+    The caller has the queue lock since `now`. A renewal may have had a row for a while
+    after that, and an end that were dated before it would make its answer untrue.
+    """
+    query = for_update(
+        connection,
         select(leases, *_HELD_USER)
         .outerjoin(users, users.c.lease_id == leases.c.id)
         .where(is_one_of(connection, leases.c.id, lease_ids))
-        .order_by(leases.c.number)
+        .order_by(leases.c.number),
+        of=leases,
     )
+    locked = query.cte("locked")
     found: dict[LeaseId, Lease] = {}
     held: list[HeldUser] = []
-    for row in await connection.execute(for_update(connection, query, of=leases)):
+    # Row by row, the clock is read once the row is locked.
+    for row in await connection.execute(select(locked, clock(connection))):
         found[row.id] = lease_of(row)
         if row.user_id is not None:
             held.append(_held_user(row, row.id))
-    return found, held
+        now = max(now, as_time(row.clock))
+    return found, held, now
 
 
 async def users_held(

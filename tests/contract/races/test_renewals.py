@@ -1,9 +1,9 @@
-"""Two transactions that meet, each forced to stand where it hurts."""
+"""A renewal, which takes no queue lock, that meets those who end its lease."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,21 +11,27 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from botfarm_server.domain.models import LeaseId
 from botfarm_server.store import leases
 from botfarm_server.store.dialects import read_clock
-
-from .conftest import Farm
+from contract.conftest import Farm
 
 pytestmark = pytest.mark.anyio
 
 
 async def park_renewal(farm: Farm, lease_id: LeaseId) -> AsyncConnection:
-    """A renewal that has moved the expiry and has not committed yet."""
+    """A renewal that has locked the lease and has not moved the expiry yet."""
     connection = await farm.database.engine.connect()
     await connection.begin()
     assert await leases.lock_all(connection, [lease_id])
-    expires_at = await read_clock(connection) + timedelta(seconds=60)
-    now = expires_at - timedelta(seconds=60)
-    assert await leases.extend(connection, [lease_id], now=now, expires_at=expires_at)
     return connection
+
+
+async def finish_renewal(connection: AsyncConnection, lease_id: LeaseId) -> datetime:
+    """When the lease was renewed, by the database's clock."""
+    now = await read_clock(connection)
+    expires_at = now + timedelta(seconds=60)
+    assert await leases.extend(connection, [lease_id], now=now, expires_at=expires_at)
+    await connection.commit()
+    await connection.close()
+    return now
 
 
 async def until_somebody_waits_for_a_lock(farm: Farm) -> None:
@@ -50,11 +56,14 @@ async def test_an_end_that_meets_a_renewal_waits_for_it_and_ends_the_lease(
     more = {"reason": "stuck"} if call == "break_lease" else {}
     ending = asyncio.create_task(getattr(farm.leases, call)(held.lease.id, **more))
     await until_somebody_waits_for_a_lock(farm)
-    await renewal.commit()
-    await renewal.close()
+    renewed_at = await finish_renewal(renewal, held.lease.id)
     await asyncio.wait_for(ending, 10.0)
-    assert (await farm.leases.show(held.lease.id)).lease.state == state
+    lease = (await farm.leases.show(held.lease.id)).lease
+    assert lease.state == state
     assert await farm.count("SELECT count(*) FROM users WHERE lease_id IS NULL") == 1
+    # The renewal's answer was that the lease is held: it did not end before that.
+    assert lease.ended_at is not None
+    assert lease.ended_at >= renewed_at
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -63,6 +72,5 @@ async def test_the_loop_leaves_a_lease_alone_that_is_being_renewed(farm: Farm) -
     held = await farm.held()
     renewal = await park_renewal(farm, held.lease.id)
     await farm.expiry.look()
-    await renewal.commit()
-    await renewal.close()
+    await finish_renewal(renewal, held.lease.id)
     assert (await farm.leases.show(held.lease.id)).lease.state == "held"
