@@ -185,8 +185,8 @@ class _Farm:
             )
         if settings.database_pooler == "transaction" and not settings.listen_url:
             _log.warning(
-                "BOTFARM_LISTEN_URL is not set: behind a pooler, waiting tests learn of "
-                "other servers' grants from the loop alone, after BOTFARM_LOOP_INTERVAL"
+                "BOTFARM_LISTEN_URL is not set: behind a pooler, waiting calls learn "
+                "of other servers' grants from the loop alone (BOTFARM_LOOP_INTERVAL)"
             )
             return None
         return PostgresqlWakeups(

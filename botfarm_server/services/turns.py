@@ -26,7 +26,9 @@ MOST_TOGETHER = 64
 
 
 @dataclass
-class _Pending:
+class Pending:
+    """A call that waits for its turn."""
+
     call: Call
     settled: asyncio.Future[Settled]
 
@@ -39,7 +41,7 @@ class Turns:
     room: WaitingRoom
     sealer: Sealer
     times: LeaseTimes
-    _pending: deque[_Pending] = field(default_factory=deque)
+    _pending: deque[Pending] = field(default_factory=deque)
     _work: asyncio.Task[None] | None = None
 
     async def settle(self, call: Call) -> Settled:
@@ -52,7 +54,7 @@ class Turns:
             SecretUnreadableError: nothing was done.
 
         """
-        pending = _Pending(call, asyncio.get_running_loop().create_future())
+        pending = Pending(call, asyncio.get_running_loop().create_future())
         self._pending.append(pending)
         if self._work is None or self._work.done():
             # A task of its own: the caller may be cancelled, and others go on.
@@ -62,16 +64,16 @@ class Turns:
     async def _take_turns(self) -> None:
         while together := self._next():
             try:
-                await self._take(together)
+                await self.take(together)
             finally:
                 for pending in together:
                     if not pending.settled.done():
                         pending.settled.set_exception(ShuttingDownError())
 
-    def _next(self) -> list[_Pending]:
+    def _next(self) -> list[Pending]:
         """The calls of the next turn: of one lease not more than one."""
-        together: list[_Pending] = []
-        later: list[_Pending] = []
+        together: list[Pending] = []
+        later: list[Pending] = []
         named = set()
         while self._pending and len(together) < MOST_TOGETHER:
             pending = self._pending.popleft()
@@ -83,7 +85,8 @@ class Turns:
         self._pending.extendleft(reversed(later))
         return together
 
-    async def _take(self, together: Sequence[_Pending]) -> None:
+    async def take(self, together: Sequence[Pending]) -> None:
+        """One turn: settle these calls about different leases in one transaction."""
         try:
             async with self.database.queue() as (connection, now):
                 turn = Turn(connection, now, self.sealer, self.times)
@@ -97,7 +100,7 @@ class Turns:
             else:
                 # Nothing was committed. One of them is to blame, and fails alone.
                 for pending in together:
-                    await self._take([pending])
+                    await self.take([pending])
         else:
             self.room.wake([*(it.lease.id for it in turn.endings), *turn.granted])
             for ending in turn.endings:
@@ -107,6 +110,6 @@ class Turns:
                     pending.settled.set_result(settled[pending.call.lease_id])
 
 
-def _fail(pending: _Pending, error: Exception) -> None:
+def _fail(pending: Pending, error: Exception) -> None:
     if not pending.settled.done():
         pending.settled.set_exception(error)

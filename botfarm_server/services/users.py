@@ -436,8 +436,8 @@ class UserService:
             UserLockedError: the user belongs to a lease that its holder gives back.
 
         """
-        async with self.database.queue() as (connection, now):
-            user = await _get(connection, user_id, now)
+        async with self.database.queue() as (connection, before):
+            user = await _get(connection, user_id, before)
             lease = (
                 await leases.lock(connection, user.lease_id)
                 if user.lease_id is not None

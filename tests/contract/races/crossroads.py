@@ -27,6 +27,9 @@ from botfarm_server.domain.models import (
     Want,
 )
 from botfarm_server.services.answers import Held, Lost, Renewed, Waiting
+from botfarm_server.services.calls import Call
+from botfarm_server.services.settling import Settled
+from botfarm_server.services.turns import Pending, Turns
 from botfarm_server.store import leases as lease_store
 from botfarm_server.store.dialects import database_url as parsed_url
 from botfarm_server.store.dialects import read_clock
@@ -59,6 +62,22 @@ class Replica:
 
     name: str
     farm: Farm
+
+
+class OwnTurns(Turns):
+    """Each call takes a turn of its own, in its own coroutine, so that it is parked."""
+
+    async def settle(self, call: Call) -> Settled:
+        pending = Pending(call, asyncio.get_running_loop().create_future())
+        await self.take([pending])
+        return await pending.settled
+
+
+def _own_turns(farm: Farm) -> Farm:
+    turns = farm.asking.turns
+    own = OwnTurns(turns.database, turns.room, turns.sealer, turns.times)
+    farm.asking.turns = farm.leases.turns = own
+    return farm
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +221,9 @@ class Crossroads:
 
     @classmethod
     async def open(cls, url: str) -> Crossroads:
-        replicas = [Replica(name, build_farm(url)) for name in ("first", "second")]
+        replicas = [
+            Replica(name, _own_turns(build_farm(url))) for name in ("first", "second")
+        ]
         database = Database(parsed_url(url), pool_size=1)
         if database.is_sqlite:
             return cls(replicas, database, SqliteLockWatch(replicas[1].farm.database))
