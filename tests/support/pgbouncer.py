@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -35,18 +34,17 @@ auth_type = trust
 auth_file = {directory}/users.txt
 pool_mode = transaction
 default_pool_size = 2
-max_prepared_statements = 0
 """
     )
-    # It refuses to run as root.
+    # It refuses to run as root; PostgreSQL's own user can reach its socket.
     is_root = os.geteuid() == 0
-    nobody = pwd.getpwnam("nobody")
+    owner = Path(socket_directory).stat()
     process = subprocess.Popen(
         [PGBOUNCER, str(directory / "pgbouncer.ini")],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        user=nobody.pw_uid if is_root else None,
-        group=nobody.pw_gid if is_root else None,
+        user=owner.st_uid if is_root else None,
+        group=owner.st_gid if is_root else None,
     )
     try:
         ends = time.monotonic() + START_TIMEOUT
