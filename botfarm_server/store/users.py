@@ -232,6 +232,9 @@ def _meets(connection: AsyncConnection, want: Want) -> ColumnElement[bool]:
     if want.user_id is not None:
         conditions.append(users.c.id == want.user_id)
     if want.labels:
+        # Implied, but it keeps the index of free users from being read through all
+        # those with fewer labels, which come first in it.
+        conditions.append(users.c.label_count >= len(want.labels))
         conditions.append(labels_contain(connection, users.c.labels, want.labels))
     return and_(*conditions)
 
@@ -267,23 +270,26 @@ async def free_for(
     In order of preference: those that fewest others need, then the longest rested.
     """
     return await _candidates(
-        connection, wants, _is_free(now), limit=limit, besides=besides
+        connection, wants, _is_free(now), _PREFERENCE, limit=limit, besides=besides
     )
 
 
 async def in_rotation_for(
     connection: AsyncConnection, wants: Collection[Want], *, limit: int
 ) -> list[Candidate]:
-    """Users, free or not, that could meet any of the wants."""
-    return await _candidates(
-        connection, wants, users.c.quarantined_at.is_(None), limit=limit
-    )
+    """Users, free or not, that could meet any of the wants; in no order that matters.
+
+    The order of preference has no index here: the whole pool would be sorted.
+    """
+    in_rotation = users.c.quarantined_at.is_(None)
+    return await _candidates(connection, wants, in_rotation, (users.c.id,), limit=limit)
 
 
 async def _candidates(
     connection: AsyncConnection,
     wants: Collection[Want],
     condition: ColumnElement[bool],
+    order: Sequence[ColumnElement[Any]],
     *,
     limit: int,
     besides: Collection[UserId] = (),
@@ -291,16 +297,16 @@ async def _candidates(
     found: dict[UserId, tuple[tuple[Any, ...], Candidate]] = {}
     for want in _distinct(wants):
         query = (
-            select(*CANDIDATE, users.c.label_count, users.c.released_at)
+            select(*CANDIDATE, *order)
             .where(condition, _meets(connection, want))
-            .order_by(*_PREFERENCE)
+            .order_by(*order)
             .limit(limit)
         )
         if besides:
             query = query.where(users.c.id.not_in(list(besides)))
         for row in await connection.execute(query):
             candidate = Candidate(*row[: len(CANDIDATE)])
-            found[candidate.id] = ((*row[len(CANDIDATE) :], row.id), candidate)
+            found[candidate.id] = (row[len(CANDIDATE) :], candidate)
     return [candidate for _, candidate in sorted(found.values(), key=lambda it: it[0])]
 
 
@@ -332,6 +338,9 @@ async def any_free_and_waited_for(
             _is_free(now),
             waiter.exists(),
         )
+        # In the order of the index of free users. In none, PostgreSQL reads the table
+        # from its start, to its end where every user of a waited-for pool is held.
+        .order_by(users.c.env, users.c.domain, *_PREFERENCE)
         .limit(1)
     )
     if besides:
