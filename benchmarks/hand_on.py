@@ -84,14 +84,20 @@ class Queue:
     hand_ons: int = HAND_ONS
 
 
-async def hand_ons(replicas: Sequence[Server], url: str, count: int) -> Measured:
+async def hand_ons(queue: Queue, replicas: Sequence[Server], url: str) -> Measured:
     """Hand one user back and forth between calls at two replicas."""
     database = Database(parsed_url(url), pool_size=2)
     clients = [await Client.of(replica.url) for replica in replicas]
     askers = [await Client.of(replica.url) for replica in replicas]
     found = Measured([], [])
     held = await clients[0].acquire(asking())
-    for number in range(count):
+    rows = await asyncpg.connect(url)
+    if queue.waiters:  # only now, or one of them would get the user
+        wanted = '{"role": "nobody"}' if queue.before_us else "{}"
+        first = AHEAD if queue.before_us else BEHIND
+        await rows.execute(WAITERS, first, queue.waiters, queue.pools, wanted)
+        await rows.execute("VACUUM ANALYZE leases, queue_entries")
+    for number in range(queue.hand_ons):
         found.units.append(await unit(clients[0], database))
         holder, waiter = clients[number % 2], askers[1 - number % 2]
         waiting = str(uuid.uuid4())
@@ -104,8 +110,8 @@ async def hand_ons(replicas: Sequence[Server], url: str, count: int) -> Measured
         found.hand_ons.append(time.perf_counter() - began)
         expect(204, await holder.connection.answer())
         held = waiting
-    async with database.write() as connection:  # or one of them would get the user
-        await connection.execute(text(NO_WAITERS))
+    await rows.execute(NO_WAITERS)
+    await rows.close()
     await clients[0].release(held)
     for client in (*clients, *askers):
         client.connection.close()
@@ -121,14 +127,8 @@ async def unit(client: Client, database: Database) -> float:
     return time.perf_counter() - began
 
 
-def behind(queue: Queue, replicas: Sequence[Server], url: str) -> Measured:
-    """The same with other waiters in the queue."""
-    wanted = '{"role": "nobody"}' if queue.before_us else "{}"
-    first = AHEAD if queue.before_us else BEHIND
-    if queue.waiters:
-        execute(url, WAITERS, first, queue.waiters, queue.pools, wanted)
-        execute(url, "VACUUM ANALYZE leases, queue_entries")
-    return asyncio.run(hand_ons(replicas, url, queue.hand_ons))
+def measure(queue: Queue, replicas: Sequence[Server], url: str) -> Measured:
+    return asyncio.run(hand_ons(queue, replicas, url))
 
 
 async def memory_per_call(server: Server, url: str) -> float:
@@ -195,7 +195,7 @@ def main() -> None:
         found = rounds(
             ROUNDS,
             {
-                name: partial(behind, queue, replicas, url)
+                name: partial(measure, queue, replicas, url)
                 for name, queue in QUEUES.items()
             },
         )

@@ -21,7 +21,7 @@ from many_users import measure
 USERS = 100
 LEASES = 1_000_000
 SECONDS = 3.0
-ROUNDS = 9
+ROUNDS = 7
 FRESH, AGED = "none", f"{LEASES:,} leases"
 
 PAST = f"""\

@@ -18,7 +18,7 @@ from _measuring import median, milliseconds, quartiles, rounds, table
 FEW, MANY = 1_000, 1_000_000
 SECONDS = 3.0
 """Of each measurement."""
-ROUNDS = 7
+ROUNDS = 5
 WANTS = {"any": ASKED, "with a label": asking(labels={"role": "admin"})}
 LABELLED = """\
 UPDATE users SET labels = '{"role": "admin"}', label_count = 1 WHERE login LIKE '%0'"""

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     and_,
     case,
     delete,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     tuple_,
     update,
 )
@@ -326,26 +328,45 @@ async def any_free_and_waited_for(
     besides: Collection[UserId] = (),
 ) -> bool:
     """Whether somebody waits for a pool of those given that has a free user."""
+    if not pools:
+        return False
+    query = _of_one(*pools) if len(pools) == 1 else _of_any(pools)
+    free = users.c.id.not_in(list(besides)) if besides else true()
+    query = query.where(_is_free(now), free)
+    return (await connection.execute(query)).first() is not None
+
+
+def _of_one(pool: Pool) -> Select[Any]:
+    """The first user of a pool in the order of preference, if somebody waits for it.
+
+    Most users are free and nobody waits: then no user is read. The order is that of an
+    index: in none, PostgreSQL may read the whole table for a pool with no free user.
+    """
+    waiter = select(literal(1)).where(
+        queue_entries.c.env == pool.env, queue_entries.c.domain == pool.domain
+    )
+    return (
+        select(users.c.id)
+        .where(users.c.env == pool.env, users.c.domain == pool.domain, waiter.exists())
+        .order_by(*_PREFERENCE)
+        .limit(1)
+    )
+
+
+def _of_any(pools: Collection[Pool]) -> Select[Any]:
     waiter = select(literal(1)).where(
         queue_entries.c.env == users.c.env, queue_entries.c.domain == users.c.domain
     )
-    query = (
+    return (
         select(users.c.id)
         .where(
             tuple_(users.c.env, users.c.domain).in_(
                 [(pool.env, pool.domain) for pool in pools]
             ),
-            _is_free(now),
             waiter.exists(),
         )
-        # In the order of the index of free users. In none, PostgreSQL reads the table
-        # from its start, to its end where every user of a waited-for pool is held.
-        .order_by(users.c.env, users.c.domain, *_PREFERENCE)
         .limit(1)
     )
-    if besides:
-        query = query.where(users.c.id.not_in(list(besides)))
-    return (await connection.execute(query)).first() is not None
 
 
 async def pool_sizes(connection: AsyncConnection) -> dict[Pool, int]:

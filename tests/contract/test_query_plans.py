@@ -40,7 +40,7 @@ SET session_replication_role = replica;
 INSERT INTO users (id, login, env, domain, labels, label_count, password_hash,
                    created_at, released_at, fence, dirty)
 SELECT md5('user' || n)::uuid, 'user' || n, 'stage',
-       CASE n % 5 WHEN 0 THEN 'canary' ELSE 'regular' END,
+       CASE n % 5 WHEN 0 THEN 'canary' WHEN 2 THEN 'spare' ELSE 'regular' END,
        CASE n % 100 WHEN 1 THEN '{{"role": "admin"}}'::jsonb ELSE '{{}}' END,
        CASE n % 100 WHEN 1 THEN 1 ELSE 0 END,
        repeat('x', 60), now(), now(), 0, false
@@ -83,6 +83,7 @@ ADMIN = Want("stage", "regular", labels={"role": "admin"})
 NOBODY = Want("stage", "regular", labels={"role": "nobody"})
 QUARANTINED = Want("stage", "canary")
 """No user of this pool is free, though most users are."""
+NOT_WAITED_FOR = Want("stage", "spare")
 POOL = ANY.pool
 
 
@@ -95,7 +96,7 @@ ENDED_LEASE = LeaseId(named("lease", 77))
 HELD = [LeaseId(named("held", number)) for number in range(1, 101)]
 WAITING = [LeaseId(named("waiting", number)) for number in range(1, 101)]
 HELD_USER = UserId(named("user", 1))
-FREE_USER = UserId(named("user", LIVE + 2))
+FREE_USER = UserId(named("user", LIVE + 3))
 
 Call = Callable[[Connection, datetime], Awaitable[object]]
 
@@ -139,8 +140,8 @@ CALLS: dict[str, Call] = {
     "free and waited for, none": lambda connection, now: users.any_free_and_waited_for(
         connection, [QUARANTINED.pool], now=now
     ),
-    "free and waited for, all pools": lambda connection, now: (
-        users.any_free_and_waited_for(connection, [QUARANTINED.pool, POOL], now=now)
+    "free and not waited for": lambda connection, now: users.any_free_and_waited_for(
+        connection, [NOT_WAITED_FOR.pool], now=now
     ),
     "free users, none": free(QUARANTINED),
     "users in rotation": asking(users.in_rotation_for, ANY, limit=1),
