@@ -25,8 +25,8 @@ from sqlalchemy import text
 from botfarm_server.store.dialects import database_url as parsed_url
 from botfarm_server.store.engine import Database
 
-ROUNDS = 5
-HAND_ONS = 50
+ROUNDS = 4
+HAND_ONS = 40
 """In each measurement."""
 POOLS = 500
 FEW, MANY = 10, 10_000
@@ -102,8 +102,9 @@ async def hand_ons(queue: Queue, replicas: Sequence[Server], url: str) -> Measur
         holder, waiter = clients[number % 2], askers[1 - number % 2]
         waiting = str(uuid.uuid4())
         waiter.connection.send("PUT", LEASES + waiting, asking(wait=WAIT))
-        while await holder.state(waiting) != "waiting":
-            pass
+        while (state := await holder.state(waiting)) != "waiting":
+            if state is not None:
+                raise SystemExit(f"a lease is {state} that should wait")
         began = time.perf_counter()
         holder.connection.send("DELETE", LEASES + held)
         expect(200, await waiter.connection.answer())
@@ -170,7 +171,12 @@ def farm() -> Iterator[tuple[str, list[Server]]]:
             url,
             [
                 stack.enter_context(
-                    serving(url, domains=domains, max_waiting=str(CALLS * 2))
+                    serving(
+                        url,
+                        domains=domains,
+                        max_waiting=str(CALLS * 2),
+                        claim_window="60",  # no lease is renewed here
+                    )
                 )
                 for _ in range(2)
             ],
