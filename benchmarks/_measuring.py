@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+Key = TypeVar("Key", bound=Hashable)
 Measured = TypeVar("Measured")
 
 ACCOUNTS = 4
@@ -87,13 +88,13 @@ def write_pool(path: Path) -> None:
 
 
 def rounds(
-    count: int, variants: Mapping[str, Callable[[], Measured]]
-) -> dict[str, list[Measured]]:
+    count: int, variants: Mapping[Key, Callable[[], Measured]]
+) -> dict[Key, list[Measured]]:
     """What each variant measured, in turns and in changing order.
 
     A first round, which fills caches, is not counted.
     """
-    found: dict[str, list[Measured]] = {name: [] for name in variants}
+    found: dict[Key, list[Measured]] = {name: [] for name in variants}
     for number in range(count + 1):
         names = list(variants)
         for name in names if number % 2 else reversed(names):

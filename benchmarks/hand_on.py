@@ -25,8 +25,8 @@ from sqlalchemy import text
 from botfarm_server.store.dialects import database_url as parsed_url
 from botfarm_server.store.engine import Database
 
-ROUNDS = 5
-HAND_ONS = 60
+ROUNDS = 4
+HAND_ONS = 40
 """In each measurement."""
 POOLS = 500
 FEW, MANY = 10, 10_000
@@ -81,30 +81,38 @@ class Queue:
     pools: int = 1
     before_us: bool = False
     """They came first, and want what no user has."""
+    hand_ons: int = HAND_ONS
 
 
-async def hand_ons(replicas: Sequence[Server], url: str) -> Measured:
+async def hand_ons(queue: Queue, replicas: Sequence[Server], url: str) -> Measured:
     """Hand one user back and forth between calls at two replicas."""
     database = Database(parsed_url(url), pool_size=2)
     clients = [await Client.of(replica.url) for replica in replicas]
     askers = [await Client.of(replica.url) for replica in replicas]
     found = Measured([], [])
     held = await clients[0].acquire(asking())
-    for number in range(HAND_ONS):
+    rows = await asyncpg.connect(url)
+    if queue.waiters:  # only now, or one of them would get the user
+        wanted = '{"role": "nobody"}' if queue.before_us else "{}"
+        first = AHEAD if queue.before_us else BEHIND
+        await rows.execute(WAITERS, first, queue.waiters, queue.pools, wanted)
+        await rows.execute("VACUUM ANALYZE leases, queue_entries")
+    for number in range(queue.hand_ons):
         found.units.append(await unit(clients[0], database))
         holder, waiter = clients[number % 2], askers[1 - number % 2]
         waiting = str(uuid.uuid4())
         waiter.connection.send("PUT", LEASES + waiting, asking(wait=WAIT))
-        while await holder.state(waiting) != "waiting":
-            pass
+        while (state := await holder.state(waiting)) != "waiting":
+            if state is not None:
+                raise SystemExit(f"a lease is {state} that should wait")
         began = time.perf_counter()
         holder.connection.send("DELETE", LEASES + held)
         expect(200, await waiter.connection.answer())
         found.hand_ons.append(time.perf_counter() - began)
         expect(204, await holder.connection.answer())
         held = waiting
-    async with database.write() as connection:  # or one of them would get the user
-        await connection.execute(text(NO_WAITERS))
+    await rows.execute(NO_WAITERS)
+    await rows.close()
     await clients[0].release(held)
     for client in (*clients, *askers):
         client.connection.close()
@@ -120,14 +128,8 @@ async def unit(client: Client, database: Database) -> float:
     return time.perf_counter() - began
 
 
-def behind(queue: Queue, replicas: Sequence[Server], url: str) -> Measured:
-    """The same with other waiters in the queue."""
-    wanted = '{"role": "nobody"}' if queue.before_us else "{}"
-    first = AHEAD if queue.before_us else BEHIND
-    if queue.waiters:
-        execute(url, WAITERS, first, queue.waiters, queue.pools, wanted)
-        execute(url, "VACUUM ANALYZE leases, queue_entries")
-    return asyncio.run(hand_ons(replicas, url))
+def measure(queue: Queue, replicas: Sequence[Server], url: str) -> Measured:
+    return asyncio.run(hand_ons(queue, replicas, url))
 
 
 async def memory_per_call(server: Server, url: str) -> float:
@@ -169,7 +171,12 @@ def farm() -> Iterator[tuple[str, list[Server]]]:
             url,
             [
                 stack.enter_context(
-                    serving(url, domains=domains, max_waiting=str(CALLS * 2))
+                    serving(
+                        url,
+                        domains=domains,
+                        max_waiting=str(CALLS * 2),
+                        claim_window="60",  # no lease is renewed here
+                    )
                 )
                 for _ in range(2)
             ],
@@ -183,7 +190,9 @@ QUEUES = {
     f"{MANY:,} wait behind, in the pool": Queue(MANY),
     f"{MANY:,} wait behind, in {POOLS} pools": Queue(MANY, POOLS),
     f"{FEW} wait before, for labels that none has": Queue(FEW, before_us=True),
-    f"{MANY:,} wait before, for labels that none has": Queue(MANY, before_us=True),
+    f"{MANY:,} wait before, for labels that none has": Queue(
+        MANY, before_us=True, hand_ons=5
+    ),
 }
 
 
@@ -192,7 +201,7 @@ def main() -> None:
         found = rounds(
             ROUNDS,
             {
-                name: partial(behind, queue, replicas, url)
+                name: partial(measure, queue, replicas, url)
                 for name, queue in QUEUES.items()
             },
         )

@@ -190,10 +190,12 @@ users: Table = Table(
         "domain",
         "label_count",
         "released_at",
+        # Users stored together share a time, and a tie of many would be sorted.
+        "id",
         postgresql_where=text(IN_ROTATION),
         sqlite_where=text(IN_ROTATION),
     ),
-    Index("ix_users_env_domain", "env", "domain"),
+    Index("ix_users_env_domain", "env", "domain", "id"),
     Index(None, "project_id"),
     # SQLite has no index for "contains": there a pool is read through.
     Index(

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     and_,
     case,
     delete,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     tuple_,
     update,
 )
@@ -255,6 +257,9 @@ def _meets(connection: AsyncConnection, want: Want) -> ColumnElement[bool]:
     if want.user_id is not None:
         conditions.append(users.c.id == want.user_id)
     if want.labels:
+        # Implied, but it keeps the index of free users from being read through all
+        # those with fewer labels, which come first in it.
+        conditions.append(users.c.label_count >= len(want.labels))
         conditions.append(labels_contain(connection, users.c.labels, want.labels))
     return and_(*conditions)
 
@@ -290,23 +295,26 @@ async def free_for(
     In order of preference: those that fewest others need, then the longest rested.
     """
     return await _candidates(
-        connection, wants, _is_free(now), limit=limit, besides=besides
+        connection, wants, _is_free(now), _PREFERENCE, limit=limit, besides=besides
     )
 
 
 async def in_rotation_for(
     connection: AsyncConnection, wants: Collection[Want], *, limit: int
 ) -> list[Candidate]:
-    """Users, free or not, that could meet any of the wants."""
-    return await _candidates(
-        connection, wants, users.c.quarantined_at.is_(None), limit=limit
-    )
+    """Users, free or not, that could meet any of the wants; in no order that matters.
+
+    The order of preference has no index here: the whole pool would be sorted.
+    """
+    in_rotation = users.c.quarantined_at.is_(None)
+    return await _candidates(connection, wants, in_rotation, (users.c.id,), limit=limit)
 
 
 async def _candidates(
     connection: AsyncConnection,
     wants: Collection[Want],
     condition: ColumnElement[bool],
+    order: Sequence[ColumnElement[Any]],
     *,
     limit: int,
     besides: Collection[UserId] = (),
@@ -314,16 +322,16 @@ async def _candidates(
     found: dict[UserId, tuple[tuple[Any, ...], Candidate]] = {}
     for want in _distinct(wants):
         query = (
-            select(*CANDIDATE, users.c.label_count, users.c.released_at)
+            select(*CANDIDATE, *order)
             .where(condition, _meets(connection, want))
-            .order_by(*_PREFERENCE)
+            .order_by(*order)
             .limit(limit)
         )
         if besides:
             query = query.where(users.c.id.not_in(list(besides)))
         for row in await connection.execute(query):
             candidate = Candidate(*row[: len(CANDIDATE)])
-            found[candidate.id] = ((*row[len(CANDIDATE) :], row.id), candidate)
+            found[candidate.id] = (row[len(CANDIDATE) :], candidate)
     return [candidate for _, candidate in sorted(found.values(), key=lambda it: it[0])]
 
 
@@ -343,23 +351,45 @@ async def any_free_and_waited_for(
     besides: Collection[UserId] = (),
 ) -> bool:
     """Whether somebody waits for a pool of those given that has a free user."""
+    if not pools:
+        return False
+    query = _of_one(*pools) if len(pools) == 1 else _of_any(pools)
+    free = users.c.id.not_in(list(besides)) if besides else true()
+    query = query.where(_is_free(now), free)
+    return (await connection.execute(query)).first() is not None
+
+
+def _of_one(pool: Pool) -> Select[Any]:
+    """The first user of a pool in the order of preference, if somebody waits for it.
+
+    Most users are free and nobody waits: then no user is read. The order is that of an
+    index: in none, PostgreSQL may read the whole table for a pool with no free user.
+    """
+    waiter = select(literal(1)).where(
+        queue_entries.c.env == pool.env, queue_entries.c.domain == pool.domain
+    )
+    return (
+        select(users.c.id)
+        .where(users.c.env == pool.env, users.c.domain == pool.domain, waiter.exists())
+        .order_by(*_PREFERENCE)
+        .limit(1)
+    )
+
+
+def _of_any(pools: Collection[Pool]) -> Select[Any]:
     waiter = select(literal(1)).where(
         queue_entries.c.env == users.c.env, queue_entries.c.domain == users.c.domain
     )
-    query = (
+    return (
         select(users.c.id)
         .where(
             tuple_(users.c.env, users.c.domain).in_(
                 [(pool.env, pool.domain) for pool in pools]
             ),
-            _is_free(now),
             waiter.exists(),
         )
         .limit(1)
     )
-    if besides:
-        query = query.where(users.c.id.not_in(list(besides)))
-    return (await connection.execute(query)).first() is not None
 
 
 async def pool_sizes(connection: AsyncConnection) -> dict[Pool, int]:
