@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from sqlalchemy import event
 from support.postgresql import PostgresqlServer
 
-from botfarm_server.domain.models import LeaseId, UserId, Want
+from botfarm_server.domain.models import Holder, Lease, LeaseId, UserId, Want
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import holdings, leases, migrations, parties, queue, users
 from botfarm_server.store.dialects import database_url as parsed_url
@@ -108,16 +108,29 @@ def asking(
 
 
 async def end_held(connection: Connection, now: datetime) -> None:
-    lease = await leases.lock(connection, HELD[0])
-    assert lease is not None
-    await leases.end(connection, lease, "released", now=now, outcome="passed")
-    await leases.free_users(connection, lease.id, now=now, rest_until=None, dirty=False)
+    found, held, now = await leases.lock_with_users(connection, HELD, now)
+    ended = list(found.values())
+    await leases.end(connection, ended, "released", now=now, outcome="passed")
+    await leases.free_users(connection, held, now=now, rest_until=None, dirty=False)
 
 
 async def grant(connection: Connection, now: datetime) -> None:
     await leases.grant_waiting(
-        connection, Grant(WAITING[0], {FREE_USER: 0}), now=now, expires_at=now
+        connection, [(Grant(WAITING[0], {FREE_USER: 0}), now)], now=now
     )
+
+
+async def grant_at_once(connection: Connection, now: datetime) -> None:
+    lease = Lease(
+        id=LeaseId(uuid4()),
+        state="held",
+        wants=[ANY],
+        holder=Holder(),
+        ttl=60.0,
+        created_at=now,
+        granted_at=now,
+    )
+    await leases.insert_held(connection, [(lease, Grant(lease.id, {FREE_USER: 0}))])
 
 
 def free(want: Want) -> Call:
@@ -161,16 +174,14 @@ CALLS: dict[str, Call] = {
     "no longer waiting": lambda connection, _: leases.no_longer_waiting(
         connection, WAITING
     ),
-    "the users of a held lease": lambda connection, _: users.leased(
-        connection, HELD[0]
-    ),
+    "the users of a held lease": lambda connection, _: users.leased(connection, HELD),
     "the users of an ended lease": lambda connection, _: holdings.users_of(
         connection, [ENDED_LEASE]
     ),
     "who holds users": lambda connection, _: holdings.holdings_of(
         connection, [HELD_USER, FREE_USER]
     ),
-    "leases to renew": lambda connection, _: leases.lock_all(connection, HELD),
+    "leases to renew": lambda connection, _: leases.lock_held(connection, HELD),
     "renewing": lambda connection, now: leases.extend(
         connection, HELD, now=now, expires_at=now + timedelta(days=1)
     ),
@@ -178,6 +189,16 @@ CALLS: dict[str, Call] = {
         connection, WAITING[0], now
     ),
     "granting": grant,
+    "granting at once": grant_at_once,
+    "who waits for a pool": lambda connection, _: queue.waited_for(
+        connection, [POOL, NOT_WAITED_FOR.pool]
+    ),
+    "leases about which calls are": lambda connection, now: leases.lock_with_users(
+        connection, [*HELD, *WAITING], now
+    ),
+    "leases that are not held": lambda connection, _: leases.get_all(
+        connection, WAITING
+    ),
     "ending": end_held,
     "waiters whose parties hold": lambda connection, _: parties.waiting_with_users(
         connection
