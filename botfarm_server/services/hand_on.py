@@ -32,6 +32,7 @@ async def hand_on(
     """
     granted: list[LeaseId] = []
     taken: set[UserId] = set()
+    pools = set(pools)
     after, limit = 0, FIRST_PAGE
     while pools and await users.any_free_and_waited_for(
         connection, pools, now=now, besides=taken
@@ -40,6 +41,13 @@ async def hand_on(
         if not page:
             break
         waiters = [queued.waiter for queued in page]
+        wanted = {want.pool for waiter in waiters for want in waiter.wants}
+        if not wanted <= pools:
+            # One that waits in several pools may find a user there whose rest has
+            # ended meanwhile: earlier waiters of that pool come first.
+            pools |= wanted
+            after, limit = 0, FIRST_PAGE
+            continue
         free = await users.free_for(
             connection,
             [want for waiter in waiters for want in waiter.wants],
