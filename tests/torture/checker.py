@@ -66,7 +66,7 @@ def check(evidence: Evidence) -> Verdict:
         unknown_calls=sum(1 for call in evidence.calls if call.end is None)
         + sum(1 for call in evidence.calls if call.end and call.status is None),
         uses=len(evidence.uses),
-        refused_uses=sum(1 for use in evidence.uses if use.accepted is False),
+        refused_uses=sum(1 for seen in evidence.seen if not seen.accepted),
         losses=sum(1 for lease in evidence.leases if lease.state == "expired"),
         leases_before_faults=rules_of_machine.leases_before_faults(evidence),
         longest_hand_on=rules_of_database.longest_hand_on(evidence),

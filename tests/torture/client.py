@@ -204,7 +204,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--long-holds",
         type=float,
-        default=0.01,
+        default=0.005,
         metavar="PART",
         help="the part of the leases that are held for longer than a TTL",
     )

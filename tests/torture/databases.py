@@ -90,17 +90,19 @@ class PostgresqlDatabase:
         return [line for line in log.splitlines() if any(it in line for it in self.BAD)]
 
     async def hold_transaction(self, seconds: float) -> None:
-        connection = await asyncpg.connect(self.url)
+        connection = await self._connect()
         try:
-            async with connection.transaction(isolation="repeatable_read"):
-                await connection.fetchval("SELECT count(*) FROM leases")
-                await asyncio.sleep(seconds)
+            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            await connection.fetchval("SELECT count(*) FROM leases")
+            await asyncio.sleep(seconds)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            pass  # the database was stopped meanwhile
         finally:
             connection.terminate()
 
     async def terminate(self, which: str) -> int:
         """End the connections for which the condition holds; how many."""
-        connection = await asyncpg.connect(self.url)
+        connection = await self._connect()
         try:
             ended = await connection.fetch(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE"
@@ -110,6 +112,11 @@ class PostgresqlDatabase:
             return len(ended)
         finally:
             await connection.close()
+
+    async def _connect(self) -> asyncpg.Connection:
+        # By its name it is told from the servers' connections outside their pools.
+        named = {"application_name": "torture"}
+        return await asyncpg.connect(self.url, server_settings=named)
 
     async def crash(self, seconds: float) -> None:
         """`pg_ctl stop -m immediate`, and start again after so many seconds."""

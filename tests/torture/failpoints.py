@@ -73,9 +73,9 @@ class Failpoints:
         return (self._control / f"{switch}.on").exists()
 
     async def hit(self, point: Point) -> None:
-        armed = self._control / f"{point}.armed"
-        if armed.exists():
-            await self._obey(armed, point)
+        if (held := self._obeyed(point)) is not None:
+            while _exists(held):
+                await asyncio.sleep(PAUSE)
         elif (
             (rate := self._rates.get(point))
             and self._random.random() < rate
@@ -83,19 +83,20 @@ class Failpoints:
         ):
             await self._disturb(point)
 
-    async def _obey(self, armed: Path, point: Point) -> None:
+    def _obeyed(self, point: Point) -> Path | None:
+        """Crash if a test wants that; the file that holds the call if it wants that."""
+        armed = self._control / f"{point}.armed"
         try:
             order = json.loads(armed.read_text(encoding="utf-8"))
             if order["operation"] != under_way.get():
-                return
+                return None
             held = armed.with_suffix(".held")
             armed.rename(held)
         except FileNotFoundError:
-            return  # another call was faster
+            return None  # it is not armed, or another call was faster
         if order["action"] == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
-        while held.exists():
-            await asyncio.sleep(PAUSE)
+        return held
 
     async def _disturb(self, point: Point) -> None:
         self._hits += 1
@@ -113,6 +114,10 @@ class Failpoints:
         longest = LONGEST_DELAY.get(point, USUAL_DELAY)
         await asyncio.sleep(self._random.uniform(0.01, longest))
         self._history.write("healed", n=self._hits)
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()
 
 
 class Control:

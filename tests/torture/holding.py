@@ -1,4 +1,4 @@
-"""The leases that one client process believes to hold, kept alive as the plugin does."""
+"""The leases that one process believes to hold, kept alive as the plugin does it."""
 
 from __future__ import annotations
 
@@ -68,10 +68,11 @@ class Keeper:
             now = clock()
             self._lifetimes.lose_overdue(now, "no heartbeat was answered in time")
             if fences := self._lifetimes.due(now):
-                await self._beat(fences)
+                await self.beat(fences)
             await asyncio.sleep(LONGEST_NAP)
 
-    async def _beat(self, fences: dict[UUID, int]) -> None:
+    async def beat(self, fences: dict[UUID, int]) -> None:
+        """Renew once; a failure is borne until the deadline."""
         self._phases.reached("renewing")
         asked = clock()
         deadline = self._lifetimes.earliest_deadline() or asked

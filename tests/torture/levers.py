@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as datetime_module
+import datetime as dt
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -37,15 +37,15 @@ class _Skew:
 
 class _AnyDatetime(type):
     def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, datetime_module.datetime)
+        return isinstance(instance, dt.datetime)
 
 
-class SkewedDatetime(datetime_module.datetime, metaclass=_AnyDatetime):
+class SkewedDatetime(dt.datetime, metaclass=_AnyDatetime):
     """A `datetime` whose `now` is wrong, in place of the real one in a module."""
 
     @classmethod
-    def now(cls, tz: datetime_module.tzinfo | None = None) -> Any:
-        return datetime_module.datetime.fromtimestamp(_skewed_time(), tz)
+    def now(cls, tz: dt.tzinfo | None = None) -> Any:
+        return dt.datetime.fromtimestamp(_skewed_time(), tz)
 
 
 def _skewed_time() -> float:
@@ -58,7 +58,7 @@ def skew_clocks() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("botfarm_server."):
             for attribute, value in list(vars(module).items()):
-                if value is datetime_module.datetime:
+                if value is dt.datetime:
                     setattr(module, attribute, SkewedDatetime)
 
 
@@ -81,13 +81,16 @@ async def watch(control: Path, databases: list[Database]) -> None:
     for database in databases:
         if database.is_sqlite:
             _limit_pages(database, control / "full.on")
-    number = control / "skew.number"
     while True:
-        if number.exists():
-            _Skew.seconds = float(number.read_text(encoding="utf-8"))
+        _read_skew(control / "skew.number")
         for database in databases:
             await _exhaust(database, control / "exhausted.on")
         await asyncio.sleep(PAUSE)
+
+
+def _read_skew(number: Path) -> None:
+    if number.exists():
+        _Skew.seconds = float(number.read_text(encoding="utf-8"))
 
 
 async def _exhaust(database: Database, switch: Path) -> None:

@@ -54,6 +54,7 @@ class Process:
 
     def launch(self, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
         self.starts += 1
+        self._close()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(HERE / self._program), *arguments],
@@ -96,6 +97,9 @@ class Process:
     async def kill(self) -> None:
         self.send(signal.SIGKILL)
         await self.ended(START_LIMIT)
+        self._close()
+
+    def _close(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -160,10 +164,12 @@ class Server(Process):
         with process.oneshot():
             return {
                 "pid": self.pid,
-                "connections": sum(
-                    1
-                    for it in process.net_connections("tcp4")
-                    if it.raddr and it.raddr.port == port and it.status == "ESTABLISHED"
+                "connections": len(
+                    [
+                        it
+                        for it in process.net_connections("tcp4")
+                        if it.status == "ESTABLISHED" and it.raddr[1:] == (port,)
+                    ]
                 ),
                 "descriptors": process.num_fds(),
                 "memory": process.memory_info().rss,

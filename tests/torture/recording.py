@@ -43,10 +43,10 @@ class RecordingClient:
         try:
             while True:
                 effect = conversation.send(outcome)
-                client = self._chance.choice(self._clients)
                 if isinstance(effect, Sleep):
-                    outcome = await client._perform(effect)
+                    outcome = await self._clients[0]._perform(effect)
                 else:
+                    client = self._chance.choice(self._clients)
                     outcome = await self._call(client, effect)
         except StopIteration as stop:
             result: T = stop.value

@@ -12,16 +12,17 @@ SHOWN = 20
 
 
 def report(given: argparse.Namespace, verdict: Verdict) -> str:
+    size = f"{given.servers} servers, {given.clients} clients"
+    unknown = f"of which {verdict.unknown_calls} have an unknown outcome"
+    refused = f"of which the witness refused {verdict.refused_uses}"
     lines = [
-        f"seed {given.seed}, {given.database}, {given.servers} servers, "
-        f"{given.clients} clients of {given.workers} workers, {given.seconds:g} s",
+        f"seed {given.seed}, {given.database}, {size} of {given.workers} workers",
+        f"seconds of faults {given.seconds:g}",
         f"leases            {verdict.leases}",
         f"  before faults   {verdict.leases_before_faults}",
         f"  expired         {verdict.losses}",
-        f"calls             {verdict.calls}, of which {verdict.unknown_calls} have an "
-        "unknown outcome",
-        f"uses              {verdict.uses}, of which the witness refused "
-        f"{verdict.refused_uses}",
+        f"calls             {verdict.calls}, {unknown}",
+        f"uses              {verdict.uses}, {refused}",
         f"longest hand-on   {verdict.longest_hand_on:.3f} s, stalls included",
         "answers",
         *_table(verdict.answers),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .evidence import Evidence, GrantRow, LeaseRow, UserRow, WantRow
 from .violations import FOREVER, Stalls, Violation
@@ -55,7 +56,7 @@ def one_holder_at_a_time(evidence: Evidence) -> Iterator[Violation]:
 
 def fences_grow(evidence: Evidence) -> Iterator[Violation]:
     for user, holdings in holdings_by_user(evidence).items():
-        for before, after in zip(holdings, holdings[1:], strict=False):
+        for before, after in pairwise(holdings):
             if after.fence <= before.fence or after.start < before.start:
                 yield Violation(
                     "fence did not grow",
@@ -131,38 +132,49 @@ def nobody_is_overtaken(evidence: Evidence) -> Iterator[Violation]:
     waiter for several may be passed, for as long as it cannot be met.
     """
     users = {user.id: user for user in evidence.users}
-    grants = defaultdict[str, list[str]](list)
+    taken: defaultdict[str, list[UserRow]] = defaultdict(list)
     for grant in evidence.grants:
-        grants[grant.lease].append(grant.user)
-    events: list[tuple[float, int, LeaseRow]] = []
-    for lease in evidence.leases:
-        waited = lease.granted is None or lease.granted > lease.created
-        if waited and len(lease.wants) == 1 and lease.wants[0].count == 1:
-            leaves = lease.granted if lease.granted is not None else lease.ended
-            # At one instant: first those that leave, then grants, then arrivals. Who
-            # came or went at the very instant of a grant is given the benefit.
-            events.append((lease.created, 2, lease))
-            if leaves is not None:
-                events.append((leaves, 0, lease))
-        if lease.granted is not None:
-            events.append((lease.granted, 1, lease))
+        if grant.user in users:
+            taken[grant.lease].append(users[grant.user])
     waiting: dict[str, LeaseRow] = {}
-    for at, what, lease in sorted(events, key=lambda it: (it[0], it[1])):
-        if what == 0:
+    for at, what, lease in _comings_and_goings(evidence.leases):
+        if what == _LEAVES:
             waiting.pop(lease.id, None)
-        elif what == 2:
+        elif what == _ARRIVES:
             waiting[lease.id] = lease
         else:
-            taken = [users[it] for it in grants[lease.id] if it in users]
             for other in waiting.values():
                 if other.number < lease.number and any(
-                    matches(other.wants[0], user) for user in taken
+                    matches(other.wants[0], user) for user in taken[lease.id]
                 ):
                     yield Violation(
                         "overtaken",
                         f"lease {other.id} (number {other.number}) waited while lease "
                         f"{lease.id} (number {lease.number}) was granted at {at:.6f}",
                     )
+
+
+_LEAVES, _IS_GRANTED, _ARRIVES = 0, 1, 2
+"""In the order of one instant: who came or went at the very instant of a grant is
+given the benefit.
+"""
+
+
+def _comings_and_goings(
+    leases: Sequence[LeaseRow],
+) -> Sequence[tuple[float, int, LeaseRow]]:
+    """Arrivals and departures of waiters for one user, and the grants of all."""
+    events: list[tuple[float, int, LeaseRow]] = []
+    for lease in leases:
+        waited = lease.granted is None or lease.granted > lease.created
+        if waited and len(lease.wants) == 1 and lease.wants[0].count == 1:
+            leaves = lease.granted if lease.granted is not None else lease.ended
+            events.append((lease.created, _ARRIVES, lease))
+            if leaves is not None:
+                events.append((leaves, _LEAVES, lease))
+        if lease.granted is not None:
+            events.append((lease.granted, _IS_GRANTED, lease))
+    return sorted(events, key=lambda it: (it[0], it[1]))
 
 
 def matches(want: WantRow, user: UserRow) -> bool:
@@ -185,7 +197,7 @@ class HandOn:
 def hand_ons(evidence: Evidence) -> Iterator[HandOn]:
     """Hand-ons of single users; for several, others may rightly have come between."""
     for holdings in holdings_by_user(evidence).values():
-        for before, after in zip(holdings, holdings[1:], strict=False):
+        for before, after in pairwise(holdings):
             wants = after.lease.wants
             if len(wants) != 1 or wants[0].count != 1:
                 continue

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import pickle
 import random
 import shutil
 import sys
@@ -58,10 +59,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--clients", type=int, default=3, help="processes (default: %(default)s)"
     )
     parser.add_argument(
-        "--workers", type=int, default=10, help="of each client (default: %(default)s)"
+        "--workers", type=int, default=16, help="of each client (default: %(default)s)"
     )
     parser.add_argument(
-        "--users", type=int, default=16, help="in the farm (default: %(default)s)"
+        "--users", type=int, default=40, help="in the farm (default: %(default)s)"
     )
     parser.add_argument(
         "--faults",
@@ -168,7 +169,9 @@ async def torture(given: argparse.Namespace, folder: Path) -> Verdict:
         await ending
         farm.switch_failpoints(on=False)
         await farm.come_to_rest()
-        return check(await farm.evidence())
+        evidence = await farm.evidence()
+        (folder / "evidence.pickle").write_bytes(pickle.dumps(evidence))
+        return check(evidence)
     finally:
         await farm.stop()
 

@@ -170,4 +170,3 @@ def _always() -> bool:
 
 if __name__ == "__main__":
     main()
-
