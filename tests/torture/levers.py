@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ async def watch(control: Path, databases: list[Database]) -> None:
     while True:
         _read_skew(control / "skew.number")
         for database in databases:
-            await _exhaust(database, control / "exhausted.on")
+            await _exhaust(database, (control / "exhausted.on").exists)
         await asyncio.sleep(PAUSE)
 
 
@@ -93,10 +94,10 @@ def _read_skew(number: Path) -> None:
         _Skew.seconds = float(number.read_text(encoding="utf-8"))
 
 
-async def _exhaust(database: Database, switch: Path) -> None:
+async def _exhaust(database: Database, is_on: Callable[[], bool]) -> None:
     """Hold all the connections of the pool while the switch is on."""
     async with AsyncExitStack() as taken:
-        while switch.exists():
+        while is_on():
             try:
                 taking = taken.enter_async_context(database.engine.connect())
                 await asyncio.wait_for(taking, LONGEST_TAKING)
