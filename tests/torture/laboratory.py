@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from support.postgresql import PostgresqlServer
+from sqlalchemy import delete
 
+from botfarm_server.store.dialects import database_url as parsed_url
+from botfarm_server.store.engine import Database
+from botfarm_server.store.tables import grants, leases, queue_entries, users
 from pytest_botfarm.client.errors import BotfarmError
 from pytest_botfarm.client.models import Holder, Lease, Want
 
@@ -83,7 +84,7 @@ class Laboratory:
                 server.start()
             server.control.clear()
         await asyncio.gather(*(server.ready() for server in self.servers))
-        await asyncio.to_thread(self._empty)
+        await self._empty()
         self._scenes += 1
         folder = self._folder / f"scene-{self._scenes}"
         folder.mkdir()
@@ -91,15 +92,13 @@ class Laboratory:
         await scene.set(users)
         return scene
 
-    def _empty(self) -> None:
-        if self.database_url.startswith("postgresql"):
-            PostgresqlServer.empty(self.database_url)
-            return
-        path = self.database_url.removeprefix("sqlite:///")
-        with closing(sqlite3.connect(path, timeout=DEADLINE)) as connection:
-            for table in ("queue_entries", "grants", "users", "leases"):
-                connection.execute(f"DELETE FROM {table}")
-            connection.commit()
+    async def _empty(self) -> None:
+        # The servers' loops go on meanwhile, and take the same lock first.
+        database = Database(parsed_url(self.database_url), pool_size=2)
+        async with database.queue() as (connection, _):
+            for table in (queue_entries, grants, users, leases):
+                await connection.execute(delete(table))
+        await database.dispose()
 
 
 class Scene:
@@ -143,6 +142,13 @@ class Scene:
         self._proxies.append(proxy)
         return proxy
 
+    async def expires_in(self, lease: Lease, more_than: float) -> bool:
+        """Whether the farm keeps a lease for more than so many seconds."""
+        url = self.laboratory.second.url
+        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE) as http:
+            shown = (await http.get(f"/api/v1/leases/{lease.id}")).json()
+        return (shown["expires_in"] or 0.0) > more_than
+
     async def verdict(self) -> Verdict:
         """Let the farm come to rest, and judge."""
         for actor in self._actors:
@@ -174,7 +180,6 @@ class Actor:
         self, scene: Scene, name: str, urls: Sequence[str], *, has_deadline: bool
     ) -> None:
         self.history = History(scene.folder, name)
-        self._path = scene.folder / f"{name}.jsonl"
         self.client = RecordingClient(urls, self.history, InTurn())
         self.keeper = Keeper(
             self.client, self.history, Phases(), has_deadline=has_deadline
@@ -229,10 +234,6 @@ class Actor:
         except BotfarmError as error:
             return error
         return None
-
-    def written(self) -> str:
-        """Its history so far."""
-        return self._path.read_text(encoding="utf-8")
 
     async def leave(self) -> None:
         if self._keeping is not None:

@@ -49,7 +49,7 @@ def sound() -> Evidence:
             Call("client", "end", "first", 11.9, 12.1, 204, None, [over("first")]),
             Call("client", "ask", "second", 11.0, 12.1, 200, None, [told("second", 2)]),
             Call("client", "renew", None, 13.0),
-            Call("client", "end", "second", 17.0, 18.0, 410, "lease_ended"),
+            Call("client", "end", "second", 17.8, 18.0, 410, "lease_ended"),
             Call("client", "ask", "third", 11.5, 18.7, 200, None, [told("third", 3)]),
             Call("client", "end", "third", 19.9, 20.1, 204, None, [over("third")]),
         ],

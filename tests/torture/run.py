@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--clients", type=int, default=3, help="processes (default: %(default)s)"
     )
     parser.add_argument(
-        "--workers", type=int, default=16, help="of each client (default: %(default)s)"
+        "--workers", type=int, help="of each client (default: 16, SQLite 6)"
     )
     parser.add_argument(
         "--users", type=int, default=40, help="in the farm (default: %(default)s)"
@@ -102,6 +102,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         given.seed = random.randrange(1_000_000)
     if given.servers is None:
         given.servers = 3 if given.database == "postgresql" else 2
+    if given.workers is None:
+        # SQLite has one writer at a time: more would only wait for their turn.
+        given.workers = 16 if given.database == "postgresql" else 6
     if min(given.servers, given.clients, given.workers, given.users) < 1:
         parser.error("servers, clients, workers and users are at least 1")
     wanted = None if given.faults == "all" else _names(given.faults)

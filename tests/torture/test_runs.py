@@ -35,13 +35,13 @@ def run(*arguments: str) -> str:
 @pytest.mark.parametrize(
     "options",
     [
-        "--database postgresql --seconds 15 --servers 2 --rate 2",
+        "--database postgresql --seconds 14 --servers 2 --rate 2",
         "--database sqlite --seconds 8 --servers 2 --rate 2",
     ],
     ids=["postgresql", "sqlite"],
 )
 def test_a_mixed_run_finds_no_violation(options: str) -> None:
-    small = ["--clients", "2", "--workers", "8", "--users", "12", "--warm-up", "30"]
+    small = ["--clients", "2", "--workers", "6", "--users", "12", "--warm-up", "30"]
     told = run("--seed", "1", *options.split(), *small)
     assert re.search(r"^violations +0$", told, re.MULTILINE)
     assert int(re.findall(r"^faults +(\d+)$", told, re.MULTILINE)[0]) >= 5
