@@ -127,7 +127,7 @@ class Link:
         if self.client is None or self.client.is_closing():
             transport.abort()
         elif self._early:
-            self._send(bytes(self._early), from_client=True)
+            self._pass(bytes(self._early), from_client=True)
             self._early.clear()
 
     def received(self, data: bytes, *, from_client: bool) -> None:
@@ -135,14 +135,17 @@ class Link:
         if self.is_deaf or proxy.disturbance == "drop":
             self.has_lost = True
             return
-        if from_client and not proxy.http and b"LISTEN" in data:
-            self.listens = True
         if from_client and self.server is None:
             self._early += data
         else:
-            self._send(data, from_client=from_client)
-        if proxy.http:
+            self._pass(data, from_client=from_client)
+
+    def _pass(self, data: bytes, *, from_client: bool) -> None:
+        self._send(data, from_client=from_client)
+        if self.proxy.http:
             self._follow(data, from_client=from_client)
+        elif from_client and b"LISTEN" in data:
+            self.listens = True
 
     def _follow(self, data: bytes, *, from_client: bool) -> None:
         if not from_client:
