@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .phases import PHASES
@@ -127,6 +127,34 @@ def draw(
                 phase=chance.choice(PHASES),
             )
         )
+
+
+def draw_each(
+    seed: int,
+    *,
+    kinds: Sequence[str],
+    each: float,
+    rate: float,
+    servers: int,
+    clients: int,
+) -> list[PlannedFault]:
+    """Every kind on its own for `each` seconds, one after the other is healed."""
+    plan: list[PlannedFault] = []
+    start = 0.0
+    for index, name in enumerate(kinds):
+        alone = draw(
+            seed * 1_009 + index,
+            kinds=[name],
+            seconds=each,
+            rate=rate,
+            servers=servers,
+            clients=clients,
+        )
+        for fault in alone:
+            at = round(start + fault.at, 3)
+            plan.append(replace(fault, number=len(plan) + 1, at=at))
+        start = max([start + each, *(it.at + it.seconds for it in plan)])
+    return plan
 
 
 def _target(kind: TargetKind, client: int, server: int) -> tuple[int, ...]:

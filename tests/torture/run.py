@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 if __name__ == "__main__":  # as a program: the folder above is where `torture` is
@@ -30,7 +30,7 @@ from torture.failpoints import AT_RANDOM
 from torture.farm import Farm, Size
 from torture.mutants import MUTANTS
 from torture.nemesis import Nemesis
-from torture.plan import KINDS, PlannedFault, draw, kinds_for
+from torture.plan import KINDS, PlannedFault, draw, draw_each, kinds_for
 from torture.report import report
 
 WARM_UP_LIMIT = 120.0
@@ -49,7 +49,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--seed", type=int, help="what the plan is drawn from (default: by chance)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=60.0, help="of faults (default: %(default)s)"
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="of mixed faults (default: %(default)s)",
     )
     parser.add_argument(
         "--database", choices=["postgresql", "sqlite"], default="postgresql"
@@ -72,6 +75,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--rate", type=float, default=1.2, help="faults a second (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--each",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="of each kind on its own, before all of them mixed (default: none)",
     )
     parser.add_argument(
         "--failpoint-rate",
@@ -127,14 +137,20 @@ def _names(listed: str) -> list[str]:
 
 
 def plan_of(given: argparse.Namespace) -> list[PlannedFault]:
-    return draw(
-        given.seed,
-        kinds=given.kinds,
-        seconds=given.seconds,
-        rate=given.rate,
-        servers=given.servers,
-        clients=given.clients,
+    """What the seed and the options come to: each kind alone, then all mixed."""
+    size = {"servers": given.servers, "clients": given.clients}
+    alone: list[PlannedFault] = []
+    if given.each:
+        kinds, each = given.kinds, given.each
+        alone = draw_each(given.seed, kinds=kinds, each=each, rate=given.rate, **size)
+    start = max((it.at + it.seconds for it in alone), default=0.0)
+    mixed = draw(
+        given.seed, kinds=given.kinds, seconds=given.seconds, rate=given.rate, **size
     )
+    return alone + [
+        replace(it, number=len(alone) + it.number, at=round(start + it.at, 3))
+        for it in mixed
+    ]
 
 
 async def torture(given: argparse.Namespace, folder: Path) -> Verdict:
@@ -167,7 +183,8 @@ async def torture(given: argparse.Namespace, folder: Path) -> Verdict:
         farm.switch_failpoints(on=True)
         nemesis = Nemesis(farm)
         plan = plan_of(given)
-        ending = asyncio.create_task(asyncio.sleep(given.seconds))
+        last = max([given.seconds, *(fault.at for fault in plan)])
+        ending = asyncio.create_task(asyncio.sleep(last))
         await nemesis.carry_out(plan)
         await ending
         farm.switch_failpoints(on=False)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,18 @@ def test_each_kind_of_fault_can_be_had_on_its_own() -> None:
     alone = parse(["--seed", "1", "--faults", "failpoints"])
     assert alone.failpoints
     assert plan_of(alone) == []
+
+
+def test_each_kind_has_a_time_of_its_own_before_all_are_mixed() -> None:
+    options = ["--seed", "1", "--seconds", "20", "--each", "5", "--rate", "2"]
+    alone = plan_of(parse(options))[: -len(plan_of(parse([*options, "--each", "0"])))]
+    kinds = kinds_for("postgresql", None)
+    assert list(dict.fromkeys(fault.kind for fault in alone)) == kinds
+    for before, after in pairwise(alone):
+        if before.kind != after.kind:
+            assert after.at >= before.at + before.seconds
+    numbers = [fault.number for fault in plan_of(parse(options))]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_no_faults_are_an_empty_plan() -> None:
