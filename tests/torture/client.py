@@ -34,7 +34,8 @@ TTL = 5.0
 LONG_HOLD = (5.5, 9.0)
 """Seconds: longer than a TTL, so that it takes renewals."""
 SHORT_HOLD = 0.02
-WAITS = (1.0, 5.0, 20.0)
+WAITS = (0.05, 0.25, 1.0)
+"""Parts of the longest wait."""
 SHAPES: Sequence[tuple[int, Sequence[Want]]] = (
     (60, [Want("stage", "regular")]),
     (20, [Want("prod", "canary")]),
@@ -56,7 +57,7 @@ class Worker:
         history: History,
         phases: Phases,
         chance: random.Random,
-        long_holds: float,
+        given: argparse.Namespace,
     ) -> None:
         self._client = client
         self._keeper = keeper
@@ -64,7 +65,8 @@ class Worker:
         self._history = history
         self._phases = phases
         self._chance = chance
-        self._long_holds = long_holds
+        self._long_holds: float = given.long_holds
+        self._longest_wait: float = given.longest_wait
 
     async def lease_once(self) -> None:
         """Ask, use, hold and give back, or fail to."""
@@ -88,7 +90,7 @@ class Worker:
     async def _ask(self, lease_id: UUID) -> Lease:
         weights = [weight for weight, _ in SHAPES]
         [(_, wants)] = self._chance.choices(SHAPES, weights)
-        wait = self._chance.choice(WAITS)
+        wait = self._longest_wait * self._chance.choice(WAITS)
         # Once in a while the caller leaves while its call waits.
         patience = self._chance.uniform(0.0, 1.0) if self._chance.random() < 0.03 else 0
         holder = Holder(run_id=self._history.process, worker_id=str(lease_id))
@@ -184,7 +186,7 @@ async def run(given: argparse.Namespace) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     background = [asyncio.create_task(keeper.run()), asyncio.create_task(_obey(phases))]
-    worker = Worker(client, keeper, stand, history, phases, chance, given.long_holds)
+    worker = Worker(client, keeper, stand, history, phases, chance, given)
     await asyncio.gather(*(_work(worker, stopping) for _ in range(given.workers)))
     for task in background:
         await ended(task)
@@ -208,6 +210,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="PART",
         help="the part of the leases that are held for longer than a TTL",
     )
+    parser.add_argument("--longest-wait", type=float, default=20.0, metavar="SECONDS")
     parser.add_argument(
         "--no-deadline",
         action="store_true",

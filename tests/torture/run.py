@@ -90,6 +90,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="of the times that each is passed (default: %(default)s)",
     )
     parser.add_argument(
+        "--longest-wait",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="for which a client asks for a lease (default: %(default)s)",
+    )
+    parser.add_argument(
         "--warm-up",
         type=int,
         default=200,
@@ -168,7 +175,10 @@ async def torture(given: argparse.Namespace, folder: Path) -> Verdict:
         users=given.users,
         seed=given.seed,
         server_options=tuple(server_options),
-        client_options=("--no-deadline",) if given.mutant == NO_DEADLINE else (),
+        client_options=(
+            f"--longest-wait={given.longest_wait}",
+            *(["--no-deadline"] if given.mutant == NO_DEADLINE else []),
+        ),
     )
     rules = Rules(
         loop_interval=farming.LOOP_INTERVAL,

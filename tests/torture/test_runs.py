@@ -36,14 +36,14 @@ def run(*arguments: str) -> str:
 @pytest.mark.parametrize(
     "options",
     [
-        "--database postgresql --seconds 14 --servers 2 --rate 2",
+        "--database postgresql --seconds 12 --servers 2 --rate 2",
         "--database sqlite --seconds 8 --servers 2 --rate 2",
     ],
     ids=["postgresql", "sqlite"],
 )
 def test_a_mixed_run_finds_no_violation(options: str) -> None:
-    small = ["--clients", "2", "--workers", "6", "--users", "12", "--warm-up", "30"]
-    told = run("--seed", "1", *options.split(), *small)
+    small = "--clients 2 --workers 6 --users 12 --warm-up 30 --longest-wait 5"
+    told = run("--seed", "1", *options.split(), *small.split())
     assert re.search(r"^violations +0$", told, re.MULTILINE)
     assert int(re.findall(r"^faults +(\d+)$", told, re.MULTILINE)[0]) >= 5
 
