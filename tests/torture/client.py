@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import signal
 import sys
@@ -174,6 +175,7 @@ async def _obey(phases: Phases) -> None:
         word, _, phase = line.decode().strip().partition(" ")
         if word == "die":
             phases.die_when(phase)
+    os._exit(1)  # the run is gone, and nobody would end this process
 
 
 async def run(given: argparse.Namespace) -> None:

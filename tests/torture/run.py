@@ -14,6 +14,7 @@ import json
 import pickle
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--workers", type=int, help="of each client (default: 16, SQLite 6)"
     )
     parser.add_argument(
-        "--users", type=int, default=40, help="in the farm (default: %(default)s)"
+        "--users", type=int, help="in the farm (default: two for three workers)"
     )
     parser.add_argument(
         "--faults",
@@ -122,6 +123,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if given.workers is None:
         # SQLite has one writer at a time: more would only wait for their turn.
         given.workers = 16 if given.database == "postgresql" else 6
+    if given.users is None:
+        # Fewer than workers, so that some wait.
+        given.users = max(6, given.clients * given.workers * 2 // 3)
     if min(given.servers, given.clients, given.workers, given.users) < 1:
         parser.error("servers, clients, workers and users are at least 1")
     wanted = None if given.faults == "all" else _names(given.faults)
@@ -224,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(folder.iterdir()):
         print(f"{folder} is not empty", file=sys.stderr)  # noqa: T201
         return 2
+    # A run that is told to stop ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     print(f"seed {given.seed}", flush=True)  # noqa: T201
     try:
         verdict = asyncio.run(torture(given, folder))

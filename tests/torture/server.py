@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -142,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"there is no failpoint {', '.join(sorted(unknown))}")
     install_failpoints(failpoints)
     _install_mutants(given.mutant, failpoints)
+    threading.Thread(target=_end_with_standard_input, daemon=True).start()
     settings = load_settings({"port": given.port})
     set_up_logging(settings)
     databases = levers.watch_databases()
@@ -162,6 +164,13 @@ def _install_mutants(names: Sequence[str], failpoints: Failpoints) -> None:
             install(failpoints, partial(failpoints.is_on, name))
         elif name in names:
             install(failpoints, _always)
+
+
+def _end_with_standard_input() -> None:
+    """However the run dies, its servers do not stay behind."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
 
 
 def _always() -> bool:
