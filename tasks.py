@@ -280,6 +280,13 @@ def benchmark(arguments: list[str]) -> int:
     return 0
 
 
+def torture(arguments: list[str]) -> int:
+    """Lease under faults and check what came of it. Arguments: see --help of it."""
+    DEVELOPMENT.set_up()
+    program = str(ROOT / "tests" / "torture" / "run.py")
+    return run([DEVELOPMENT.python, program, *arguments], DEVELOPMENT.variables())
+
+
 def constraints(arguments: list[str]) -> int:
     """Write constraints.txt anew: the newest versions that pyproject.toml allows."""
     with tempfile.TemporaryDirectory() as folder:
@@ -305,14 +312,14 @@ def found(pattern: str) -> list[str]:
 
 TASKS = {
     task.__name__: task
-    for task in (quickstart, test, check, ci, benchmark, constraints)
+    for task in (quickstart, test, check, ci, torture, benchmark, constraints)
 }
 
 
 def main() -> int:
     name, *arguments = sys.argv[1:] or ["--help"]
     task = TASKS.get(name)
-    if task is None or (arguments and task not in {test, benchmark}):
+    if task is None or (arguments and task not in {test, torture, benchmark}):
         print(f"{__doc__}\nUsage: python3 tasks.py TASK\n")
         for task_name, described in TASKS.items():
             print(f"  {task_name:<12} {described.__doc__}")

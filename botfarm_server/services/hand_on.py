@@ -32,6 +32,7 @@ async def hand_on(
     """
     granted: list[LeaseId] = []
     taken: set[UserId] = set()
+    pools = set(pools)
     after, limit = 0, FIRST_PAGE
     while pools:
         page = await queue.waiters(connection, pools, after=after, limit=limit)
@@ -39,6 +40,13 @@ async def hand_on(
             break
         # Who is not asked about any more ends with the loop's next look.
         waiters = [queued.waiter for queued in page if queued.poll_by > now]
+        wanted = {want.pool for waiter in waiters for want in waiter.wants}
+        if not wanted <= pools:
+            # One that waits in several pools may find a user there whose rest has
+            # ended meanwhile: earlier waiters of that pool come first.
+            pools |= wanted
+            after, limit = 0, FIRST_PAGE
+            continue
         free = await users.free_for(
             connection,
             [want for waiter in waiters for want in waiter.wants],

@@ -178,6 +178,8 @@ def _why_unavailable(error: BaseException) -> str | None:
 
 _TRANSIENT_STATES = frozenset(
     {
+        "08003",  # connection_does_not_exist: it was cut while it was made
+        "08006",  # connection_failure
         "25P03",  # idle_in_transaction_session_timeout
         "25006",  # read_only_sql_transaction: a standby
         "40001",  # serialization_failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 import uuid
@@ -13,6 +14,10 @@ import pytest
 from support.postgresql import PostgresqlServer
 from support.servers import ServerProcess
 from support.waiting import eventually
+
+from botfarm_server.domain.errors import DatabaseUnavailableError
+from botfarm_server.store.dialects import database_url
+from botfarm_server.store.engine import Database
 
 
 @pytest.fixture
@@ -60,3 +65,20 @@ def test_a_server_started_before_its_database_serves_once_it_is_there(
         own_postgresql.control("start")
         server.wait_until_ready()
         assert client.get("/api/v1/users/").json() == []
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_is_cut_while_it_is_made_is_no_fault_of_ours() -> None:
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.transport.abort()
+
+    listening = await asyncio.start_server(cut, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    url = database_url(f"postgresql://postgres@127.0.0.1:{port}/farm?sslmode=disable")
+    database = Database(url, pool_size=2)
+    with pytest.raises(DatabaseUnavailableError):
+        async with database.read():
+            pass
+    await database.dispose()
+    listening.close()

@@ -41,6 +41,24 @@ async def test_a_newcomer_does_not_overtake_a_waiter(farm: Farm) -> None:
     assert isinstance(await farm.ask(lease_id=waiter.lease.id), Held)
 
 
+async def test_a_waiter_for_two_pools_takes_no_user_of_an_earlier_waiter_for_one(
+    farm: Farm,
+) -> None:
+    prod = Want("prod", "canary")
+    user = await farm.add_user()
+    await farm.add_user(env="prod", domain="canary")
+    lapsing, held = await farm.held(), await farm.held(prod)
+    first = await farm.waiting()
+    both = await farm.waiting(STAGE, prod)
+    await farm.let_lapse(lapsing)
+    await farm.expiry.look()
+    await farm.end_rest(user.id)
+    # Nobody has handed on the rested user yet when the other pool's user is freed.
+    await farm.release(held)
+    await farm.waiting(STAGE, prod, lease_id=both.lease.id)
+    await farm.held(lease_id=first.lease.id)
+
+
 async def test_a_waiter_for_several_is_passed_until_its_patience_ends(
     farm: Farm,
 ) -> None:

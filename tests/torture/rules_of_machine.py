@@ -1,0 +1,77 @@
+"""What must hold of logs and processes, and of the run itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from statistics import median
+
+from .evidence import Evidence, Sample
+from .violations import Violation
+
+BESIDES_POOL = 3
+"""Connections beside the pool: LISTEN, its successor, and one for the migration."""
+LONG_ENOUGH = 40
+"""Samples of one process from which on its growth can be told."""
+GROWTH_OF_MEMORY, GROWTH_OF_DESCRIPTORS = 0.25, 40
+MEMORY_SLACK = 32 * 1024 * 1024
+MAXIMUM_DESCRIPTORS = 600
+
+
+def logs_are_clean(evidence: Evidence) -> Iterator[Violation]:
+    for line in evidence.log_lines:
+        yield Violation("logged", line)
+
+
+def resources_are_level(evidence: Evidence) -> Iterator[Violation]:
+    by_process: defaultdict[tuple[str, int], list[Sample]] = defaultdict(list)
+    for sample in evidence.samples:
+        by_process[sample.server, sample.pid].append(sample)
+        allowed = evidence.rules.pool_size + BESIDES_POOL
+        if sample.connections > allowed:
+            yield Violation(
+                "too many connections",
+                f"{sample.server} has {sample.connections}, {allowed} are allowed",
+            )
+        if sample.descriptors > MAXIMUM_DESCRIPTORS:
+            yield Violation(
+                "file descriptors grew",
+                f"{sample.server} has {sample.descriptors}",
+            )
+    for (server, _), samples in by_process.items():
+        if len(samples) >= LONG_ENOUGH:
+            yield from _growth(server, samples)
+
+
+def _growth(server: str, samples: list[Sample]) -> Iterator[Violation]:
+    quarter = len(samples) // 4
+    before, after = samples[quarter : 2 * quarter], samples[-quarter:]
+    early = median(sample.memory for sample in before)
+    late = median(sample.memory for sample in after)
+    if late > early * (1 + GROWTH_OF_MEMORY) + MEMORY_SLACK:
+        yield Violation(
+            "memory grew", f"{server} from {early / 1e6:.0f} to {late / 1e6:.0f} MB"
+        )
+    early = median(sample.descriptors for sample in before)
+    late = median(sample.descriptors for sample in after)
+    if late > early + GROWTH_OF_DESCRIPTORS:
+        yield Violation("file descriptors grew", f"{server} from {early} to {late}")
+
+
+def leases_before_faults(evidence: Evidence) -> int:
+    first = min((fault.start for fault in evidence.faults), default=float("inf"))
+    return sum(
+        1
+        for lease in evidence.leases
+        if lease.granted is not None and lease.granted < first
+    )
+
+
+def enough_before_the_first_fault(evidence: Evidence) -> Iterator[Violation]:
+    needed = evidence.rules.leases_before_faults
+    found = leases_before_faults(evidence)
+    if found < needed:
+        yield Violation(
+            "does not count",
+            f"{found} leases before the first fault, and {needed} are needed",
+        )

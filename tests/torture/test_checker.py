@@ -1,0 +1,198 @@
+"""The checker finds nothing in a sound run, and each rule where it is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from torture.checker import RULES, check
+from torture.evidence import (
+    Ask,
+    Call,
+    Evidence,
+    Fault,
+    GrantRow,
+    LeaseRow,
+    Rules,
+    Sample,
+    Seen,
+    WantRow,
+)
+from torture.history import History
+from torture.made_up import ALICE, STAGE, change, over, sound, told
+from torture.reading import evidence_of
+
+Break = Callable[[Evidence], object]
+
+
+def test_nothing_is_found_in_a_sound_run() -> None:
+    verdict = check(sound())
+    assert verdict.violations == []
+    assert verdict.leases == 3
+    assert verdict.unknown_calls == 1
+    assert verdict.refused_uses == 1
+    assert verdict.longest_hand_on == pytest.approx(0.1)
+
+
+def late_expiry(evidence: Evidence) -> None:
+    change(evidence.leases, 1, ended=19.5)
+    change(evidence.leases, 2, granted=20.6, ended=21.0)
+
+
+def overtaken(evidence: Evidence) -> None:
+    earlier = LeaseRow("earlier", 0, "cancelled", [STAGE], 9.0, None, None, 19.0)
+    evidence.leases.append(earlier)
+
+
+def fence_shrinks(evidence: Evidence) -> None:
+    for rows in (evidence.leases, evidence.grants):
+        change(rows, 0, fence=2)
+        change(rows, 1, fence=1)
+
+
+def memory(evidence: Evidence) -> None:
+    evidence.samples = [
+        Sample("server", 1, at, 5, 50, 100_000_000 + at * 4_000_000)
+        for at in range(100)
+    ]
+
+
+def descriptors(evidence: Evidence) -> None:
+    evidence.samples = [
+        Sample("server", 1, at, 5, 50 + at, 100_000_000) for at in range(100)
+    ]
+
+
+BROKEN: list[tuple[str, Break]] = [
+    ("two holders", lambda it: change(it.leases, 0, ended=13.0)),
+    ("two holders", lambda it: change(it.leases, 1, ended=None, state="held")),
+    ("fence did not grow", fence_shrinks),
+    ("fence did not grow", lambda it: change(it.users, 0, fence=2)),
+    ("fence did not grow", lambda it: change(it.leases, 2, fence=9)),
+    ("expired before its time", lambda it: change(it.leases, 1, expires=17.6)),
+    ("released after its expiry", lambda it: change(it.leases, 2, expires=19.9)),
+    ("held after its expiry", late_expiry),
+    ("left behind", lambda it: change(it.users, 0, lease="third")),
+    ("left behind", lambda it: change(it.leases, 2, ended=None, state="held")),
+    ("overtaken", overtaken),
+    ("handed on late", lambda it: change(it.leases, 2, granted=20.6, ended=21.0)),
+    ("two clients believed", lambda it: change(it.beliefs, 0, end=12.2)),
+    ("believed without a lease", lambda it: change(it.beliefs, 1, end=17.6)),
+    ("believed without a lease", lambda it: change(it.beliefs, 1, start=11.9)),
+    ("used without a lease", lambda it: change(it.uses, 1, stamp=17.6)),
+    ("used without a lease", lambda it: change(it.uses, 0, lease="unknown")),
+    (
+        "old fence accepted",
+        lambda it: it.seen.append(Seen(ALICE, 2, "second", accepted=True)),
+    ),
+    ("answer not allowed", lambda it: change(it.calls, 4, status=404)),
+    ("answer not allowed", lambda it: change(it.calls, 0, status=500, code="oh")),
+    ("told what is not so", lambda it: change(it.calls, 0, told=[told("first", 2)])),
+    ("told what is not so", lambda it: change(it.calls, 1, told=[over("third")])),
+    ("told what is not so", lambda it: change(it.calls, 6, told=[told("first", 1)])),
+    ("told what is not so", lambda it: change(it.calls, 0, told=[told("none", 1)])),
+    (
+        "grant that nobody knows",
+        lambda it: it.asks.pop(0),
+    ),
+    ("never answered", lambda it: change(it.asks, 0, end=None)),
+    ("never answered", lambda it: change(it.asks, 0, end=10.0 + 20.0 + 76.0)),
+    ("logged", lambda it: it.log_lines.append("ERROR: deadlock detected")),
+    (
+        "too many connections",
+        lambda it: it.samples.append(Sample("server", 1, 1.0, 14, 50, 1)),
+    ),
+    (
+        "file descriptors grew",
+        lambda it: it.samples.append(Sample("server", 1, 1.0, 5, 5_000, 1)),
+    ),
+    ("file descriptors grew", descriptors),
+    ("memory grew", memory),
+    (
+        "does not count",
+        lambda it: setattr(it, "rules", Rules(leases_before_faults=4)),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "break_it"), BROKEN, ids=[f"{n}-{it[0]}" for n, it in enumerate(BROKEN)]
+)
+def test_a_broken_rule_is_found(rule: str, break_it: Break) -> None:
+    evidence = sound()
+    break_it(evidence)
+    assert rule in check(evidence).broken()
+
+
+def test_each_rule_is_broken_by_some_history() -> None:
+    for rule in RULES:
+        found = False
+        for _, break_it in BROKEN:
+            evidence = sound()
+            break_it(evidence)
+            found = found or any(rule(evidence))
+        assert found, rule.__name__
+
+
+def test_a_killed_client_owes_no_answer() -> None:
+    evidence = sound()
+    change(evidence.asks, 0, end=None)
+    evidence.killed = {"client": 10.0}
+    assert check(evidence).violations == []
+
+
+def test_time_in_which_servers_were_stalled_does_not_count_as_late() -> None:
+    evidence = sound()
+    late_expiry(evidence)
+    evidence.faults.append(Fault("stop-database", "database", 17.0, 19.0, stalls=0.0))
+    assert "held after its expiry" not in check(evidence).broken()
+    change(evidence.faults, 0, stalls=None)
+    assert "held after its expiry" in check(evidence).broken()
+
+
+def test_a_waiter_that_came_at_the_instant_of_a_grant_is_not_overtaken() -> None:
+    evidence = sound()
+    overtaken(evidence)
+    change(evidence.leases, 3, created=18.6)
+    assert check(evidence).violations == []
+
+
+def test_a_waiter_for_another_pool_or_label_is_not_overtaken() -> None:
+    for want in (WantRow("prod", "regular"), WantRow("stage", "regular", {"a": "b"})):
+        evidence = sound()
+        overtaken(evidence)
+        change(evidence.leases, 3, wants=[want])
+        assert check(evidence).violations == []
+
+
+def test_the_two_users_of_one_lease_are_no_two_holders() -> None:
+    evidence = sound()
+    evidence.grants.append(GrantRow(4, "third", "bob"))
+    change(evidence.leases, 2, fence=4)
+    change(evidence.calls, 5, told=())
+    assert check(evidence).violations == []
+
+
+def test_what_has_no_end_in_the_history_is_unknown(tmp_path: Path) -> None:
+    history = History(tmp_path, "client")
+    history.write("ask", lease="l", wait=1.0)
+    history.write("call", n=1, operation="ask", lease="l", url="u")
+    history.write("call", n=2, operation="ask", lease="l", url="u")
+    history.write("answer", n=2, status=202, code=None, told=[])
+    history.write("held", lease="l", users={ALICE: 1}, deadline=history.now() + 60)
+    history.write("use", n=1, lease="l", user=ALICE, fence=1, stamp=1.0)
+    history.write("killed", victim="client")
+    history.close()
+    with (tmp_path / "client.jsonl").open("a") as torn:
+        torn.write('{"at":1,"kind":"us')
+    evidence = evidence_of(tmp_path, Rules())
+    unknown, known = evidence.calls
+    assert (unknown.end, unknown.status, known.status) == (None, None, 202)
+    assert [use.accepted for use in evidence.uses] == [None]
+    assert isinstance(evidence.asks[0], Ask)
+    assert isinstance(unknown, Call)
+    assert evidence.asks[0].end is None
+    # What a process believed ends with the process, though its deadline was later.
+    assert evidence.beliefs[0].end == evidence.killed["client"]

@@ -1,0 +1,161 @@
+"""A server that is stopped or killed at each failpoint, on purpose and once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pytest_botfarm.client.errors import LeaseEndedError
+
+from .laboratory import (
+    CLAIM_WINDOW,
+    LOOP_INTERVAL,
+    Laboratory,
+    dead,
+    eventually,
+    held_at,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_grant_whose_server_dies_after_the_commit_is_given_to_who_asks_again(
+    laboratory: Laboratory,
+) -> None:
+    scene = await laboratory.scene()
+    actor = scene.actor(*laboratory.servers)
+    laboratory.first.control.arm("after-commit", "crash", "ask")
+    lease = await actor.ask()
+    assert await actor.use(lease)
+    await actor.release(lease)
+    await dead(laboratory.first)
+    verdict = await scene.verdict()
+    assert verdict.violations == []
+    assert verdict.leases == 1
+    assert verdict.unknown_calls >= 1
+
+
+async def test_a_release_whose_server_dies_after_the_commit_is_a_release(
+    postgresql_laboratory: Laboratory,
+) -> None:
+    laboratory = postgresql_laboratory
+    scene = await laboratory.scene()
+    actor = scene.actor(laboratory.second, *laboratory.servers)
+    lease = await actor.ask()
+    laboratory.first.control.arm("after-commit", "crash", "end")
+    await actor.release(lease)
+    # Nobody rests: the user is free at once, and not only once the lease lapses.
+    after = scene.actor(laboratory.second)
+    await after.release(await after.ask())
+    await dead(laboratory.first)
+    verdict = await scene.verdict()
+    assert verdict.violations == []
+    assert verdict.losses == 0
+
+
+async def test_a_renewal_whose_server_dies_after_the_commit_keeps_the_lease(
+    postgresql_laboratory: Laboratory,
+) -> None:
+    laboratory = postgresql_laboratory
+    scene = await laboratory.scene()
+    actor = scene.actor(laboratory.second, *laboratory.servers)
+    lease = await actor.ask()
+    laboratory.first.control.arm("after-commit", "crash", "renew")
+    for _ in range(2):
+        await actor.keeper.beat({lease.id: lease.fence})
+    until = actor.history.now() + CLAIM_WINDOW + LOOP_INTERVAL
+    await eventually(lambda: actor.history.now() > until)
+    assert await actor.use(lease)
+    await actor.release(lease)
+    await dead(laboratory.first)
+    verdict = await scene.verdict()
+    assert verdict.violations == []
+    assert verdict.losses == 0
+
+
+async def test_a_server_that_dies_behind_the_queue_lock_leaves_nothing_behind(
+    postgresql_laboratory: Laboratory,
+) -> None:
+    laboratory = postgresql_laboratory
+    scene = await laboratory.scene()
+    actor = scene.actor(*laboratory.servers)
+    laboratory.first.control.arm("after-queue-lock", "crash", "ask")
+    await actor.release(await actor.ask())
+    await dead(laboratory.first)
+    verdict = await scene.verdict()
+    assert verdict.violations == []
+    assert verdict.leases == 1
+
+
+async def test_who_asks_while_another_has_the_queue_lock_comes_after_it(
+    laboratory: Laboratory,
+) -> None:
+    scene = await laboratory.scene()
+    one, two = scene.actor(laboratory.first), scene.actor(laboratory.second)
+    laboratory.first.control.arm("after-queue-lock", "hold", "ask")
+    first = asyncio.create_task(one.ask(wait=5.0))
+    await held_at(laboratory.first, "after-queue-lock")
+    second = asyncio.create_task(two.ask(wait=5.0))
+    laboratory.first.control.let_go("after-queue-lock")
+    await one.release(await first)
+    await two.release(await second)
+    verdict = await scene.verdict()
+    assert verdict.violations == []
+    assert verdict.leases == 2
+
+
+async def test_a_loop_that_is_late_after_its_look_ends_no_lease_again(
+    laboratory: Laboratory,
+) -> None:
+    scene = await laboratory.scene()
+    gone, next_one = scene.actor(laboratory.second), scene.actor(laboratory.second)
+    for server in laboratory.servers:
+        server.control.arm("after-look", "hold", None)
+    await gone.ask()
+    for server in laboratory.servers:
+        await held_at(server, "after-look")
+    # The other server's loop ends the lease, and the user goes on meanwhile.
+    laboratory.second.control.let_go("after-look")
+    held = await next_one.ask(wait=10.0)
+    next_one.keep()
+    laboratory.first.control.let_go("after-look")
+    assert await next_one.use(held)
+    await next_one.release(held)
+    laboratory.first.control.clear()
+    verdict = await scene.verdict()
+    assert verdict.violations == []
+    assert (verdict.leases, verdict.losses) == (2, 1)
+
+
+async def test_a_loop_that_dies_before_it_ends_what_it_found_leaves_it_to_others(
+    postgresql_laboratory: Laboratory,
+) -> None:
+    laboratory = postgresql_laboratory
+    scene = await laboratory.scene()
+    gone, next_one = scene.actor(laboratory.second), scene.actor(laboratory.second)
+    laboratory.second.control.arm("after-look", "hold", None)
+    laboratory.first.control.arm("before-ending", "crash", None)
+    await gone.ask()
+    await dead(laboratory.first)
+    laboratory.second.control.clear()
+    await next_one.release(await next_one.ask(wait=10.0))
+    verdict = await scene.verdict()
+    assert verdict.violations == []
+    assert (verdict.leases, verdict.losses) == (2, 1)
+
+
+async def test_a_release_that_waits_for_the_loop_is_told_that_the_lease_is_over(
+    laboratory: Laboratory,
+) -> None:
+    scene = await laboratory.scene()
+    actor = scene.actor(laboratory.second)
+    laboratory.second.control.arm("after-look", "hold", None)
+    laboratory.first.control.arm("before-ending", "hold", None)
+    lease = await actor.ask()
+    await held_at(laboratory.first, "before-ending")
+    releasing = asyncio.create_task(actor.release_late(lease))
+    for server in laboratory.servers:
+        server.control.clear()
+    assert isinstance(await releasing, LeaseEndedError)
+    assert (await scene.verdict()).violations == []
