@@ -15,7 +15,7 @@ from botfarm_server.domain.errors import (
 from botfarm_server.domain.models import Holder, LeaseId, Want
 from botfarm_server.services.answers import Held, Waiting
 
-from .conftest import Farm
+from .conftest import STAGE, Farm
 
 pytestmark = pytest.mark.anyio
 

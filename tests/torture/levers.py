@@ -68,8 +68,10 @@ def watch_databases() -> list[Database]:
     built: list[Database] = []
     init = replaced(Database, "__init__")
 
-    def remember(self: Database, url: Any, *, pool_size: int) -> None:
-        init.original(self, url, pool_size=pool_size)
+    def remember(
+        self: Database, url: Any, *, pool_size: int, pooler: bool = False
+    ) -> None:
+        init.original(self, url, pool_size=pool_size, pooler=pooler)
         built.append(self)
 
     init.by(remember)

@@ -40,10 +40,11 @@ def read_then_write(failpoints: Failpoints, is_on: Callable[[], bool]) -> None:
     async def unconditionally(
         connection: engine.Connection, given: Sequence[Grant]
     ) -> dict[LeaseId, list[LeasedRow]]:
-        found: dict[LeaseId, list[LeasedRow]] = {}
+        found: dict[LeaseId, list[LeasedRow]]
         if not is_on():
             found = await hand_over.original(connection, given)
             return found
+        found = {}
         for grant in given:
             for user_id, want in grant.users.items():
                 drawn = await connection.execute(
