@@ -183,6 +183,8 @@ class Turn:
 
     async def _ask_again(self, call: Asked, lease: Lease) -> Lease | None:
         """The lease if it is held, and needs to be told with all that it holds."""
+        if lease.id in self.granted:
+            lease = await reread(self.connection, lease.id)  # by this very turn
         if not is_ended(lease.state) and list(lease.wants) != list(call.wants):
             self._settled[lease.id] = Settled(LeaseMismatchError(lease.id))
             return None

@@ -1,0 +1,162 @@
+"""Calls that share a transaction, over both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+
+import pytest
+
+from botfarm_server.domain.errors import BotfarmError
+from botfarm_server.domain.models import Holder, LeaseId, Want
+from botfarm_server.services.answers import Held, Waiting
+from botfarm_server.services.calls import Asked, Call, Returned
+from botfarm_server.services.settling import Settled
+from botfarm_server.services.turns import Pending
+
+from .conftest import STAGE, Farm
+
+pytestmark = pytest.mark.anyio
+
+
+def asked(lease_id: LeaseId | None = None, *wants: Want) -> Asked:
+    name = lease_id or LeaseId(uuid.uuid4())
+    return Asked(name, wants or [STAGE], ttl=60.0, wait=0.0, holder=Holder())
+
+
+def returned(answer: Held | Waiting) -> Returned:
+    return Returned(answer.lease.id)
+
+
+async def turn(farm: Farm, *calls: Call) -> list[Settled]:
+    loop = asyncio.get_running_loop()
+    together = [Pending(call, loop.create_future()) for call in calls]
+    await farm.asking.turns.take(together)
+    return [await pending.settled for pending in together]
+
+
+def answers(settled: Sequence[Settled]) -> list[str]:
+    return [type(it.answer).__name__ for it in settled]
+
+
+async def consistent(farm: Farm) -> bool:
+    """Who is in the queue waits, and who waits and is not away is in the queue."""
+    return not await farm.count(
+        "SELECT count(*) FROM queue_entries JOIN leases"
+        " ON leases.id = queue_entries.lease_id WHERE leases.state <> 'waiting'"
+    )
+
+
+async def test_what_is_given_back_goes_to_who_asks_in_the_same_turn(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    assert answers(await turn(farm, asked(), returned(held))) == ["Held", "NoneType"]
+
+
+async def test_a_waiter_goes_before_who_asks_in_the_same_turn(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    waiting = await farm.waiting()
+    assert answers(await turn(farm, asked(), returned(held))) == ["Lease", "NoneType"]
+    assert isinstance(await farm.ask(lease_id=waiting.lease.id), Held)
+
+
+async def test_a_waiter_that_asks_again_in_the_turn_that_grants_it_is_told(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    waiting = await farm.waiting()
+    settled = await turn(farm, returned(held), asked(waiting.lease.id))
+    assert answers(settled) == ["NoneType", "Held"]
+    assert await consistent(farm)
+    # It knows of its grant: no call that leaves may take it back any more.
+    assert not await farm.count("SELECT count(*) FROM leases WHERE poll_by IS NOT NULL")
+
+
+async def test_several_that_ask_first_are_served_in_their_order(farm: Farm) -> None:
+    await farm.add_user()
+    await farm.add_user()
+    settled = await turn(farm, asked(), asked(), asked())
+    assert answers(settled) == ["Held", "Held", "Lease"]
+    users = [user.id for it in settled[:2] for user in _held(it).users]
+    assert len(set(users)) == 2
+
+
+async def test_a_refusal_is_for_its_own_call_alone(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    nobody = Want("stage", "canary")
+    settled = await turn(
+        farm,
+        asked(None, nobody),
+        asked(held.lease.id, nobody),
+        asked(),
+        Returned(LeaseId(uuid.uuid4())),
+    )
+    assert answers(settled) == [
+        "NoSuchPoolError",
+        "LeaseMismatchError",
+        "Lease",
+        "NoneType",
+    ]
+
+
+async def test_a_call_that_fails_does_not_fail_the_others(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned = await farm.add_user("poisoned", labels={"is": "poisoned"})
+    await farm.add_user("fine")
+    await farm.database.dispose()
+    bad = asked(None, Want("stage", "regular", labels={"is": "poisoned"}))
+    good = asked()
+    open_secret = farm.sealer.open
+
+    def fail(user_id: object, *others: object) -> str:
+        if user_id == poisoned.id:
+            raise RuntimeError("cannot be opened")
+        return open_secret(user_id, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(farm.sealer, "open", fail)
+    loop = asyncio.get_running_loop()
+    together = [Pending(call, loop.create_future()) for call in (bad, good)]
+    await farm.asking.turns.take(together)
+    with pytest.raises(RuntimeError, match="cannot be opened"):
+        await together[0].settled
+    assert isinstance((await together[1].settled).answer, Held)
+    assert (await farm.users.get(poisoned.id)).state == "free"
+
+
+async def test_calls_about_one_lease_take_turns(farm: Farm) -> None:
+    await farm.add_user()
+    name = LeaseId(uuid.uuid4())
+    first, second, third = await asyncio.gather(
+        farm.asking.turns.settle(asked(name)),
+        farm.asking.turns.settle(asked(name)),
+        farm.asking.turns.settle(Returned(name)),
+    )
+    assert _held(first).lease.fence == _held(second).lease.fence
+    assert third.answer is None
+    assert (await farm.users.find())[0].state == "free"
+
+
+async def test_many_calls_at_once_are_all_settled(farm: Farm) -> None:
+    for _ in range(5):
+        await farm.add_user()
+
+    async def use() -> None:
+        settled = await farm.asking.turns.settle(asked())
+        if isinstance(settled.answer, BotfarmError):
+            raise settled.answer
+        lease = settled.answer.lease if isinstance(settled.answer, Held) else None
+        if lease is not None:
+            await farm.asking.turns.settle(Returned(lease.id, fence=lease.fence))
+
+    await asyncio.gather(*(use() for _ in range(100)))
+    assert await consistent(farm)
+
+
+def _held(settled: Settled) -> Held:
+    assert isinstance(settled.answer, Held)
+    return settled.answer
