@@ -74,32 +74,3 @@ async def test_waiting_and_waking_work_as_without_it(
     assert set(logins) == {"user-0", "user-1", "user-2"}
     lines = [json.loads(line) for server in (first, second) for line in server.log]
     assert not [line for line in lines if line["level"] in {"warning", "error"}]
-
-
-async def test_without_a_way_to_listen_the_loop_makes_up_for_it(
-    pooled_url: str,
-) -> None:
-    environment = {
-        "BOTFARM_DATABASE_POOLER": "transaction",
-        "BOTFARM_LOOP_INTERVAL": "0.5",
-    }
-    with (
-        ServerProcess(pooled_url, environment) as first,
-        ServerProcess(pooled_url, environment) as second,
-    ):
-        one, other = (it.wait_until_ready().url for it in (first, second))
-        assert any("BOTFARM_LISTEN_URL is not set" in line for line in first.log)
-        async with httpx.AsyncClient(timeout=60) as client:
-            user = {**WANT, "login": "alice", "password": "pw"}
-            await client.post(f"{one}/api/v1/users/", json=user)
-            held = f"{one}/api/v1/leases/{uuid.uuid4()}"
-            await client.put(held, json={"wants": [WANT]})
-            waiting = f"{other}/api/v1/leases/{uuid.uuid4()}"
-            call = asyncio.create_task(
-                client.put(waiting, json={"wants": [WANT], "wait": 30})
-            )
-            listed = f"{one}/api/v1/leases/?state=waiting"
-            while not (await client.get(listed)).json():
-                await asyncio.sleep(0.01)
-            await client.delete(held)
-            assert (await call).status_code == 200

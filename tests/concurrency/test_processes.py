@@ -198,3 +198,25 @@ async def test_logs_tell_lease_user_and_holder_but_no_secret(
     log = "\n".join(running.log)
     assert "PLANTED-SECRET" not in log
     assert "token-token-token-token" not in log
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_with_every_word_lost_the_loop_makes_up_for_it(
+    start_server: StartServer,
+) -> None:
+    # Behind a pooler, and without another way, a server does not listen at all.
+    deaf = {"BOTFARM_DATABASE_POOLER": "transaction", "BOTFARM_LOOP_INTERVAL": "0.5"}
+    servers = [start_server(**deaf) for _ in range(2)]
+    assert any("BOTFARM_LISTEN_URL is not set" in line for line in servers[0].log)
+    async with clients(servers) as (one, other):
+        await add_users(one, 1)
+        held, waiting = (f"/api/v1/leases/{uuid.uuid4()}" for _ in range(2))
+        await one.put(held, json={"wants": [WANT]})
+        call = asyncio.create_task(
+            other.put(waiting, json={"wants": [WANT], "wait": 30})
+        )
+        listed = {"state": "waiting"}
+        while not (await one.get("/api/v1/leases/", params=listed)).json():
+            await asyncio.sleep(0.01)
+        await one.delete(held)
+        assert (await call).status_code == 200
