@@ -16,7 +16,7 @@ from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.settling import Settled, poll_by
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.store import leases, queue
+from botfarm_server.store import grants, leases, queue
 from botfarm_server.store.engine import Database
 
 
@@ -93,7 +93,7 @@ class AskService:
                 await leases.keep_place(connection, lease_id, until)
                 await queue.leave(connection, [lease_id])
             elif lease.state == "held" and settled.joined:
-                await leases.take_back(connection, lease, until)
+                await grants.take_back(connection, lease, until)
             else:
                 return
             pools = {want.pool for want in lease.wants}

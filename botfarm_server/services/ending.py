@@ -24,9 +24,9 @@ from botfarm_server.domain.models import (
     Pool,
 )
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.store import leases, users
+from botfarm_server.store import grants, leases, users
 from botfarm_server.store.engine import Connection
-from botfarm_server.store.leases import HeldUser
+from botfarm_server.store.grants import HeldUser
 from botfarm_server.store.users import in_quarantine
 
 BY_ITSELF = "botfarm"
@@ -92,11 +92,11 @@ async def end_leases(
         if before == "held":
             names = [lease.id for lease in alike]
             freed = (
-                await leases.users_held(connection, names)
+                await grants.users_held(connection, names)
                 if held is None
                 else [user for user in held if user.lease_id in names]
             )
-            await leases.free_users(
+            await grants.free_users(
                 connection,
                 freed,
                 now=now,

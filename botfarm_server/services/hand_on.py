@@ -8,7 +8,7 @@ from datetime import datetime
 from botfarm_server.domain.lifecycle import LeaseTimes, first_expiry
 from botfarm_server.domain.models import Candidate, LeaseId, Pool, UserId
 from botfarm_server.domain.queueing import plan_grants, users_needed
-from botfarm_server.store import leases, queue, users
+from botfarm_server.store import grants, queue, users
 from botfarm_server.store.engine import Connection
 
 FIRST_PAGE, PAGE = 2, 64
@@ -61,7 +61,7 @@ async def hand_on(
                 (grant, first_expiry(now, ttls[grant.lease_id], times))
                 for grant in plan.grants
             ]
-            await leases.grant_waiting(connection, given, now=now)
+            await grants.grant_waiting(connection, given, now=now)
             granted += [grant.lease_id for grant in plan.grants]
         if kept is not None:
             kept |= plan.kept

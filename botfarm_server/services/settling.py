@@ -47,9 +47,9 @@ from botfarm_server.services.ending import (
 )
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.sealing import Sealer
-from botfarm_server.store import leases, queue, users
+from botfarm_server.store import grants, leases, queue, users
 from botfarm_server.store.engine import Connection
-from botfarm_server.store.leases import HeldUser
+from botfarm_server.store.grants import HeldUser
 
 NEAREST_POOLS = 5
 
@@ -92,7 +92,7 @@ class Turn:
             SecretUnreadableError: the transaction is to be undone.
 
         """
-        found, users_held, self.now = await leases.lock_with_users(
+        found, users_held, self.now = await grants.lock_with_users(
             self.connection, [call.lease_id for call in calls], self.now
         )
         returned = [it for it in calls if isinstance(it, Returned)]
@@ -201,7 +201,7 @@ class Turn:
         if lease.state == "held":
             if lease.poll_by is not None:
                 # The caller learns of the grant here, if the first call has left.
-                await leases.claim(self.connection, lease.id)
+                await grants.claim(self.connection, lease.id)
             return lease
         answer = await over(self.connection, lease, self.now)
         self._settled[lease.id] = Settled(answer)
@@ -278,7 +278,7 @@ class Turn:
                 expires_at=first_expiry(self.now, call.ttl, self.times),
             )
             new.append((lease, grant))
-        for lease, rows in await leases.insert_held(self.connection, new):
+        for lease, rows in await grants.insert_held(self.connection, new):
             answer = held_answer(lease, rows, self.now, self.sealer)
             self._settled[lease.id] = Settled(answer)
 

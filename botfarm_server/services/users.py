@@ -39,7 +39,7 @@ from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.store import holdings, leases, queue, users
+from botfarm_server.store import grants, holdings, leases, queue, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
 
@@ -415,7 +415,7 @@ class UserService:
                 granted_at=now,
                 expires_at=renewed_expiry(now, ttl),
             )
-            ((held, _),) = await leases.insert_held(
+            ((held, _),) = await grants.insert_held(
                 connection, [(lease, Grant(lease_id, {user_id: 0}))]
             )
         self.room.wake(granted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -21,27 +21,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.models import (
     EndedState,
-    Fence,
     Holder,
     KnotMember,
     Lease,
     LeaseId,
     LeaseState,
     Outcome,
-    Pool,
     UserId,
 )
-from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import queue
 from botfarm_server.store.dialects import (
-    as_time,
-    clock,
     for_update,
     is_one_of,
-    next_fence,
 )
-from botfarm_server.store.tables import Row, grants, leases, users
-from botfarm_server.store.users import LEASED, LeasedRow
+from botfarm_server.store.tables import Row, grants, leases
 from botfarm_server.store.wants import stored_want, want_of
 
 
@@ -127,73 +120,6 @@ async def get_all(
     return {lease.id: lease for lease in map(lease_of, rows)}
 
 
-@dataclass(frozen=True, slots=True)
-class HeldUser:
-    """A user of a held lease, as its end needs to know it."""
-
-    id: UserId
-    lease_id: LeaseId
-    pool: Pool
-    login: str
-    failed_tests: Sequence[str]
-
-
-_HELD_USER = tuple(
-    users.c[name].label(f"user_{name}")
-    for name in ("id", "env", "domain", "login", "failed_tests")
-)
-
-
-def _held_user(row: Any, lease_id: LeaseId) -> HeldUser:
-    return HeldUser(
-        id=UserId(row.user_id),
-        lease_id=lease_id,
-        pool=Pool(row.user_env, row.user_domain),
-        login=row.user_login,
-        failed_tests=row.user_failed_tests or (),
-    )
-
-
-async def lock_with_users(
-    connection: AsyncConnection, lease_ids: Collection[UUID], now: datetime
-) -> tuple[dict[LeaseId, Lease], list[HeldUser], datetime]:
-    """As `lock_all`, the users that they hold, and the time behind all these locks.
-
-    The caller has the queue lock since `now`. A renewal may have had a row for a while
-    after that, and an end that were dated before it would make its answer untrue.
-    """
-    query = for_update(
-        connection,
-        select(leases, *_HELD_USER)
-        .outerjoin(users, users.c.lease_id == leases.c.id)
-        .where(is_one_of(connection, leases.c.id, lease_ids))
-        .order_by(leases.c.number),
-        of=leases,
-    )
-    locked = query.cte("locked")
-    found: dict[LeaseId, Lease] = {}
-    held: list[HeldUser] = []
-    # Row by row, the clock is read once the row is locked.
-    for row in await connection.execute(select(locked, clock(connection))):
-        found[row.id] = lease_of(row)
-        if row.user_id is not None:
-            held.append(_held_user(row, row.id))
-        now = max(now, as_time(row.clock))
-    return found, held, now
-
-
-async def users_held(
-    connection: AsyncConnection, lease_ids: Collection[LeaseId]
-) -> list[HeldUser]:
-    """The users that the leases hold."""
-    rows = await connection.execute(
-        select(*_HELD_USER, users.c.lease_id).where(
-            is_one_of(connection, users.c.lease_id, lease_ids)
-        )
-    )
-    return [_held_user(row, row.lease_id) for row in rows]
-
-
 async def insert_waiting(connection: AsyncConnection, lease: Lease) -> None:
     """Give a new lease its place at the end of the queue of each of its pools."""
     number = await _insert(connection, lease)
@@ -205,27 +131,14 @@ async def insert_ended(connection: AsyncConnection, lease: Lease) -> None:
     await _insert(connection, lease)
 
 
-async def insert_held(
-    connection: AsyncConnection, new: Sequence[tuple[Lease, Grant]]
-) -> list[tuple[Lease, list[LeasedRow]]]:
-    """Record new leases together with the users that they are granted at once."""
-    rows = await _hand_over(connection, [grant for _, grant in new])
-    held = [
-        (replace(lease, fence=_fence(rows[lease.id])), rows[lease.id])
-        for lease, _ in new
-    ]
-    await connection.execute(insert(leases), [_row(lease) for lease, _ in held])
-    return held
-
-
 async def _insert(connection: AsyncConnection, lease: Lease) -> int:
     answer = await connection.execute(
-        insert(leases).returning(leases.c.number), _row(lease)
+        insert(leases).returning(leases.c.number), row_of(lease)
     )
     return cast("int", answer.scalar_one())
 
 
-def _row(lease: Lease) -> Row:
+def row_of(lease: Lease) -> Row:
     return {
         "id": lease.id,
         "state": lease.state,
@@ -241,71 +154,6 @@ def _row(lease: Lease) -> Row:
         "outcome": lease.outcome,
         "end_reason": lease.end_reason,
     }
-
-
-async def grant_waiting(
-    connection: AsyncConnection,
-    given: Sequence[tuple[Grant, datetime | None]],
-    *,
-    now: datetime,
-) -> None:
-    """Turn waiters into holders until a time each. The caller has the queue lock."""
-    rows = await _hand_over(connection, [grant for grant, _ in given])
-    for grant, expires_at in given:
-        changed = await connection.execute(
-            update(leases)
-            .where(leases.c.id == grant.lease_id, leases.c.state == "waiting")
-            .values(
-                state="held",
-                granted_at=now,
-                expires_at=expires_at,
-                fence=_fence(rows[grant.lease_id]),
-            )
-        )
-        _expect(changed.rowcount, 1, "a waiter was granted that no longer waits")
-    await queue.leave(connection, [grant.lease_id for grant, _ in given])
-
-
-def _fence(rows: Sequence[LeasedRow]) -> Fence:
-    return max(row.fence for row in rows)
-
-
-async def _hand_over(
-    connection: AsyncConnection, given: Sequence[Grant]
-) -> dict[LeaseId, list[LeasedRow]]:
-    """Draw fences, and put the users into the hands of the leases."""
-    await connection.execute(
-        insert(grants).values(next_fence(connection)),
-        [
-            {"lease_id": grant.lease_id, "user_id": user_id, "want": want}
-            for grant in given
-            for user_id, want in grant.users.items()
-        ],
-    )
-    lease_ids = [grant.lease_id for grant in given]
-    handed = await connection.execute(
-        update(users)
-        .where(
-            users.c.id == grants.c.user_id,
-            is_one_of(connection, grants.c.lease_id, lease_ids),
-            users.c.lease_id.is_(None),
-            users.c.quarantined_at.is_(None),
-            users.c.fence < grants.c.fence,
-        )
-        .values(lease_id=grants.c.lease_id, fence=grants.c.fence, rest_until=None)
-        .returning(*LEASED, users.c.lease_id)
-    )
-    wants = {user_id: want for grant in given for user_id, want in grant.users.items()}
-    found: dict[LeaseId, list[LeasedRow]] = {}
-    for *columns, lease_id in handed:
-        row = LeasedRow(*(*columns, wants[columns[0]]))
-        found.setdefault(lease_id, []).append(row)
-    _expect(
-        sum(map(len, found.values())), len(wants), "a user was granted that is not free"
-    )
-    for rows in found.values():
-        rows.sort(key=lambda row: (row.want, row.fence))
-    return found
 
 
 async def extend(
@@ -326,40 +174,6 @@ async def extend(
         .values(expires_at=expires_at)
     )
     return changed.rowcount
-
-
-async def claim(connection: AsyncConnection, lease_id: LeaseId) -> None:
-    """Note that the holder of a lease that had to wait knows of its grant."""
-    await connection.execute(
-        update(leases)
-        .where(leases.c.id == lease_id, leases.c.poll_by.is_not(None))
-        .values(poll_by=None)
-    )
-
-
-async def take_back(
-    connection: AsyncConnection, lease: Lease, poll_by: datetime
-) -> None:
-    """Undo a grant that nobody has seen: the lease waits again, outside the queue.
-
-    The caller has the queue lock and the lease. Its fences are not used again.
-    """
-    changed = await connection.execute(
-        update(leases)
-        .where(leases.c.id == lease.id, leases.c.state == "held")
-        .values(
-            state="waiting",
-            granted_at=None,
-            expires_at=None,
-            fence=None,
-            poll_by=poll_by,
-        )
-    )
-    _expect(changed.rowcount, 1, "a grant was taken back that was not locked")
-    await connection.execute(
-        update(users).where(users.c.lease_id == lease.id).values(lease_id=None)
-    )
-    await connection.execute(delete(grants).where(grants.c.lease_id == lease.id))
 
 
 async def keep_place(
@@ -404,27 +218,9 @@ async def end(
             ),
         )
     )
-    _expect(changed.rowcount, len(ended), "a lease was ended that was not locked")
+    expect(changed.rowcount, len(ended), "a lease was ended that was not locked")
     if before == "waiting":
         await queue.leave(connection, [it.id for it in ended])
-
-
-async def free_users(
-    connection: AsyncConnection,
-    held: Sequence[HeldUser],
-    *,
-    now: datetime,
-    rest_until: datetime | None,
-    dirty: bool,
-) -> None:
-    """Take the users of ended leases back."""
-    lease_ids = {user.lease_id for user in held}
-    changed = await connection.execute(
-        update(users)
-        .where(is_one_of(connection, users.c.lease_id, lease_ids))
-        .values(lease_id=None, released_at=now, rest_until=rest_until, dirty=dirty)
-    )
-    _expect(changed.rowcount, len(held), "a user was freed that was not held")
 
 
 async def lapsed(
@@ -524,7 +320,7 @@ async def forget_ended(
     return gone.rowcount
 
 
-def _expect(found: int, expected: int, otherwise: str) -> None:
+def expect(found: int, expected: int, otherwise: str) -> None:
     # The queue lock excludes this; should it ever happen, the transaction is undone.
     if found != expected:
         raise AssertionError(otherwise)

@@ -21,7 +21,15 @@ from support.postgresql import PostgresqlServer
 
 from botfarm_server.domain.models import Holder, Lease, LeaseId, UserId, Want
 from botfarm_server.domain.queueing import Grant
-from botfarm_server.store import holdings, leases, migrations, parties, queue, users
+from botfarm_server.store import (
+    grants,
+    holdings,
+    leases,
+    migrations,
+    parties,
+    queue,
+    users,
+)
 from botfarm_server.store.dialects import database_url as parsed_url
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
@@ -108,14 +116,14 @@ def asking(
 
 
 async def end_held(connection: Connection, now: datetime) -> None:
-    found, held, now = await leases.lock_with_users(connection, HELD, now)
+    found, held, now = await grants.lock_with_users(connection, HELD, now)
     ended = list(found.values())
     await leases.end(connection, ended, "released", now=now, outcome="passed")
-    await leases.free_users(connection, held, now=now, rest_until=None, dirty=False)
+    await grants.free_users(connection, held, now=now, rest_until=None, dirty=False)
 
 
 async def grant(connection: Connection, now: datetime) -> None:
-    await leases.grant_waiting(
+    await grants.grant_waiting(
         connection, [(Grant(WAITING[0], {FREE_USER: 0}), now)], now=now
     )
 
@@ -130,7 +138,7 @@ async def grant_at_once(connection: Connection, now: datetime) -> None:
         created_at=now,
         granted_at=now,
     )
-    await leases.insert_held(connection, [(lease, Grant(lease.id, {FREE_USER: 0}))])
+    await grants.insert_held(connection, [(lease, Grant(lease.id, {FREE_USER: 0}))])
 
 
 def free(want: Want) -> Call:
@@ -193,7 +201,7 @@ CALLS: dict[str, Call] = {
     "who waits for a pool": lambda connection, _: queue.waited_for(
         connection, [POOL, NOT_WAITED_FOR.pool]
     ),
-    "leases about which calls are": lambda connection, now: leases.lock_with_users(
+    "leases about which calls are": lambda connection, now: grants.lock_with_users(
         connection, [*HELD, *WAITING], now
     ),
     "leases that are not held": lambda connection, _: leases.get_all(

@@ -19,7 +19,7 @@ from botfarm_server.domain.queueing import Grant
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.leases import LeaseService
-from botfarm_server.store import engine, leases, tables
+from botfarm_server.store import engine, grants, leases, tables
 from botfarm_server.store.dialects import QUEUE_LOCK, next_fence, read_clock
 from botfarm_server.store.users import LEASED, LeasedRow
 
@@ -32,7 +32,7 @@ IsOn = Callable[[str], bool]
 def read_then_write(failpoints: Failpoints, is_on: Callable[[], bool]) -> None:
     """Free users are read without a lock, and taken without another look."""
     lock_queue = replaced(engine, "lock_queue")
-    hand_over = replaced(leases, "_hand_over")
+    hand_over = replaced(grants, "_hand_over")
 
     async def without_lock(connection: engine.Connection) -> datetime:
         return await (read_clock if is_on() else lock_queue.original)(connection)
