@@ -59,7 +59,7 @@ class AskService:
             if held is not None:
                 return held
             with self.room.stay():
-                left = await _first_of(woken.wait, gone, within=asked.wait)
+                left = await _wait(woken, gone, within=asked.wait)
             if left:
                 await self._leave(asked.lease_id, settled)
         answer = await self._look(asked.lease_id)
@@ -117,21 +117,23 @@ def _held(settled: Settled) -> Held | None:
             raise TypeError("a call that asks was answered as one that gives back")
 
 
-async def _first_of(
-    woken: Callable[[], Awaitable[object]],
+async def _wait(
+    woken: asyncio.Event,
     gone: Callable[[], Awaitable[object]] | None,
     *,
     within: float,
 ) -> bool:
     """Wait for a wake-up, for the caller to leave or for time to pass; did it leave?"""
-    waits = {asyncio.ensure_future(woken())}
+    # One task at most: there may be thousands of such calls.
+    timer = asyncio.get_running_loop().call_later(within, woken.set)
     leaving = asyncio.ensure_future(gone()) if gone is not None else None
     if leaving is not None:
-        waits.add(leaving)
+        leaving.add_done_callback(lambda _: woken.set())
     try:
-        await asyncio.wait(waits, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        await woken.wait()
         return leaving is not None and leaving.done()
     finally:
-        for task in waits:
-            task.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        timer.cancel()
+        if leaving is not None:
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
