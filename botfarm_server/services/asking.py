@@ -60,7 +60,7 @@ class AskService:
                 return held
             with self.room.stay():
                 left = await _wait(woken, gone, within=asked.wait)
-            if left:
+            if left and not self.room.has_several(asked.lease_id):
                 await self._leave(asked.lease_id, settled)
         answer = await self._look(asked.lease_id)
         if isinstance(answer, Waiting) and self.room.is_closed():

@@ -66,6 +66,10 @@ class WaitingRoom:
             if not self._staying:
                 self._occupied.clear()
 
+    def has_several(self, lease_id: LeaseId) -> bool:
+        """Whether several calls wait here for the lease: one was sent twice."""
+        return len(self._events.get(lease_id, ())) > 1
+
     def wake(self, lease_ids: Collection[LeaseId]) -> None:
         for lease_id in lease_ids:
             for event in self._events.get(lease_id, ()):

@@ -140,3 +140,19 @@ async def test_the_leaving_of_an_older_call_changes_nothing_for_a_younger_one(
     await farm.waiting(lease_id=caller.id)
     await caller.leave()
     assert await farm.count("SELECT count(*) FROM queue_entries") == 1
+
+
+async def test_a_duplicate_that_leaves_takes_nothing_from_the_call_that_stays(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    stays = await calling(farm)
+    duplicate = Caller(farm, stays.id)
+    while not farm.room.has_several(stays.id):
+        await asyncio.sleep(0)
+    younger = await farm.waiting()
+    await duplicate.leave()
+    await farm.release(held)
+    assert isinstance(await stays.answer(), Held)
+    assert isinstance(await farm.ask(lease_id=younger.lease.id), Waiting)

@@ -132,7 +132,8 @@ class Link:
 
     def received(self, data: bytes, *, from_client: bool) -> None:
         proxy = self.proxy
-        if self.is_deaf or proxy.disturbance == "drop":
+        # A stream has no holes: once something of it is lost, so is all that follows.
+        if self.has_lost or self.is_deaf or proxy.disturbance == "drop":
             self.has_lost = True
             return
         if from_client and self.server is None:
