@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from botfarm_server.domain.models import Candidate, UserId, Want
@@ -16,6 +16,20 @@ def matches(want: Want, user: Candidate) -> bool:
         and (want.project_id is None or user.project_id == want.project_id)
         and (want.user_id is None or user.id == want.user_id)
         and all(user.labels.get(name) == value for name, value in want.labels.items())
+    )
+
+
+def alike(wants: Sequence[Want]) -> Hashable:
+    """A key that wants have in common which ask for the same."""
+    return tuple(
+        (
+            want.pool,
+            want.project_id,
+            want.user_id,
+            want.count,
+            tuple(sorted(want.labels.items())),
+        )
+        for want in wants
     )
 
 

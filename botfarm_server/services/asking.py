@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from botfarm_server.domain.errors import BotfarmError, ShuttingDownError
 from botfarm_server.domain.lifecycle import LeaseTimes
@@ -53,16 +54,28 @@ class AskService:
         if asked.wait <= 0:
             settled = await self.turns.settle(asked)
             return _held(settled) or await self._look(asked.lease_id)
+        ends = time.monotonic() + asked.wait
         with self.room.enter(asked.lease_id) as woken:
-            settled = await self.turns.settle(asked)
-            held = _held(settled)
-            if held is not None:
-                return held
-            with self.room.stay():
-                left = await _wait(woken, gone, within=asked.wait)
-            if left and not self.room.has_several(asked.lease_id):
-                await self._leave(asked.lease_id, settled)
-        answer = await self._look(asked.lease_id)
+            while True:
+                woken.clear()
+                within = max(0.0, ends - time.monotonic())
+                settled = await self.turns.settle(replace(asked, wait=within))
+                held = _held(settled)
+                if held is not None:
+                    return held
+                with self.room.stay():
+                    left = await _wait(woken, gone, within=within)
+                if left and not self.room.has_several(asked.lease_id):
+                    await self._leave(asked.lease_id, settled)
+                answer = await self._look(asked.lease_id)
+                if (
+                    left
+                    or isinstance(answer, Held)
+                    or self.room.is_closed()
+                    or time.monotonic() >= ends
+                ):
+                    break
+                # Another call about it has left the queue for it, or took it back.
         if isinstance(answer, Waiting) and self.room.is_closed():
             raise ShuttingDownError
         return answer
@@ -98,7 +111,7 @@ class AskService:
                 return
             pools = {want.pool for want in lease.wants}
             granted = await hand_on(connection, pools, now=now, times=self.times)
-        self.room.wake(granted)
+        self.room.wake([lease_id, *granted])
 
 
 def _held(settled: Settled) -> Held | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from botfarm_server.domain.deadlock import Claim, Party, find_knots, party_of
 from botfarm_server.domain.errors import describe_want
 from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.domain.matching import alike
 from botfarm_server.domain.models import Candidate, KnotMember, Lease, LeaseId
 from botfarm_server.services.ending import Ending, end_leases, hand_on_from
 from botfarm_server.services.hand_on import hand_on
@@ -30,8 +31,8 @@ async def break_knots(
         if not await parties.waiting_with_users(connection):
             return [], []
     async with database.queue() as (connection, now):
-        waiting, having, granted = await _entangled(connection, now, times)
-        claims = [await _claim(connection, lease, having) for lease in waiting.values()]
+        waiting, having, kept, granted = await _entangled(connection, now, times)
+        claims = await _claims(connection, waiting.values(), having, kept)
         endings: list[Ending] = []
         for knot in find_knots(claims, _users(having)):
             members = [_member(waiting[it.lease_id], having) for it in knot]
@@ -56,7 +57,12 @@ async def break_knots(
 
 async def _entangled(
     connection: Connection, now: datetime, times: LeaseTimes
-) -> tuple[dict[LeaseId, Lease], Possessions, list[LeaseId]]:
+) -> tuple[
+    dict[LeaseId, Lease],
+    Possessions,
+    Mapping[LeaseId, Sequence[Candidate]],
+    list[LeaseId],
+]:
     """The waiters whose parties have users, and what those have.
 
     What is kept for a waiter is as good as held by it: nobody else gets it.
@@ -76,21 +82,36 @@ async def _entangled(
     logins = await parties.logins(connection, every)
     for lease_id, its in kept.items():
         having[owners[lease_id]] += [Possession(it, logins[it.id]) for it in its]
-    return waiting, having, granted
+    return waiting, having, kept, granted
 
 
-async def _claim(connection: Connection, lease: Lease, having: Possessions) -> Claim:
+async def _claims(
+    connection: Connection,
+    waiting: Iterable[Lease],
+    having: Possessions,
+    kept: Mapping[LeaseId, Sequence[Candidate]],
+) -> list[Claim]:
     had = {it.user.id for possessions in having.values() for it in possessions}
-    # So many that enough are left when those are taken away that the parties have.
-    limit = sum(want.count for want in lease.wants) + len(had)
-    found = await users.in_rotation_for(connection, lease.wants, limit=limit)
-    return Claim(
-        lease_id=lease.id,
-        number=lease.queue_number or 0,
-        party=party_of(lease.holder, lease.id),
-        wants=lease.wants,
-        within_reach=[user for user in found if user.id not in had],
-    )
+    found: dict[Hashable, list[Candidate]] = {}
+    claims = []
+    for lease in waiting:
+        # Many wait for the same: it is read once, behind the lock that all wait for.
+        key = alike(lease.wants)
+        if key not in found:
+            # So many that enough are left without those that the parties have.
+            limit = sum(want.count for want in lease.wants) + len(had)
+            rotating = await users.in_rotation_for(connection, lease.wants, limit=limit)
+            found[key] = [user for user in rotating if user.id not in had]
+        claims.append(
+            Claim(
+                lease_id=lease.id,
+                number=lease.queue_number or 0,
+                party=party_of(lease.holder, lease.id),
+                wants=lease.wants,
+                within_reach=[*kept.get(lease.id, ()), *found[key]],
+            )
+        )
+    return claims
 
 
 def _users(having: Possessions) -> dict[Party, list[Candidate]]:

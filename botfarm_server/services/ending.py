@@ -137,7 +137,7 @@ async def _count_failure(
     if list(failed) == list(user.failed_tests):
         return
     changes: dict[str, object] = {"failed_tests": list(failed) or None}
-    if len(failed) >= times.quarantine_after:
+    if user.in_rotation and len(failed) >= times.quarantine_after:
         reason = f"{len(failed)} tests failed in a row: {', '.join(failed)}"
         changes |= in_quarantine(now, reason, BY_ITSELF)
         _log.warning("user quarantined", login=user.login, reason=reason)

@@ -64,7 +64,8 @@ async def hand_on(
             await grants.grant_waiting(connection, given, now=now)
             granted += [grant.lease_id for grant in plan.grants]
         if kept is not None:
-            kept |= plan.kept
+            for name, its in plan.kept.items():
+                kept[name] = [*kept.get(name, ()), *its]
         taken |= {user.id for user in free} - {user.id for user in plan.left}
         if len(page) < limit or not await users.any_free_and_waited_for(
             connection, pools, now=now, besides=taken

@@ -19,7 +19,7 @@ from botfarm_server.domain.lifecycle import (
     has_lapsed,
     is_ended,
 )
-from botfarm_server.domain.matching import assign
+from botfarm_server.domain.matching import alike, assign
 from botfarm_server.domain.models import (
     EndedState,
     Holder,
@@ -52,8 +52,6 @@ from botfarm_server.store.engine import Connection
 from botfarm_server.store.grants import HeldUser
 
 NEAREST_POOLS = 5
-
-Wants = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +98,7 @@ class Turn:
         await self._take_back(returned, found, users_held)
         first = [call for call in asking if call.lease_id not in found]
         freed = {pool for ending in self.endings for pool in ending.pools}
+        freed |= await self._come_back(asking, found)
         waited_for = await queue.waited_for(
             self.connection,
             freed | {want.pool for call in first for want in call.wants},
@@ -181,6 +180,24 @@ class Turn:
 
     # Asking about a lease that is known
 
+    async def _come_back(
+        self, calls: Sequence[Asked], found: Mapping[LeaseId, Lease]
+    ) -> set[Pool]:
+        """Let waiters whose last call had left into the queue again; their pools."""
+        pools: set[Pool] = set()
+        for call in calls:
+            lease = found.get(call.lease_id)
+            if (
+                lease is not None
+                and lease.state == "waiting"
+                and not has_lapsed(lease, self.now)
+                and list(lease.wants) == list(call.wants)
+                and not await queue.has(self.connection, lease.id)
+            ):
+                await queue.enter(self.connection, lease)
+                pools |= {want.pool for want in lease.wants}
+        return pools
+
     async def _ask_again(self, call: Asked, lease: Lease) -> Lease | None:
         """The lease if it is held, and needs to be told with all that it holds."""
         if lease.id in self.granted:
@@ -224,12 +241,11 @@ class Turn:
             self._settled[lease.id] = Settled(refusal)
             return
         poll_by = self._poll_by(call.wait)
+        if lease.poll_by is not None:
+            # Another call may wait for longer; and each call's note is its own.
+            poll_by = max(poll_by, lease.poll_by + timedelta(microseconds=1))
         await leases.keep_place(self.connection, lease.id, poll_by)
         self._settled[lease.id] = Settled(lease, poll_by=poll_by)
-        if not await queue.has(self.connection, lease.id):
-            # Its last call had left.
-            await queue.enter(self.connection, lease)
-            await self._hand_on({want.pool for want in lease.wants})
 
     # Asking for a new lease
 
@@ -237,11 +253,13 @@ class Turn:
         self, calls: Sequence[Asked], waited_for: Collection[Pool]
     ) -> None:
         """Grant at once where nobody is before, and let the others wait."""
-        behind = [
-            call
-            for call in calls
-            if any(want.pool in waited_for for want in call.wants)
-        ]
+        behind = []
+        before = set(waited_for)
+        for call in calls:
+            pools = {want.pool for want in call.wants}
+            if pools & before:
+                behind.append(call)
+                before |= pools  # who asks later in this turn is behind this one
         await self._grant_at_once([call for call in calls if call not in behind])
         await self._join([call for call in calls if call.lease_id not in self._settled])
         await self._hand_on(
@@ -284,9 +302,9 @@ class Turn:
 
     async def _join(self, calls: Sequence[Asked]) -> None:
         """Take places at the end of the queue, in the order of arrival."""
-        refusals: dict[Wants, BotfarmError | None] = {}
+        refusals: dict[object, BotfarmError | None] = {}
         for call in calls:
-            key = tuple(_key(want) for want in call.wants)
+            key = alike(call.wants)
             if key not in refusals:
                 refusals[key] = await self._impossibility(call.wants)
             refusal = refusals[key]
@@ -336,11 +354,6 @@ def poll_by(now: datetime, wait: float, times: LeaseTimes) -> datetime:
 
 def ended_by_holder(lease: Lease) -> EndedState:
     return "released" if lease.state == "held" else "cancelled"
-
-
-def _key(want: Want) -> object:
-    labels = tuple(sorted(want.labels.items()))
-    return want.pool, want.project_id, want.user_id, want.count, labels
 
 
 def _nearest(want: Want, sizes: dict[Pool, int]) -> list[dict[str, object]]:

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from botfarm_server.domain.errors import DatabaseUnavailableError, ShuttingDownError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.services.calls import Call
@@ -20,6 +22,8 @@ from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.settling import Settled, Turn
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store.engine import Database
+
+_log = structlog.get_logger("botfarm.turns")
 
 MOST_TOGETHER = 64
 """Calls of one turn: the others wait until it ends."""
@@ -65,6 +69,8 @@ class Turns:
         while together := self._next():
             try:
                 await self.take(together)
+            except Exception:  # noqa: BLE001 - the next calls have their turn
+                _log.exception("a turn failed after its transaction")
             finally:
                 for pending in together:
                     if not pending.settled.done():

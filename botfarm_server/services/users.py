@@ -267,7 +267,10 @@ class UserService:
         """
         async with self.database.queue() as (connection, now):
             for user_id in await users.not_listed(connection, keys):
-                if not await users.remove(connection, user_id):
+                if await users.remove(connection, user_id):
+                    continue
+                user = await _get(connection, user_id, now)
+                if user.state != "quarantined":
                     aside = users.in_quarantine(now, NOT_LISTED, BY_ITSELF)
                     await users.change(connection, user_id, aside)
             await users.bring_back(connection, keys, reason=NOT_LISTED)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     select,
+    table,
     text,
     type_coerce,
 )
@@ -177,12 +178,14 @@ def labels_contain(
     )
 
 
-_NEXT_FENCE: ColumnElement[int] = literal_column(
+_LEAD = (
     # A standby that is promoted begins a new timeline, and so does a recovery to a
     # point in time: what the old one had granted and lost is below.
-    "(((('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))"
-    f"::bit(32)::bigint - 1) << {TIMELINE_SHIFT}) + nextval('grants_fence_seq'))",
-    BigInteger,
+    "((('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))"
+    f"::bit(32)::bigint - 1) << {TIMELINE_SHIFT})"
+)
+_NEXT_FENCE: ColumnElement[int] = literal_column(
+    f"({_LEAD} + nextval('grants_fence_seq'))", BigInteger
 )
 
 
@@ -211,12 +214,17 @@ async def raise_fences(connection: AsyncConnection, by: int) -> None:
             {"by": by},
         )
     else:
+        highest = literal_column("(SELECT max(fence) FROM users)", BigInteger)
+        # What users have may come from a cluster with more timelines than this one.
+        above = func.greatest(
+            literal_column("last_value", BigInteger),
+            highest - literal_column(_LEAD, BigInteger),
+        )
+        sequence: ColumnElement[str] = literal_column("'grants_fence_seq'")
         await connection.execute(
-            text(
-                "SELECT setval('grants_fence_seq', last_value + :by)"
-                " FROM grants_fence_seq"
-            ),
-            {"by": by},
+            select(func.setval(sequence, above + by)).select_from(
+                table("grants_fence_seq")
+            )
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    case,
     delete,
     insert,
     select,
@@ -46,11 +47,12 @@ class HeldUser:
     pool: Pool
     login: str
     failed_tests: Sequence[str]
+    in_rotation: bool
 
 
 _HELD_USER = tuple(
     users.c[name].label(f"user_{name}")
-    for name in ("id", "env", "domain", "login", "failed_tests")
+    for name in ("id", "env", "domain", "login", "failed_tests", "quarantined_at")
 )
 
 
@@ -61,6 +63,7 @@ def _held_user(row: Any, lease_id: LeaseId) -> HeldUser:
         pool=Pool(row.user_env, row.user_domain),
         login=row.user_login,
         failed_tests=row.user_failed_tests or (),
+        in_rotation=row.user_quarantined_at is None,
     )
 
 
@@ -229,6 +232,15 @@ async def free_users(
     changed = await connection.execute(
         update(users)
         .where(is_one_of(connection, users.c.lease_id, lease_ids))
-        .values(lease_id=None, released_at=now, rest_until=rest_until, dirty=dirty)
+        .values(
+            lease_id=None,
+            released_at=now,
+            # After a restore even a held user has a rest before it.
+            rest_until=case(
+                (users.c.rest_until > (rest_until or now), users.c.rest_until),
+                else_=rest_until,
+            ),
+            dirty=dirty,
+        )
     )
     expect(changed.rowcount, len(held), "a user was freed that was not held")

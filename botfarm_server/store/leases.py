@@ -34,7 +34,7 @@ from botfarm_server.store.dialects import (
     for_update,
     is_one_of,
 )
-from botfarm_server.store.tables import Row, grants, leases
+from botfarm_server.store.tables import Row, grants, leases, queue_entries
 from botfarm_server.store.wants import stored_want, want_of
 
 
@@ -257,7 +257,11 @@ async def no_longer_waiting(
     """Which of the named leases have been granted or have ended."""
     answer = await connection.execute(
         select(leases.c.id).where(
-            leases.c.id.in_(lease_ids), leases.c.state != "waiting"
+            leases.c.id.in_(lease_ids),
+            or_(
+                leases.c.state != "waiting",
+                leases.c.id.not_in(select(queue_entries.c.lease_id)),
+            ),
         )
     )
     return {LeaseId(row.id) for row in answer}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy import event
 
 from botfarm_server.domain.errors import DeadlockError
 from botfarm_server.domain.models import Holder, Want
 from botfarm_server.services.answers import Held, Waiting
+from botfarm_server.services.deadlocks import break_knots
 
 from .conftest import STAGE, Farm
 
@@ -132,3 +134,53 @@ async def test_leases_without_a_worker_s_name_hold_nothing_together(
     await farm.expiry.look()
     await farm.release(held)
     assert isinstance(await ask_again(farm, waiting), Held)
+
+
+async def test_a_waiter_whose_kept_user_is_its_own_is_no_knot(farm: Farm) -> None:
+    await farm.add_user("alice")
+    await farm.add_user("bob")
+    await farm.add_user("carol", domain="canary")
+    busy = await farm.held()  # it does not wait: its user will come
+    pair = await farm.waiting(
+        Want("stage", "regular", count=2), holder=Holder(test_id="pair")
+    )
+    await farm.set_time("leases", "created_at", pair.lease.id, ago=60)
+    # Somebody else waits while it holds, as with a session-scoped account.
+    await farm.held(CANARY, holder=worker("gw1"))
+    await farm.waiting(holder=worker("gw1"))
+    await farm.expiry.look()
+    await farm.release(busy)
+    assert isinstance(await ask_again(farm, pair), Held)
+
+
+async def test_a_worker_that_holds_and_waits_for_two_is_no_knot(farm: Farm) -> None:
+    await farm.add_user("alice")
+    await farm.add_user("bob")
+    await farm.add_user("carol", domain="canary")
+    busy = await farm.held()
+    await farm.held(CANARY, holder=worker("gw1"))
+    pair = await farm.waiting(Want("stage", "regular", count=2), holder=worker("gw1"))
+    await farm.set_time("leases", "created_at", pair.lease.id, ago=60)
+    await farm.expiry.look()
+    await farm.release(busy)
+    assert isinstance(await ask_again(farm, pair), Held)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+async def test_a_look_for_knots_reads_each_want_once(farm: Farm, count: int) -> None:
+    for _ in range(count + 1):
+        await farm.add_user()
+    await farm.held()  # does not wait: there is no knot
+    for number in range(count):
+        await farm.held(holder=worker(f"gw{number}"))
+    for number in range(count):
+        await farm.waiting(holder=worker(f"gw{number}"))
+    statements = []
+
+    def note(*facts: object) -> None:
+        statements.append(facts[2])
+
+    event.listen(farm.database.engine.sync_engine, "before_cursor_execute", note)
+    await break_knots(farm.database, farm.expiry.times)
+    read_pool = [it for it in statements if "quarantined_at IS NULL" in str(it)]
+    assert len(read_pool) <= 4  # however many wait

@@ -6,13 +6,16 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 from support.postgresql import PostgresqlServer
 
-from botfarm_server.store import migrations
+from botfarm_server.cli.schema import LOST_GRANTS
+from botfarm_server.store import migrations, users
 from botfarm_server.store.dialects import TIMELINE_SHIFT, raise_fences
 from botfarm_server.store.dialects import database_url as parsed_url
 
@@ -82,3 +85,48 @@ async def test_they_are_above_all_others_after_a_restore(farm: Farm) -> None:
     second = await farm.held()
     assert first.users[0].fence > 1_000
     assert second.users[0].fence > first.users[0].fence + 1_000
+
+
+@pytest.mark.anyio
+async def test_a_lease_of_the_backup_does_not_shorten_the_rest(farm: Farm) -> None:
+    alice = await farm.add_user()
+    held = await farm.held()
+    await farm.let_lapse(held)
+    # What `botfarm db after-restore --rest 3600` does.
+    async with farm.database.queue() as (connection, now):
+        await raise_fences(connection, LOST_GRANTS)
+        await users.rest_all(connection, now + timedelta(seconds=3600))
+    await farm.expiry.look()
+    in_half_an_hour = await farm.now() + timedelta(seconds=1800)
+    async with farm.database.read() as connection:
+        user = await users.get(connection, alice.id, in_half_an_hour)
+    assert user is not None
+    assert user.state == "resting"
+
+
+@pytest.mark.anyio
+async def test_a_release_of_the_backup_s_lease_does_not_end_the_rest(
+    farm: Farm,
+) -> None:
+    alice = await farm.add_user()
+    held = await farm.held()
+    async with farm.database.queue() as (connection, now):
+        await users.rest_all(connection, now + timedelta(seconds=3600))
+    await farm.release(held)
+    assert (await farm.users.get(alice.id)).state == "resting"
+
+
+@pytest.mark.anyio
+async def test_fences_grow_when_the_timeline_begins_anew(farm: Farm) -> None:
+    """As with a dump that is loaded into a new cluster, or pg_upgrade."""
+    if farm.database.is_sqlite:
+        pytest.skip("SQLite has no timelines")
+    alice = await farm.add_user()
+    before = (2 << TIMELINE_SHIFT) + 7
+    async with farm.database.write() as connection:
+        await connection.execute(text(f"UPDATE users SET fence = {before}"))
+    async with farm.database.queue() as (connection, _):
+        await raise_fences(connection, LOST_GRANTS)
+    held = await farm.held()
+    assert held.users[0].id == alice.id
+    assert held.users[0].fence > before

@@ -11,9 +11,11 @@ import pytest
 
 from botfarm_server.domain.models import Holder, LeaseId
 from botfarm_server.services.answers import Held, Waiting
-from botfarm_server.services.calls import Asked
+from botfarm_server.services.calls import Asked, Returned
 
 from .conftest import STAGE, Farm, build_farm
+from .test_quarantine import ruled
+from .test_turns import answers, asked, turn
 
 pytestmark = pytest.mark.anyio
 
@@ -155,4 +157,56 @@ async def test_a_duplicate_that_leaves_takes_nothing_from_the_call_that_stays(
     await duplicate.leave()
     await farm.release(held)
     assert isinstance(await stays.answer(), Held)
+    assert isinstance(await farm.ask(lease_id=younger.lease.id), Waiting)
+
+
+async def test_a_belated_repetition_whose_caller_is_gone_takes_no_place_away(
+    farm: Farm, database_url: str
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    async with another_replica(database_url) as other:
+        alive = await calling(other)
+        # Sent before it, and late: its server was paused, its caller has gone on.
+        belated = await calling(farm, alive.id)
+        await belated.leave()
+        await other.expiry.look()  # as its loop does every second
+        await other.release(held)
+        assert isinstance(await alive.answer(), Held)
+
+
+async def test_a_shorter_repetition_does_not_end_a_longer_wait(farm: Farm) -> None:
+    ruled(farm, poll_grace=0.2)
+    await farm.add_user()
+    await farm.held()
+    caller = await calling(farm)
+    await farm.waiting(lease_id=caller.id)
+    await asyncio.sleep(0.4)
+    await farm.expiry.look()
+    again = await farm.ask(lease_id=caller.id)
+    assert isinstance(again, Waiting)
+
+
+async def test_who_comes_back_in_one_turn_is_served_by_number(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    older = await calling(farm)
+    younger = await calling(farm)
+    await older.leave()
+    await younger.leave()
+    await farm.release(held)
+    settled = await turn(farm, asked(younger.id), asked(older.id))
+    assert answers(settled) == ["Lease", "Held"]
+
+
+async def test_who_comes_back_goes_before_younger_ones_of_the_turn(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    older = await calling(farm)
+    younger = await farm.waiting()
+    await older.leave()
+    await turn(farm, Returned(held.lease.id), asked(older.id))
+    assert isinstance(await farm.ask(lease_id=older.id), Held)
     assert isinstance(await farm.ask(lease_id=younger.lease.id), Waiting)

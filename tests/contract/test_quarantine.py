@@ -122,3 +122,26 @@ async def test_the_longer_of_lock_delay_and_cooldown_counts(farm: Farm) -> None:
     await farm.expiry.look()
     assert (await farm.users.get(alice.id)).state == "resting"
     assert await farm.count("SELECT count(*) FROM users WHERE rest_until IS NULL") == 0
+
+
+async def test_the_reason_of_a_quarantine_is_not_written_over(farm: Farm) -> None:
+    ruled(farm, quarantine_after=1)
+    alice = await farm.add_user("alice")
+    held = await farm.held(holder=Holder(test_id="test_a"))
+    await farm.users.quarantine(alice.id, "password changed", "carol")
+    await farm.leases.end(held.lease.id, outcome="failed")
+    user = await farm.users.get(alice.id)
+    assert (user.quarantine_reason, user.quarantined_by) == (
+        "password changed",
+        "carol",
+    )
+
+
+async def test_a_person_s_quarantine_outlives_a_pool_file(farm: Farm) -> None:
+    alice = await farm.add_user("alice")
+    await farm.held()
+    await farm.users.quarantine(alice.id, "password changed", "carol")
+    await farm.users.retain_only([])
+    await farm.users.retain_only([("stage", "alice")])
+    user = await farm.users.get(alice.id)
+    assert user.quarantine_reason == "password changed"

@@ -160,3 +160,65 @@ async def test_many_calls_at_once_are_all_settled(farm: Farm) -> None:
 def _held(settled: Settled) -> Held:
     assert isinstance(settled.answer, Held)
     return settled.answer
+
+
+async def test_a_newcomer_takes_nothing_that_is_kept_for_who_comes_back(
+    farm: Farm,
+) -> None:
+    await farm.add_user("alice")
+    await farm.add_user("bob")
+    first = await farm.held()
+    await farm.held()
+    name = LeaseId(uuid.uuid4())
+    gone = asyncio.Event()
+    call = Asked(
+        name, [Want("stage", "regular", count=2)], ttl=60.0, wait=50.0, holder=Holder()
+    )
+    asking = asyncio.create_task(farm.asking.ask(call, gone.wait))
+    await farm.room.until_occupied()
+    gone.set()
+    await asking
+    await farm.set_time("leases", "created_at", name, ago=60)
+    await farm.release(first)
+    settled = await turn(farm, asked(name, Want("stage", "regular", count=2)), asked())
+    # One after the other the newcomer waits, since the free user is kept.
+    assert answers(settled) == ["Lease", "Lease"]
+
+
+async def test_who_asks_first_of_a_turn_is_served_first(farm: Farm) -> None:
+    admin = Want("stage", "regular", labels={"role": "admin"})
+    await farm.add_user("admin", labels={"role": "admin"})
+    await farm.add_user("alice")
+    await farm.add_user("bob", domain="canary")
+    await farm.held(admin)
+    await farm.waiting(admin)
+    settled = await turn(
+        farm,
+        asked(None, STAGE, Want("stage", "canary")),
+        asked(None, Want("stage", "canary")),
+    )
+    assert answers(settled) == ["Held", "Lease"]
+
+
+async def test_calls_go_on_after_a_turn_that_breaks(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await farm.add_user()
+    wake = farm.room.wake
+    broken = iter([True])
+
+    def fail_once(names: object) -> None:
+        if next(broken, False):
+            raise OSError("no space left on device")
+        wake(names)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(farm.room, "wake", fail_once)
+    first = asyncio.create_task(farm.asking.turns.settle(asked()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # its turn has begun; the others wait for the next one
+    others = [asyncio.create_task(farm.asking.turns.settle(asked())) for _ in range(3)]
+    calls = asyncio.gather(first, *others, return_exceptions=True)
+    _, *settled = await asyncio.wait_for(calls, 5.0)
+    assert [type(it.answer).__name__ for it in settled if isinstance(it, Settled)] == [
+        "Lease"
+    ] * 3

@@ -11,6 +11,7 @@ from botfarm_server.domain.errors import (
     NoSuchPoolError,
     ShuttingDownError,
     TooManyWaitingError,
+    UserLockedError,
 )
 from botfarm_server.domain.models import Holder, LeaseId, Want
 from botfarm_server.services.answers import Held, Waiting
@@ -204,3 +205,25 @@ async def test_a_waiter_that_nobody_asks_about_is_granted_nothing(farm: Farm) ->
     await farm.let_lapse(absent)
     await farm.release(held)  # before the loop has looked
     assert isinstance(await farm.ask(lease_id=younger.lease.id), Held)
+
+
+async def test_what_is_kept_stays_so_when_another_pool_has_to_be_looked_at(
+    farm: Farm,
+) -> None:
+    def labelled(role: str, count: int = 1) -> Want:
+        return Want("stage", "regular", labels={"role": role}, count=count)
+
+    for login, role in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")):
+        await farm.add_user(login, labels={"role": role})
+    await farm.add_user("canary", domain="canary")
+    kept, _ = await farm.held(labelled("x")), await farm.held(labelled("x"))
+    idle, _ = await farm.held(labelled("y")), await farm.held(labelled("y"))
+    await farm.held(Want("stage", "canary"))
+    pair = await farm.waiting(labelled("x", 2))
+    await farm.set_time("leases", "created_at", pair.lease.id, ago=60)
+    await farm.waiting(labelled("y", 2))
+    await farm.waiting(labelled("y"), Want("stage", "canary"))
+    await farm.release(kept)
+    await farm.release(idle)
+    with pytest.raises(UserLockedError):
+        await farm.users.acquire(kept.users[0].id, ttl=None, holder=Holder())
