@@ -117,10 +117,9 @@ async def test_a_release_of_the_backup_s_lease_does_not_end_the_rest(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_fences_grow_when_the_timeline_begins_anew(farm: Farm) -> None:
     """As with a dump that is loaded into a new cluster, or pg_upgrade."""
-    if farm.database.is_sqlite:
-        pytest.skip("SQLite has no timelines")
     alice = await farm.add_user()
     before = (2 << TIMELINE_SHIFT) + 7
     async with farm.database.write() as connection:
