@@ -12,6 +12,7 @@ from sqlalchemy import (
     case,
     delete,
     insert,
+    literal,
     select,
     update,
 )
@@ -238,7 +239,7 @@ async def free_users(
             # After a restore even a held user has a rest before it.
             rest_until=case(
                 (users.c.rest_until > (rest_until or now), users.c.rest_until),
-                else_=rest_until,
+                else_=literal(rest_until, users.c.rest_until.type),
             ),
             dirty=dirty,
         )
