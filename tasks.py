@@ -4,6 +4,7 @@ It takes Python 3.10 or newer and nothing else. The file parses on older ones as
 so that they can be told.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -29,6 +30,7 @@ SUITE_LIMIT = 15 * 60.0
 UNMEASURED = ("tests/contract/races", "tests/torture")
 """They try the same code over and over; measuring that would only slow it down."""
 STEP_LIMIT = 5 * 60.0
+STOP_LIMIT = 20.0
 
 
 class TaskError(Exception):
@@ -121,6 +123,19 @@ def run(command: list[str], env: dict[str, str], folder: Path = ROOT) -> int:
             return code if code >= 0 else 128 - code
 
 
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a leader of a process group and all that it has started there."""
+    os.killpg(process.pid, signal.SIGINT)  # it may clean up
+    try:
+        process.wait(STOP_LIMIT)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def run_quietly(
     command: list[str],
     env: dict[str, str] | None = None,
@@ -135,6 +150,7 @@ def run_quietly(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             process.wait(limit)
@@ -143,8 +159,8 @@ def run_quietly(
         else:
             ending = f"ended with {process.returncode}"
         finally:
-            process.kill()
-            process.wait()
+            if process.poll() is None:
+                stop(process)
         output.seek(0)
         printed = output.read().decode(errors="replace")
     if process.returncode:
@@ -258,7 +274,8 @@ def ci(arguments: list[str]) -> int:
     )
     check([])
     step = Steps(DEVELOPMENT)
-    with tempfile.TemporaryDirectory() as folder:
+    # What was stopped for its time may write to it still.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # Servers and workers run in folders of their own, and write to this one.
         figures = {"COVERAGE_FILE": f"{folder}/coverage"}
         suite = ("coverage", "run", "-m", "pytest", "-q", "-n", "auto")
