@@ -126,6 +126,7 @@ def test_ctrl_c_while_the_server_is_asked_is_quiet(environment: None) -> None:
         silent.settimeout(PATIENCE)
         connection, _ = silent.accept()
         with connection:
+            assert connection.recv(65_536)  # it waits for the answer from here on
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=PATIENCE)
     assert (process.returncode, told) == (130, "")
