@@ -12,7 +12,9 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import psutil
 import pytest
+from support.waiting import eventually
 
 from botfarm_server.cli import db
 
@@ -126,7 +128,10 @@ def test_ctrl_c_while_the_server_is_asked_is_quiet(environment: None) -> None:
         silent.settimeout(PATIENCE)
         connection, _ = silent.accept()
         with connection:
-            assert connection.recv(65_536)  # it waits for the answer from here on
+            assert connection.recv(65_536)
+            # Between its last look for signals and its wait it would notice none.
+            client = psutil.Process(process.pid)
+            assert eventually(lambda: client.status() == psutil.STATUS_SLEEPING)
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=PATIENCE)
     assert (process.returncode, told) == (130, "")
