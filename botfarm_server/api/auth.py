@@ -9,16 +9,14 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from botfarm_server.api.state import State
+from botfarm_server.api.state import state_of
 from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
 
 _bearer = HTTPBearer(auto_error=False, description="The token of this server.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def require_access(
-    request: Request, state: State, credentials: Credentials
-) -> None:
+async def admit(request: Request, credentials: Credentials) -> None:
     """Let the request through, or refuse it.
 
     A server without a token serves loopback alone. `botfarm serve` refuses to start
@@ -27,8 +25,10 @@ async def require_access(
     Raises:
         UnauthorizedError: no token, or a wrong one.
         ForbiddenError: there is no token to ask for, and this is no loopback address.
+        BotfarmError: what keeps the server from serving, to who may know.
 
     """
+    state = state_of(request)
     if state.access.tokens:
         given = credentials.credentials.encode() if credentials else b""
         matching = [
@@ -41,10 +41,6 @@ async def require_access(
             "This server has no token, so it answers on loopback alone. Start it with "
             "BOTFARM_BOOTSTRAP_TOKEN, or with --insecure-no-auth."
         )
-
-
-async def require_readiness(state: State) -> None:
-    """Raise what keeps the server from serving: it cannot use its database yet."""
     if state.readiness.refusal is not None:
         raise state.readiness.refusal
 

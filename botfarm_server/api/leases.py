@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from botfarm_server.api.auth import require_access, require_readiness
+from botfarm_server.api.auth import admit
 from botfarm_server.api.errors import documented
 from botfarm_server.api.schemas import (
     BreakIn,
@@ -53,7 +53,7 @@ from botfarm_server.services.leases import LIVE_STATES
 router = APIRouter(
     prefix="/leases",
     tags=["leases"],
-    dependencies=[Depends(require_access), Depends(require_readiness)],
+    dependencies=[Depends(admit)],
 )
 
 ENDED_STATES: tuple[LeaseState, ...] = get_args(EndedState)

@@ -31,27 +31,30 @@ class AppState:
     access: Access
 
 
-# Coroutines, though they wait for nothing: FastAPI runs plain functions in threads,
-# and each such trip costs more than a statement of SQL.
-async def app_state(request: Request) -> AppState:
+def state_of(request: Request) -> AppState:
     return cast("AppState", request.app.state.botfarm)
 
 
+# Coroutines, though they wait for nothing: FastAPI runs plain functions in threads,
+# and each such trip costs more than a statement of SQL. Each looks by itself: one that
+# depends on another costs as much again.
+async def app_state(request: Request) -> AppState:
+    return state_of(request)
+
+
+async def lease_service(request: Request) -> LeaseService:
+    return state_of(request).leases
+
+
+async def user_service(request: Request) -> UserService:
+    return state_of(request).users
+
+
+async def ask_service(request: Request) -> AskService:
+    return state_of(request).asking
+
+
 State = Annotated[AppState, Depends(app_state)]
-
-
-async def lease_service(state: State) -> LeaseService:
-    return state.leases
-
-
-async def user_service(state: State) -> UserService:
-    return state.users
-
-
-async def ask_service(state: State) -> AskService:
-    return state.asking
-
-
 Asking = Annotated[AskService, Depends(ask_service)]
 Leases = Annotated[LeaseService, Depends(lease_service)]
 Users = Annotated[UserService, Depends(user_service)]

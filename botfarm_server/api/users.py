@@ -10,7 +10,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from botfarm_server.api.auth import require_access, require_readiness
+from botfarm_server.api.auth import admit
 from botfarm_server.api.errors import documented
 from botfarm_server.api.leases import holder_of, shown
 from botfarm_server.api.schemas import (
@@ -40,7 +40,7 @@ from botfarm_server.services.users import UserDraft
 router = APIRouter(
     prefix="/users",
     tags=["users"],
-    dependencies=[Depends(require_access), Depends(require_readiness)],
+    dependencies=[Depends(admit)],
 )
 
 

@@ -24,7 +24,7 @@ from botfarm_server.domain.models import (
     LeaseId,
 )
 from botfarm_server.services.sealing import Sealer
-from botfarm_server.store import holdings, leases, queue, users
+from botfarm_server.store import grants, holdings, leases, queue, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection
 from botfarm_server.store.holdings import LeaseUser
@@ -129,6 +129,22 @@ async def look(
         # It has ended since it was read.
         lease = await reread(connection, lease_id)
     return await over(connection, lease, now)
+
+
+async def look_if_held(
+    connection: Connection, lease_id: LeaseId, sealer: Sealer
+) -> Held | None:
+    """What the holder of a lease is told, by one statement; `None` if it is not held.
+
+    Raises:
+        SecretUnreadableError: no key opens what the holder needs.
+
+    """
+    found = await grants.held_with_users(connection, lease_id)
+    if found is None:
+        return None
+    lease, rows, now = found
+    return None if has_lapsed(lease, now) else held_answer(lease, rows, now, sealer)
 
 
 async def held_answers(

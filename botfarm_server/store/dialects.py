@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    Executable,
     Select,
     Table,
     and_,
     any_,
+    bindparam,
     func,
     literal,
     literal_column,
@@ -26,6 +29,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+Statement = TypeVar("Statement", bound=Executable)
 
 QUEUE_LOCK = 0x626F7466
 """The key of the advisory lock that orders the queue ("botf"); any constant would do.
@@ -156,6 +161,35 @@ def is_one_of(
     if is_sqlite(connection):
         return column.in_(values)
     return column == any_(literal(list(values), ARRAY(column.type)))
+
+
+def is_among(
+    connection: AsyncConnection, column: ColumnElement[Any], name: str
+) -> ColumnElement[bool]:
+    """As `is_one_of`, of a list that the statement is given under a name."""
+    if is_sqlite(connection):
+        return column.in_(bindparam(name, expanding=True))
+    return column == any_(bindparam(name, type_=ARRAY(column.type)))
+
+
+def built_once(
+    build: Callable[[AsyncConnection], Statement],
+) -> Callable[[AsyncConnection], Statement]:
+    """Keep a statement without values in it, one for each kind of database.
+
+    To build one takes longer than to execute it, and what SQLAlchemy works out about
+    its result is worked out anew for each that was built.
+    """
+    built: dict[str, Statement] = {}
+
+    @wraps(build)
+    def statement(connection: AsyncConnection) -> Statement:
+        name = connection.dialect.name
+        if name not in built:
+            built[name] = build(connection)
+        return built[name]
+
+    return statement
 
 
 def labels_contain(

@@ -64,7 +64,7 @@ KEEPALIVES = {
 
 
 class Database:
-    """The engine and its two kinds of transaction.
+    """The engine and its kinds of transaction.
 
     `read` and `write` give a connection in a transaction of its own, which is
     committed when the block ends and rolled back when it raises. No connection is to
@@ -98,6 +98,22 @@ class Database:
         with translated_errors():
             async with self.engine.begin() as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def glance(self) -> AsyncIterator[AsyncConnection]:
+        """For one statement that changes nothing: no trips to begin and to end.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be used now.
+
+        """
+        if self.is_sqlite:
+            async with self.read() as connection:
+                yield connection
+            return
+        with translated_errors():
+            async with self.engine.connect() as connection:
+                yield await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    Insert,
+    Select,
+    Update,
+    and_,
+    bindparam,
     case,
     delete,
     insert,
-    literal,
     select,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from botfarm_server.domain.models import (
     Fence,
@@ -29,12 +34,14 @@ from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import queue
 from botfarm_server.store.dialects import (
     as_time,
+    built_once,
     clock,
     for_update,
+    is_among,
     is_one_of,
     next_fence,
 )
-from botfarm_server.store.leases import expect, lease_of, row_of
+from botfarm_server.store.leases import INSERT_LEASES, expect, lease_of, row_of
 from botfarm_server.store.tables import grants, leases, users
 from botfarm_server.store.users import LEASED, LeasedRow
 
@@ -68,6 +75,20 @@ def _held_user(row: Any, lease_id: LeaseId) -> HeldUser:
     )
 
 
+@built_once
+def _lock_with_users(connection: AsyncConnection) -> Select[Any]:
+    query = for_update(
+        connection,
+        select(leases, *_HELD_USER)
+        .outerjoin(users, users.c.lease_id == leases.c.id)
+        .where(is_among(connection, leases.c.id, "lease_ids"))
+        .order_by(leases.c.number),
+        of=leases,
+    )
+    # Row by row, the clock is read once the row is locked.
+    return select(query.cte("locked"), clock(connection))
+
+
 async def lock_with_users(
     connection: AsyncConnection, lease_ids: Collection[UUID], now: datetime
 ) -> tuple[dict[LeaseId, Lease], list[HeldUser], datetime]:
@@ -76,19 +97,11 @@ async def lock_with_users(
     The caller has the queue lock since `now`. A renewal may have had a row for a while
     after that, and an end that were dated before it would make its answer untrue.
     """
-    query = for_update(
-        connection,
-        select(leases, *_HELD_USER)
-        .outerjoin(users, users.c.lease_id == leases.c.id)
-        .where(is_one_of(connection, leases.c.id, lease_ids))
-        .order_by(leases.c.number),
-        of=leases,
-    )
-    locked = query.cte("locked")
     found: dict[LeaseId, Lease] = {}
     held: list[HeldUser] = []
-    # Row by row, the clock is read once the row is locked.
-    for row in await connection.execute(select(locked, clock(connection))):
+    for row in await connection.execute(
+        _lock_with_users(connection), {"lease_ids": list(lease_ids)}
+    ):
         found[row.id] = lease_of(row)
         if row.user_id is not None:
             held.append(_held_user(row, row.id))
@@ -117,8 +130,56 @@ async def insert_held(
         (replace(lease, fence=_fence(rows[lease.id])), rows[lease.id])
         for lease, _ in new
     ]
-    await connection.execute(insert(leases), [row_of(lease) for lease, _ in held])
+    await connection.execute(INSERT_LEASES, [row_of(lease) for lease, _ in held])
     return held
+
+
+@built_once
+def _held_with_users(connection: AsyncConnection) -> Select[Any]:
+    return (
+        select(
+            leases,
+            clock(connection),
+            *(column.label(f"user_{column.name}") for column in LEASED),
+            grants.c.want.label("user_want"),
+        )
+        .join_from(leases, grants, grants.c.lease_id == leases.c.id)
+        .join(
+            users,
+            and_(users.c.id == grants.c.user_id, users.c.lease_id == leases.c.id),
+        )
+        .where(leases.c.id == bindparam("lease_id"), leases.c.state == "held")
+        .order_by(grants.c.want, grants.c.fence)
+    )
+
+
+async def held_with_users(
+    connection: AsyncConnection, lease_id: LeaseId
+) -> tuple[Lease, list[LeasedRow], datetime] | None:
+    """A held lease, what it holds and the time, in one look; `None` if it is not."""
+    query = _held_with_users(connection)
+    rows = (await connection.execute(query, {"lease_id": lease_id})).all()
+    if not rows:
+        return None
+    held = [
+        LeasedRow(
+            **{it.name: getattr(row, f"user_{it.name}") for it in fields(LeasedRow)}
+        )
+        for row in rows
+    ]
+    return lease_of(rows[0]), held, as_time(rows[0].clock)
+
+
+_GRANT_WAITING = (
+    update(leases)
+    .where(leases.c.id == bindparam("lease_id"), leases.c.state == "waiting")
+    .values(
+        state="held",
+        granted_at=bindparam("at"),
+        expires_at=bindparam("until"),
+        fence=bindparam("under"),
+    )
+)
 
 
 async def grant_waiting(
@@ -131,17 +192,37 @@ async def grant_waiting(
     rows = await _hand_over(connection, [grant for grant, _ in given])
     for grant, expires_at in given:
         changed = await connection.execute(
-            update(leases)
-            .where(leases.c.id == grant.lease_id, leases.c.state == "waiting")
-            .values(
-                state="held",
-                granted_at=now,
-                expires_at=expires_at,
-                fence=_fence(rows[grant.lease_id]),
-            )
+            _GRANT_WAITING,
+            {
+                "lease_id": grant.lease_id,
+                "at": now,
+                "until": expires_at,
+                "under": _fence(rows[grant.lease_id]),
+            },
         )
         expect(changed.rowcount, 1, "a waiter was granted that no longer waits")
     await queue.leave(connection, [grant.lease_id for grant, _ in given])
+
+
+@built_once
+def _draw_fences(connection: AsyncConnection) -> Insert:
+    return insert(grants).values(next_fence(connection))
+
+
+@built_once
+def _hand_users_over(connection: AsyncConnection) -> ReturningUpdate[Any]:
+    return (
+        update(users)
+        .where(
+            users.c.id == grants.c.user_id,
+            is_among(connection, grants.c.lease_id, "lease_ids"),
+            users.c.lease_id.is_(None),
+            users.c.quarantined_at.is_(None),
+            users.c.fence < grants.c.fence,
+        )
+        .values(lease_id=grants.c.lease_id, fence=grants.c.fence, rest_until=None)
+        .returning(*LEASED, users.c.lease_id)
+    )
 
 
 async def _hand_over(
@@ -149,7 +230,7 @@ async def _hand_over(
 ) -> dict[LeaseId, list[LeasedRow]]:
     """Draw fences, and put the users into the hands of the leases."""
     await connection.execute(
-        insert(grants).values(next_fence(connection)),
+        _draw_fences(connection),
         [
             {"lease_id": grant.lease_id, "user_id": user_id, "want": want}
             for grant in given
@@ -158,16 +239,7 @@ async def _hand_over(
     )
     lease_ids = [grant.lease_id for grant in given]
     handed = await connection.execute(
-        update(users)
-        .where(
-            users.c.id == grants.c.user_id,
-            is_one_of(connection, grants.c.lease_id, lease_ids),
-            users.c.lease_id.is_(None),
-            users.c.quarantined_at.is_(None),
-            users.c.fence < grants.c.fence,
-        )
-        .values(lease_id=grants.c.lease_id, fence=grants.c.fence, rest_until=None)
-        .returning(*LEASED, users.c.lease_id)
+        _hand_users_over(connection), {"lease_ids": lease_ids}
     )
     wants = {user_id: want for grant in given for user_id, want in grant.users.items()}
     found: dict[LeaseId, list[LeasedRow]] = {}
@@ -220,6 +292,26 @@ async def take_back(
     await connection.execute(delete(grants).where(grants.c.lease_id == lease.id))
 
 
+@built_once
+def _free_users(connection: AsyncConnection) -> Update:
+    rest_until = bindparam("until", type_=users.c.rest_until.type)
+    rest_after = bindparam("after", type_=users.c.rest_until.type)
+    return (
+        update(users)
+        .where(is_among(connection, users.c.lease_id, "lease_ids"))
+        .values(
+            lease_id=None,
+            released_at=bindparam("at"),
+            # After a restore even a held user has a rest before it.
+            rest_until=case(
+                (users.c.rest_until > rest_after, users.c.rest_until),
+                else_=rest_until,
+            ),
+            dirty=bindparam("is_dirty"),
+        )
+    )
+
+
 async def free_users(
     connection: AsyncConnection,
     held: Sequence[HeldUser],
@@ -229,19 +321,14 @@ async def free_users(
     dirty: bool,
 ) -> None:
     """Take the users of ended leases back."""
-    lease_ids = {user.lease_id for user in held}
     changed = await connection.execute(
-        update(users)
-        .where(is_one_of(connection, users.c.lease_id, lease_ids))
-        .values(
-            lease_id=None,
-            released_at=now,
-            # After a restore even a held user has a rest before it.
-            rest_until=case(
-                (users.c.rest_until > (rest_until or now), users.c.rest_until),
-                else_=literal(rest_until, users.c.rest_until.type),
-            ),
-            dirty=dirty,
-        )
+        _free_users(connection),
+        {
+            "lease_ids": list({user.lease_id for user in held}),
+            "at": now,
+            "until": rest_until,
+            "after": rest_until or now,
+            "is_dirty": dirty,
+        },
     )
     expect(changed.rowcount, len(held), "a user was freed that was not held")

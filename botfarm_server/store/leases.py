@@ -10,7 +10,9 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Update,
     and_,
+    bindparam,
     delete,
     insert,
     or_,
@@ -31,7 +33,9 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.store import queue
 from botfarm_server.store.dialects import (
+    built_once,
     for_update,
+    is_among,
     is_one_of,
 )
 from botfarm_server.store.tables import Row, grants, leases, queue_entries
@@ -71,8 +75,11 @@ def lease_of(row: Any) -> Lease:
     )
 
 
+_GET = select(leases).where(leases.c.id == bindparam("lease_id"))
+
+
 async def get(connection: AsyncConnection, lease_id: LeaseId) -> Lease | None:
-    answer = await connection.execute(select(leases).where(leases.c.id == lease_id))
+    answer = await connection.execute(_GET, {"lease_id": lease_id})
     row = answer.one_or_none()
     return lease_of(row) if row is not None else None
 
@@ -131,10 +138,12 @@ async def insert_ended(connection: AsyncConnection, lease: Lease) -> None:
     await _insert(connection, lease)
 
 
+INSERT_LEASES = insert(leases)
+_INSERT_ONE = INSERT_LEASES.returning(leases.c.number)
+
+
 async def _insert(connection: AsyncConnection, lease: Lease) -> int:
-    answer = await connection.execute(
-        insert(leases).returning(leases.c.number), row_of(lease)
-    )
+    answer = await connection.execute(_INSERT_ONE, row_of(lease))
     return cast("int", answer.scalar_one())
 
 
@@ -187,6 +196,25 @@ async def keep_place(
     )
 
 
+@built_once
+def _end(connection: AsyncConnection) -> Update:
+    return (
+        update(leases)
+        .where(
+            is_among(connection, leases.c.id, "lease_ids"),
+            leases.c.state == bindparam("before"),
+        )
+        .values(
+            state=bindparam("to"),
+            ended_at=bindparam("at"),
+            outcome=bindparam("with_outcome"),
+            end_reason=bindparam("reason"),
+            poll_by=None,
+            knot=bindparam("of_knot"),
+        )
+    )
+
+
 async def end(
     connection: AsyncConnection,
     ended: Sequence[Lease],
@@ -200,23 +228,20 @@ async def end(
     """End leases of one state, which the caller has locked."""
     before = ended[0].state
     changed = await connection.execute(
-        update(leases)
-        .where(
-            is_one_of(connection, leases.c.id, [it.id for it in ended]),
-            leases.c.state == before,
-        )
-        .values(
-            state=state,
-            ended_at=now,
-            outcome=outcome,
-            end_reason=reason,
-            poll_by=None,
-            knot=(
+        _end(connection),
+        {
+            "lease_ids": [it.id for it in ended],
+            "before": before,
+            "to": state,
+            "at": now,
+            "with_outcome": outcome,
+            "reason": reason,
+            "of_knot": (
                 None
                 if knot is None
                 else [{**asdict(it), "lease_id": str(it.lease_id)} for it in knot]
             ),
-        )
+        },
     )
     expect(changed.rowcount, len(ended), "a lease was ended that was not locked")
     if before == "waiting":

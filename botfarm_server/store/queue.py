@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Delete,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.models import Lease, LeaseId, Pool
 from botfarm_server.domain.queueing import Waiter
-from botfarm_server.store.dialects import is_one_of, notify_granted
+from botfarm_server.store.dialects import built_once, is_among, notify_granted
 from botfarm_server.store.tables import leases, queue_entries
 from botfarm_server.store.wants import want_of
 
@@ -37,12 +47,15 @@ async def enter(connection: AsyncConnection, lease: Lease) -> None:
     )
 
 
-async def leave(connection: AsyncConnection, lease_ids: Sequence[LeaseId]) -> None:
-    await connection.execute(
-        delete(queue_entries).where(
-            is_one_of(connection, queue_entries.c.lease_id, lease_ids)
-        )
+@built_once
+def _leave(connection: AsyncConnection) -> Delete:
+    return delete(queue_entries).where(
+        is_among(connection, queue_entries.c.lease_id, "lease_ids")
     )
+
+
+async def leave(connection: AsyncConnection, lease_ids: Sequence[LeaseId]) -> None:
+    await connection.execute(_leave(connection), {"lease_ids": list(lease_ids)})
 
 
 async def has(connection: AsyncConnection, lease_id: LeaseId) -> bool:
@@ -51,17 +64,21 @@ async def has(connection: AsyncConnection, lease_id: LeaseId) -> bool:
     return (await connection.execute(query.limit(1))).first() is not None
 
 
+_ASKED_POOL = (
+    queue_entries.c.env == bindparam("env"),
+    queue_entries.c.domain == bindparam("domain"),
+)
+_WAITED_FOR = select(queue_entries.c.number).where(*_ASKED_POOL).limit(1)
+
+
 async def waited_for(connection: AsyncConnection, pools: Collection[Pool]) -> set[Pool]:
     """Which of the pools somebody waits for."""
     # One look into the index for each, however many wait.
-    one = select(queue_entries.c.env, queue_entries.c.domain).limit(1)
-    found = set()
-    for pool in pools:
-        if (
-            await connection.execute(one.where(_in_pools(queue_entries, [pool])))
-        ).first():
-            found.add(pool)
-    return found
+    return {
+        pool
+        for pool in pools
+        if (await connection.execute(_WAITED_FOR, asdict(pool))).first() is not None
+    }
 
 
 async def pools_waited_for(connection: AsyncConnection) -> set[Pool]:
@@ -79,22 +96,15 @@ class QueuedWaiter:
     waiter: Waiter
 
 
-async def waiters(
-    connection: AsyncConnection,
-    pools: Collection[Pool],
-    *,
-    after: int,
-    limit: int,
-) -> list[QueuedWaiter]:
-    """The oldest waiters of the pools that came after number `after`."""
+def _oldest(*conditions: ColumnElement[bool]) -> Select[Any]:
     oldest = (
         select(queue_entries.c.number)
         .distinct()
-        .where(_in_pools(queue_entries, pools), queue_entries.c.number > after)
+        .where(*conditions, queue_entries.c.number > bindparam("after"))
         .order_by(queue_entries.c.number)
-        .limit(limit)
+        .limit(bindparam("most"))
     )
-    rows = await connection.execute(
+    return (
         select(
             leases.c.number,
             leases.c.id,
@@ -106,6 +116,27 @@ async def waiters(
         .where(leases.c.number.in_(oldest))
         .order_by(leases.c.number)
     )
+
+
+_OLDEST_OF_POOL = _oldest(*_ASKED_POOL)
+
+
+async def waiters(
+    connection: AsyncConnection,
+    pools: Collection[Pool],
+    *,
+    after: int,
+    limit: int,
+) -> list[QueuedWaiter]:
+    """The oldest waiters of the pools that came after number `after`."""
+    given: dict[str, Any] = {"after": after, "most": limit}
+    if len(pools) == 1:
+        (pool,) = pools
+        query = _OLDEST_OF_POOL
+        given |= asdict(pool)
+    else:
+        query = _oldest(_in_pools(queue_entries, pools))
+    rows = await connection.execute(query, given)
     return [
         QueuedWaiter(
             number=row.number,

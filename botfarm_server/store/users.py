@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     and_,
+    bindparam,
     case,
     delete,
     func,
@@ -19,7 +20,6 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    true,
     tuple_,
     update,
 )
@@ -37,7 +37,7 @@ from botfarm_server.domain.models import (
     UserState,
     Want,
 )
-from botfarm_server.store.dialects import is_one_of, labels_contain
+from botfarm_server.store.dialects import built_once, is_among, labels_contain
 from botfarm_server.store.holdings import HoldingRow, holdings_where
 from botfarm_server.store.tables import Row, grants, leases, queue_entries, users
 
@@ -264,12 +264,13 @@ def _meets(connection: AsyncConnection, want: Want) -> ColumnElement[bool]:
     return and_(*conditions)
 
 
-def _is_free(now: datetime) -> ColumnElement[bool]:
-    return and_(
-        users.c.lease_id.is_(None),
-        users.c.quarantined_at.is_(None),
-        or_(users.c.rest_until.is_(None), users.c.rest_until <= now),
-    )
+_NOW = bindparam("now", type_=users.c.rest_until.type)
+_IS_FREE = and_(
+    users.c.lease_id.is_(None),
+    users.c.quarantined_at.is_(None),
+    or_(users.c.rest_until.is_(None), users.c.rest_until <= _NOW),
+)
+_IN_ROTATION = users.c.quarantined_at.is_(None)
 
 
 _PREFERENCE = (users.c.label_count, users.c.released_at, users.c.id)
@@ -280,6 +281,28 @@ CANDIDATE = (
     users.c.project_id,
     users.c.labels,
 )
+
+
+def _candidates(
+    condition: ColumnElement[bool], *order: ColumnElement[Any]
+) -> Select[Any]:
+    return (
+        select(*CANDIDATE, *order)
+        .where(condition)
+        .order_by(*order)
+        .limit(bindparam("limit"))
+    )
+
+
+_ASKED_POOL = (
+    users.c.env == bindparam("asked_env"),
+    users.c.domain == bindparam("asked_domain"),
+)
+_FREE = _candidates(_IS_FREE, *_PREFERENCE)
+_FREE_OF_POOL = _FREE.where(*_ASKED_POOL)
+# The order of preference has no index here: the whole pool would be sorted.
+_ROTATING = _candidates(_IN_ROTATION, users.c.id)
+_ROTATING_OF_POOL = _ROTATING.where(*_ASKED_POOL)
 
 
 async def free_for(
@@ -294,45 +317,42 @@ async def free_for(
 
     In order of preference: those that fewest others need, then the longest rested.
     """
-    return await _candidates(
-        connection, wants, _is_free(now), _PREFERENCE, limit=limit, besides=besides
-    )
+    found: dict[UserId, tuple[tuple[Any, ...], Candidate]] = {}
+    for want in _distinct(wants):
+        given: dict[str, Any] = {"limit": limit, "now": now}
+        if _is_any_of_its_pool(want) and not besides:
+            query = _FREE_OF_POOL
+            given |= {"asked_env": want.env, "asked_domain": want.domain}
+        else:
+            query = _FREE.where(_meets(connection, want))
+        if besides:
+            query = query.where(users.c.id.not_in(list(besides)))
+        for row in await connection.execute(query, given):
+            candidate = Candidate(*row[: len(CANDIDATE)])
+            found[candidate.id] = (row[len(CANDIDATE) :], candidate)
+    return [candidate for _, candidate in sorted(found.values(), key=lambda it: it[0])]
 
 
 async def in_rotation_for(
     connection: AsyncConnection, wants: Collection[Want], *, limit: int
 ) -> list[Candidate]:
-    """Users, free or not, that could meet any of the wants; in no order that matters.
-
-    The order of preference has no index here: the whole pool would be sorted.
-    """
-    in_rotation = users.c.quarantined_at.is_(None)
-    return await _candidates(connection, wants, in_rotation, (users.c.id,), limit=limit)
-
-
-async def _candidates(
-    connection: AsyncConnection,
-    wants: Collection[Want],
-    condition: ColumnElement[bool],
-    order: Sequence[ColumnElement[Any]],
-    *,
-    limit: int,
-    besides: Collection[UserId] = (),
-) -> list[Candidate]:
-    found: dict[UserId, tuple[tuple[Any, ...], Candidate]] = {}
+    """Users, free or not, that could meet any of the wants, in whichever order."""
+    found: dict[UserId, Candidate] = {}
     for want in _distinct(wants):
-        query = (
-            select(*CANDIDATE, *order)
-            .where(condition, _meets(connection, want))
-            .order_by(*order)
-            .limit(limit)
-        )
-        if besides:
-            query = query.where(users.c.id.not_in(list(besides)))
-        for row in await connection.execute(query):
+        given: dict[str, Any] = {"limit": limit}
+        if _is_any_of_its_pool(want):
+            query = _ROTATING_OF_POOL
+            given |= {"asked_env": want.env, "asked_domain": want.domain}
+        else:
+            query = _ROTATING.where(_meets(connection, want))
+        for row in await connection.execute(query, given):
             candidate = Candidate(*row[: len(CANDIDATE)])
-            found[candidate.id] = (row[len(CANDIDATE) :], candidate)
-    return [candidate for _, candidate in sorted(found.values(), key=lambda it: it[0])]
+            found[candidate.id] = candidate
+    return list(found.values())
+
+
+def _is_any_of_its_pool(want: Want) -> bool:
+    return want.project_id is None and want.user_id is None and not want.labels
 
 
 def _distinct(wants: Collection[Want]) -> list[Want]:
@@ -353,27 +373,35 @@ async def any_free_and_waited_for(
     """Whether somebody waits for a pool of those given that has a free user."""
     if not pools:
         return False
-    query = _of_one(*pools) if len(pools) == 1 else _of_any(pools)
-    free = users.c.id.not_in(list(besides)) if besides else true()
-    query = query.where(_is_free(now), free)
-    return (await connection.execute(query)).first() is not None
+    given: dict[str, Any] = {"now": now}
+    if len(pools) == 1:
+        (pool,) = pools
+        query = _FREE_AND_WAITED_FOR
+        given |= {"asked_env": pool.env, "asked_domain": pool.domain}
+    else:
+        query = _of_any(pools)
+    if besides:
+        query = query.where(users.c.id.not_in(list(besides)))
+    return (await connection.execute(query, given)).first() is not None
 
 
-def _of_one(pool: Pool) -> Select[Any]:
-    """The first user of a pool in the order of preference, if somebody waits for it.
-
-    Most users are free and nobody waits: then no user is read. The order is that of an
-    index: in none, PostgreSQL may read the whole table for a pool with no free user.
-    """
-    waiter = select(literal(1)).where(
-        queue_entries.c.env == pool.env, queue_entries.c.domain == pool.domain
+# Most users are free and nobody waits: then no user is read. The order is that of an
+# index: in none, PostgreSQL may read the whole table for a pool with no free user.
+_FREE_AND_WAITED_FOR = (
+    select(users.c.id)
+    .where(
+        *_ASKED_POOL,
+        select(literal(1))
+        .where(
+            queue_entries.c.env == bindparam("asked_env"),
+            queue_entries.c.domain == bindparam("asked_domain"),
+        )
+        .exists(),
+        _IS_FREE,
     )
-    return (
-        select(users.c.id)
-        .where(users.c.env == pool.env, users.c.domain == pool.domain, waiter.exists())
-        .order_by(*_PREFERENCE)
-        .limit(1)
-    )
+    .order_by(*_PREFERENCE)
+    .limit(1)
+)
 
 
 def _of_any(pools: Collection[Pool]) -> Select[Any]:
@@ -387,6 +415,7 @@ def _of_any(pools: Collection[Pool]) -> Select[Any]:
                 [(pool.env, pool.domain) for pool in pools]
             ),
             waiter.exists(),
+            _IS_FREE,
         )
         .limit(1)
     )
@@ -410,11 +439,9 @@ async def blocking(
     return await holdings_where(connection, meets, limit=limit)
 
 
-async def leased(
-    connection: AsyncConnection, lease_ids: Collection[LeaseId]
-) -> dict[LeaseId, list[LeasedRow]]:
-    """The users that each live lease holds, in the order of its wants."""
-    rows = await connection.execute(
+@built_once
+def _leased(connection: AsyncConnection) -> Select[Any]:
+    return (
         select(*LEASED, grants.c.want, users.c.lease_id)
         .join_from(
             users,
@@ -424,9 +451,16 @@ async def leased(
                 grants.c.lease_id == users.c.lease_id,
             ),
         )
-        .where(is_one_of(connection, users.c.lease_id, lease_ids))
+        .where(is_among(connection, users.c.lease_id, "lease_ids"))
         .order_by(grants.c.want, grants.c.fence)
     )
+
+
+async def leased(
+    connection: AsyncConnection, lease_ids: Collection[LeaseId]
+) -> dict[LeaseId, list[LeasedRow]]:
+    """The users that each live lease holds, in the order of its wants."""
+    rows = await connection.execute(_leased(connection), {"lease_ids": list(lease_ids)})
     found: dict[LeaseId, list[LeasedRow]] = {}
     for *columns, lease_id in rows:
         found.setdefault(lease_id, []).append(LeasedRow(*columns))
