@@ -51,8 +51,9 @@ WITH waiting AS (
     FROM generate_series(1, $2::int) n
     RETURNING number, id, wants
 )
-INSERT INTO queue_entries (env, domain, number, lease_id)
-SELECT 'stage', wants -> 0 ->> 'domain', number, id FROM waiting"""
+INSERT INTO queue_entries (env, domain, number, lease_id, kind)
+SELECT 'stage', wants -> 0 ->> 'domain', number, id, md5(wants::text)::uuid
+FROM waiting"""
 COUNT_WAITERS = "SELECT count(*) FROM leases WHERE state = 'waiting'"
 NO_WAITERS = "DELETE FROM leases WHERE state = 'waiting'"
 HELD_USERS = f"""\

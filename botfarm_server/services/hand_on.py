@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from botfarm_server.domain.lifecycle import LeaseTimes, first_expiry
 from botfarm_server.domain.models import Candidate, LeaseId, Pool, UserId
@@ -33,9 +34,12 @@ async def hand_on(
     granted: list[LeaseId] = []
     taken: set[UserId] = set()
     pools = set(pools)
+    hopeless: set[UUID] = set()
     after, limit = 0, FIRST_PAGE
     while pools:
-        page = await queue.waiters(connection, pools, after=after, limit=limit)
+        page = await queue.waiters(
+            connection, pools, after=after, limit=limit, besides=hopeless
+        )
         if not page:
             break
         # Who is not asked about any more ends with the loop's next look.
@@ -66,6 +70,13 @@ async def hand_on(
         if kept is not None:
             for name, its in plan.kept.items():
                 kept[name] = [*kept.get(name, ()), *its]
+        # Who asks for the same later finds no more, and has been patient for less.
+        met = {*(grant.lease_id for grant in plan.grants), *plan.kept}
+        hopeless |= {
+            queued.kind
+            for queued in page
+            if queued.poll_by > now and queued.waiter.id not in met
+        }
         taken |= {user.id for user in free} - {user.id for user in plan.left}
         if len(page) < limit or not await users.any_free_and_waited_for(
             connection, pools, now=now, besides=taken

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
@@ -24,7 +25,7 @@ from botfarm_server.domain.models import Lease, LeaseId, Pool
 from botfarm_server.domain.queueing import Waiter
 from botfarm_server.store.dialects import built_once, is_among, notify_granted
 from botfarm_server.store.tables import leases, queue_entries
-from botfarm_server.store.wants import want_of
+from botfarm_server.store.wants import kind_of, want_of
 
 MAXIMUM_NOTIFIED = 200
 """Lease ids in one notification: PostgreSQL takes 8,000 bytes, an id is 37."""
@@ -33,6 +34,7 @@ MAXIMUM_NOTIFIED = 200
 async def enter(connection: AsyncConnection, lease: Lease) -> None:
     """Take the place that the lease's number gives, in each of its pools."""
     pools = {want.pool for want in lease.wants}
+    kind = kind_of(lease.wants)
     await connection.execute(
         insert(queue_entries),
         [
@@ -41,6 +43,7 @@ async def enter(connection: AsyncConnection, lease: Lease) -> None:
                 "domain": pool.domain,
                 "number": lease.queue_number,
                 "lease_id": lease.id,
+                "kind": kind,
             }
             for pool in pools
         ],
@@ -91,6 +94,7 @@ async def pools_waited_for(connection: AsyncConnection) -> set[Pool]:
 @dataclass(frozen=True, slots=True)
 class QueuedWaiter:
     number: int
+    kind: UUID
     ttl: float | None
     poll_by: datetime
     waiter: Waiter
@@ -98,11 +102,12 @@ class QueuedWaiter:
 
 def _oldest(*conditions: ColumnElement[bool]) -> Select[Any]:
     oldest = (
-        select(queue_entries.c.number)
+        select(queue_entries.c.number, queue_entries.c.kind)
         .distinct()
         .where(*conditions, queue_entries.c.number > bindparam("after"))
         .order_by(queue_entries.c.number)
         .limit(bindparam("most"))
+        .subquery()
     )
     return (
         select(
@@ -112,8 +117,9 @@ def _oldest(*conditions: ColumnElement[bool]) -> Select[Any]:
             leases.c.created_at,
             leases.c.ttl,
             leases.c.poll_by,
+            oldest.c.kind,
         )
-        .where(leases.c.number.in_(oldest))
+        .join_from(leases, oldest, leases.c.number == oldest.c.number)
         .order_by(leases.c.number)
     )
 
@@ -127,19 +133,27 @@ async def waiters(
     *,
     after: int,
     limit: int,
+    besides: Collection[UUID] = (),
 ) -> list[QueuedWaiter]:
-    """The oldest waiters of the pools that came after number `after`."""
+    """The oldest waiters of the pools that came after number `after`.
+
+    Those of the kinds `besides` are left out.
+    """
     given: dict[str, Any] = {"after": after, "most": limit}
-    if len(pools) == 1:
+    if len(pools) == 1 and not besides:
         (pool,) = pools
         query = _OLDEST_OF_POOL
         given |= asdict(pool)
     else:
-        query = _oldest(_in_pools(queue_entries, pools))
+        query = _oldest(
+            _in_pools(queue_entries, pools),
+            queue_entries.c.kind.not_in(list(besides)),
+        )
     rows = await connection.execute(query, given)
     return [
         QueuedWaiter(
             number=row.number,
+            kind=row.kind,
             ttl=row.ttl,
             poll_by=row.poll_by,
             waiter=Waiter(

@@ -246,6 +246,9 @@ queue_entries: Table = Table(
         ForeignKey("leases.id", ondelete="CASCADE"),
         nullable=False,
     ),
+    # What it asks for, digested: who can use none of the free users is passed over
+    # together with all that ask for the same.
+    Column("kind", Uuid, nullable=False),
     Index(None, "lease_id"),
 )
 

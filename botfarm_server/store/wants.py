@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+import json
+from collections.abc import Sequence
+from uuid import UUID, uuid5
 
 from botfarm_server.domain.models import UserId, Want
 from botfarm_server.store.tables import Row
+
+_KINDS = UUID("5f0a4c1e-3f53-4b52-9d55-3d1f6a8b7c20")
+"""The namespace of these digests; any constant would do."""
 
 
 def stored_want(want: Want) -> Row:
@@ -17,6 +22,12 @@ def stored_want(want: Want) -> Row:
         "count": want.count,
         "user_id": str(want.user_id) if want.user_id else None,
     }
+
+
+def kind_of(wants: Sequence[Want]) -> UUID:
+    """A digest that leases have in common which ask for the same."""
+    told = json.dumps([stored_want(want) for want in wants], sort_keys=True)
+    return uuid5(_KINDS, told)
 
 
 def want_of(stored: Row) -> Want:

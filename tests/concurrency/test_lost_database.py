@@ -27,7 +27,7 @@ def own_postgresql() -> Iterator[PostgresqlServer]:
     )
     server = PostgresqlServer(directory)
     yield server
-    server.stop()
+    server.stop_own()
 
 
 def test_a_lost_database_is_503_until_it_is_back(

@@ -81,7 +81,8 @@ WITH waiting AS (
     RETURNING number, id
 )
 INSERT INTO queue_entries
-SELECT 'stage', CASE number % 2 WHEN 0 THEN 'canary' ELSE 'regular' END, number, id
+SELECT 'stage', CASE number % 2 WHEN 0 THEN 'canary' ELSE 'regular' END, number, id,
+       md5('[]')::uuid
 FROM waiting;
 SET session_replication_role = origin;
 """

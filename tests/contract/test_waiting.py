@@ -227,3 +227,40 @@ async def test_what_is_kept_stays_so_when_another_pool_has_to_be_looked_at(
     await farm.release(idle)
     with pytest.raises(UserLockedError):
         await farm.users.acquire(kept.users[0].id, ttl=None, holder=Holder())
+
+
+async def test_who_cannot_be_met_hides_nobody_that_can(farm: Farm) -> None:
+    admin = Want("stage", "regular", labels={"role": "admin"})
+    await farm.add_user("admin", labels={"role": "admin"})
+    await farm.add_user("plain")
+    await farm.held(admin)
+    plain = await farm.held()
+    hopeless = [await farm.waiting(admin) for _ in range(5)]
+    hopeful = await farm.waiting()
+    hopeless.append(await farm.waiting(admin))
+    await farm.release(plain)
+    await farm.held(lease_id=hopeful.lease.id)
+    for waiter in hopeless:
+        await farm.waiting(admin, lease_id=waiter.lease.id)
+
+
+async def test_users_are_kept_for_each_patient_waiter_of_a_kind(farm: Farm) -> None:
+    three = Want("stage", "regular", count=3)
+    held = []
+    for _ in range(4):
+        await farm.add_user()
+        held.append(await farm.held())
+    patient = [await farm.waiting(three) for _ in range(2)]
+    for waiter in patient:
+        await farm.set_time("leases", "created_at", waiter.lease.id, ago=60)
+    later = await farm.waiting()
+    for lease in held[:2]:
+        await farm.release(lease)
+    await farm.waiting(lease_id=later.lease.id)
+    await farm.release(held[2])
+    first = await farm.held(three, lease_id=patient[0].lease.id)
+    await farm.release(held[3])
+    await farm.waiting(lease_id=later.lease.id)
+    await farm.release(first)
+    await farm.held(three, lease_id=patient[1].lease.id)
+    await farm.held(lease_id=later.lease.id)

@@ -7,6 +7,7 @@ import subprocess
 import uuid
 import warnings
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -82,6 +83,15 @@ class PostgresqlServer:
 
     def stop(self) -> None:
         self._server.cleanup()
+
+    def stop_own(self) -> None:
+        """As `stop`, of a server that nobody shares and that may have been restarted.
+
+        The library knows the process that it has started, and stops no other.
+        """
+        with suppress(subprocess.CalledProcessError):  # it does not run
+            self.control("stop", "-m", "immediate")
+        self.stop()
 
 
 async def _execute(url: str, statement: str) -> None:

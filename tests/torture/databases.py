@@ -74,7 +74,7 @@ class PostgresqlDatabase:
         migrations.upgrade(database_url(self.url))
 
     def stop(self) -> None:
-        self.server.stop()
+        self.server.stop_own()
 
     def upstream(self) -> Upstream:
         return Upstream(socket=str(self._directory / ".s.PGSQL.5432"))
