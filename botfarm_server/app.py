@@ -112,7 +112,7 @@ class _Farm:
             quarantine_after=settings.quarantine_after,
         )
         sealer = Sealer(settings.sealing_keys())
-        turns = Turns(self._database, self._room, sealer, times)
+        self._turns = Turns(self._database, self._room, sealer, times)
         self._expiry = ExpiryLoop(
             database=self._database,
             room=self._room,
@@ -130,8 +130,8 @@ class _Farm:
                 times=times,
                 vocabulary=Vocabulary(settings.envs, settings.domains),
             ),
-            asking=AskService(self._database, self._room, sealer, times, turns),
-            leases=LeaseService(self._database, self._room, times, turns),
+            asking=AskService(self._database, self._room, sealer, times, self._turns),
+            leases=LeaseService(self._database, self._room, times, self._turns),
             readiness=Readiness(self._database, migrate=settings.migrate_at_start),
             access=Access(
                 tokens=[token.get_secret_value()] if token is not None else [],
@@ -161,6 +161,7 @@ class _Farm:
             await asyncio.wait({work}, timeout=STOP_TIMEOUT)
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+            await self._turns.close(STOP_TIMEOUT)
             self._hasher.close()
             await self._database.dispose()
 

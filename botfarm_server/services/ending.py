@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -46,8 +47,12 @@ class Ending:
     pools: Collection[Pool]
     """What is to be handed on."""
     logins: Sequence[str]
+    quarantined: Mapping[str, str]
+    """Users that went out of rotation with it, and why."""
 
     def log(self) -> None:
+        for login, reason in self.quarantined.items():
+            _log.warning("user quarantined", login=login, reason=reason)
         in_order = self.state in {"released", "cancelled"}
         holder = self.lease.holder
         (_log.info if in_order else _log.warning)(
@@ -103,11 +108,14 @@ async def end_leases(
                 rest_until=rests_until(now, state, times),
                 dirty=leaves_dirty(state, outcome, clean=clean),
             )
+    quarantined: defaultdict[LeaseId, dict[str, str]] = defaultdict(dict)
     if times.quarantine_after:
         holders = {lease.id: lease.holder for lease in ended}
         for user in freed:
             test_id = holders[user.lease_id].test_id
-            await _count_failure(connection, user, test_id, outcome, now, times)
+            why = await _count_failure(connection, user, test_id, outcome, now, times)
+            if why is not None:
+                quarantined[user.lease_id][user.login] = why
     return [
         Ending(
             lease,
@@ -119,6 +127,7 @@ async def end_leases(
             if lease.state == "waiting"
             else {user.pool for user in freed if user.lease_id == lease.id},
             [user.login for user in freed if user.lease_id == lease.id],
+            quarantined[lease.id],
         )
         for lease in ended
     ]
@@ -131,17 +140,18 @@ async def _count_failure(
     outcome: Outcome | None,
     now: datetime,
     times: LeaseTimes,
-) -> None:
-    """Put a user in quarantine with which too many tests failed in a row."""
+) -> str | None:
+    """Put a user in quarantine with which too many tests failed in a row; and why."""
     failed = failed_in_a_row(user.failed_tests, test_id, outcome)
     if list(failed) == list(user.failed_tests):
-        return
+        return None
     changes: dict[str, object] = {"failed_tests": list(failed) or None}
+    reason = None
     if user.in_rotation and len(failed) >= times.quarantine_after:
         reason = f"{len(failed)} tests failed in a row: {', '.join(failed)}"
         changes |= in_quarantine(now, reason, BY_ITSELF)
-        _log.warning("user quarantined", login=user.login, reason=reason)
     await users.change(connection, user.id, changes)
+    return reason
 
 
 async def end_lapsed(

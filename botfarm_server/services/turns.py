@@ -65,16 +65,26 @@ class Turns:
             self._work = asyncio.create_task(self._take_turns(), name="botfarm turns")
         return await pending.settled
 
+    async def close(self, within: float) -> None:
+        """Let the turn under way end. Calls that still wait are told to ask again."""
+        if self._work is not None:
+            await asyncio.wait({self._work}, timeout=within)
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+
     async def _take_turns(self) -> None:
-        while together := self._next():
-            try:
-                await self.take(together)
-            except Exception:  # noqa: BLE001 - the next calls have their turn
-                _log.exception("a turn failed after its transaction")
-            finally:
-                for pending in together:
-                    if not pending.settled.done():
-                        pending.settled.set_exception(ShuttingDownError())
+        try:
+            while together := self._next():
+                try:
+                    await self.take(together)
+                except Exception:  # noqa: BLE001 - the next calls have their turn
+                    _log.exception("a turn failed after its transaction")
+                finally:
+                    for pending in together:
+                        _fail(pending, ShuttingDownError())
+        finally:
+            while self._pending:
+                _fail(self._pending.popleft(), ShuttingDownError())
 
     def _next(self) -> list[Pending]:
         """The calls of the next turn: of one lease not more than one."""

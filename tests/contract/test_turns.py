@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from botfarm_server.domain.errors import BotfarmError
+from botfarm_server.domain.errors import BotfarmError, ShuttingDownError
 from botfarm_server.domain.models import Holder, LeaseId, Want
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.calls import Asked, Call, Returned
@@ -222,3 +222,25 @@ async def test_calls_go_on_after_a_turn_that_breaks(
     assert [type(it.answer).__name__ for it in settled if isinstance(it, Settled)] == [
         "Lease"
     ] * 3
+
+
+async def test_calls_that_wait_for_a_turn_are_answered_when_the_server_ends(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = farm.asking.turns
+    began = asyncio.Event()
+
+    async def never(together: object) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(turns, "take", never)
+    first = asyncio.create_task(turns.settle(asked()))
+    await began.wait()
+    second = asyncio.create_task(turns.settle(asked()))
+    await asyncio.sleep(0)
+    await turns.close(0.01)
+    told = await asyncio.wait_for(
+        asyncio.gather(first, second, return_exceptions=True), 5.0
+    )
+    assert [type(error) for error in told] == [ShuttingDownError] * 2
