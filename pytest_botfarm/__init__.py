@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         ServerError,
         ServerNotReachableError,
     )
-    from .fixtures import BotUserFactory
+    from .fixtures import BotUserFactory, leasing
     from .users import BotUser
 
 __all__ = [
@@ -36,9 +36,10 @@ __all__ = [
     "ServerError",
     "ServerNotReachableError",
     "__version__",
+    "leasing",
 ]
 
-_MODULES = {"BotUser": ".users", "BotUserFactory": ".fixtures"}
+_MODULES = {"BotUser": ".users", "BotUserFactory": ".fixtures", "leasing": ".fixtures"}
 
 
 def __getattr__(name: str) -> object:

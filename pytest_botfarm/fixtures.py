@@ -1,15 +1,15 @@
-"""The fixture `bot_user` and what it hands to a test."""
+"""The fixtures `bot_user`, one for each scope, and what they hand to a test."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 import pytest
 
-from .report import RECORD, TestRecord
+from .report import RECORD, Record, SharedRecord, TestRecord
 
 if TYPE_CHECKING:
     from .session import LeaseSession
@@ -18,19 +18,25 @@ if TYPE_CHECKING:
 
 
 MARK = "bot_user"
+FIXTURES = frozenset(
+    {MARK, *(f"{scope}_{MARK}" for scope in ("class", "module", "package", "session"))}
+)
 MARK_SIGNATURE = "bot_user(env, domain, *, project_id=None, labels=None, count=1)"
+
+SESSION_ID = "session"
+"""What holds the accounts of `session_bot_user`, for whoever waits for them."""
 
 SESSION = pytest.StashKey["LeaseSession"]()
 """Where the session stands once it is made."""
 
 
 class BotUserFactory:
-    """Leases accounts to one test and gives them back at its teardown.
+    """Leases accounts to a test, or to all tests of a scope, until its teardown.
 
     `leased` are all accounts so far, those of the marks first.
     """
 
-    def __init__(self, session: LeaseSession, test_id: str, record: TestRecord) -> None:
+    def __init__(self, session: LeaseSession, test_id: str, record: Record) -> None:
         self.leased: list[BotUser] = []
         self._session = session
         self._test_id = test_id
@@ -83,6 +89,7 @@ class BotUserFactory:
         """Give all back, and fail if one had been lost meanwhile."""
         __tracebackhide__ = True
         outcome = self._record.outcome
+        self._record.is_over = True
         losses = [
             loss
             for holding in reversed(self._record.holdings)
@@ -123,21 +130,30 @@ class BotUserFactory:
         return list(holding.users)
 
 
-def _leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
+def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     """Lease test accounts: `user = bot_user("stage", "regular")`.
 
     The account is this test's alone until its teardown. `bot_user.leased` are all of
     them, those of the mark `bot_user` first.
+
+    What all the fixtures are made of, for one of your own:
+    `package_bot_user = pytest.fixture(scope="package")(leasing)`.
     """
     from .session import session_of  # noqa: PLC0415  # not before a lease is wanted
 
     node = request.node
-    record = node.stash[RECORD] = TestRecord()
-    factory = BotUserFactory(session_of(request.config), node.nodeid, record)
+    is_for_one_test = request.scope == "function"
+    record = TestRecord() if is_for_one_test else SharedRecord()
+    node.stash[RECORD] = record
+    # The node of the session has no name.
+    factory = BotUserFactory(
+        session_of(request.config), node.nodeid or SESSION_ID, record
+    )
     # Not a finalizer: pytest forgets those that a fixture adds when Ctrl-C strikes in
     # its set-up.
     try:
-        _lease_marks(factory, node)
+        if is_for_one_test:
+            _lease_marks(factory, node)
         yield factory
     finally:
         factory.release()
@@ -159,4 +175,20 @@ def _lease_marks(factory: BotUserFactory, node: pytest.Item) -> None:
         pytest.fail(problem, pytrace=False)
 
 
-bot_user = pytest.fixture(_leasing, name="bot_user")
+def _shared(scope: Literal["class", "module", "package", "session"]) -> Any:
+    def fixture(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
+        yield from leasing(request)
+
+    fixture.__doc__ = (
+        f"As `bot_user`, for all tests of a {scope}: leased once, given back when the "
+        "last of them ends.\n\nThe marks lease for each test by itself, and so "
+        "through `bot_user` alone."
+    )
+    return pytest.fixture(scope=scope, name=f"{scope}_{MARK}")(fixture)
+
+
+bot_user = pytest.fixture(name=MARK)(leasing)
+class_bot_user = _shared("class")
+module_bot_user = _shared("module")
+package_bot_user = _shared("package")
+session_bot_user = _shared("session")

@@ -10,14 +10,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .fixtures import MARK, MARK_SIGNATURE, SESSION, bot_user
+from .fixtures import (
+    FIXTURES,
+    MARK,
+    MARK_SIGNATURE,
+    SESSION,
+    bot_user,
+    class_bot_user,
+    module_bot_user,
+    package_bot_user,
+    session_bot_user,
+)
 from .options import add_options
-from .report import RECORD, Summary, add_to_report, header
+from .report import Summary, add_to_report, header
 
 if TYPE_CHECKING:
     from .xdist import Controller  # noqa: F401  # named in a string below
 
-__all__ = ["bot_user"]
+__all__ = [
+    "bot_user",
+    "class_bot_user",
+    "module_bot_user",
+    "package_bot_user",
+    "session_bot_user",
+]
 
 SUMMARY = pytest.StashKey[Summary]()
 CONTROLLER = pytest.StashKey["Controller"]()
@@ -51,7 +67,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.getoption("collectonly"):
         return
-    if any(MARK in getattr(item, "fixturenames", ()) for item in session.items):
+    if any(
+        not FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+        for item in session.items
+    ):
         # Before a test can put doubles in the place of what the client is made of.
         from . import heartbeat, xdist  # noqa: F401, PLC0415
 
@@ -61,8 +80,7 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if record := item.stash.get(RECORD, None):
-        add_to_report(record, report)
+    add_to_report(item, report)
     return report
 
 

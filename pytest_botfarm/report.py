@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,22 +19,19 @@ ATTRIBUTE = "botfarm"
 by report, so that a worker's crash takes no more than its last test's figures along."""
 
 
-class TestRecord:
-    """What became of one test and its leases."""
-
-    __test__ = False
+class Record:
+    """What became of the leases of one scope, and of its tests."""
 
     def __init__(self) -> None:
         self.outcome: Outcome = "unknown"
         self.holdings: list[Holding] = []
         self.lost: list[str] = []
         self.notes: list[str] = []
+        self.is_over = False
+        """Whether all was given back."""
 
     def note_outcome(self, report: pytest.TestReport) -> None:
-        if report.when == "setup" and report.failed:
-            self.outcome = "error"
-        elif report.when == "call" or report.skipped:
-            self.outcome = report.outcome
+        raise NotImplementedError
 
     def describe(self) -> str:
         """Which accounts the test had, for the section of a failed test."""
@@ -63,16 +61,51 @@ class TestRecord:
         }
 
 
-RECORD = pytest.StashKey[TestRecord]()
+class TestRecord(Record):
+    """Of one test."""
+
+    __test__ = False
+
+    def note_outcome(self, report: pytest.TestReport) -> None:
+        self.outcome = _outcome(report) or self.outcome
 
 
-def add_to_report(record: TestRecord, report: pytest.TestReport) -> None:
-    """Tell what the test had where it failed, and the figures once it is over."""
-    record.note_outcome(report)
-    if report.failed and (text := record.describe()):
+class SharedRecord(Record):
+    """Of all tests of a class, a module, a package or a session."""
+
+    def note_outcome(self, report: pytest.TestReport) -> None:
+        self.outcome = max(
+            self.outcome, _outcome(report) or "unknown", key=_WORSE.index
+        )
+
+
+_WORSE: Sequence[Outcome] = ("unknown", "skipped", "passed", "failed", "error")
+"""What the tests of a scope came to is the worst that one of them came to."""
+
+
+def _outcome(report: pytest.TestReport) -> Outcome | None:
+    if report.when == "setup" and report.failed:
+        return "error"
+    return report.outcome if report.when == "call" or report.skipped else None
+
+
+RECORD = pytest.StashKey[Record]()
+
+
+def add_to_report(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Tell what the test had where it failed, and the figures of what is over."""
+    noded = [(node, node.stash.get(RECORD, None)) for node in item.listchain()]
+    records = [(node, record) for node, record in noded if record is not None]
+    for _, record in records:
+        record.note_outcome(report)
+    text = "\n".join(filter(None, (record.describe() for _, record in records)))
+    if report.failed and text:
         report.sections.append((SECTION, text))
-    if report.when == "teardown":
-        setattr(report, ATTRIBUTE, record.figures())
+    over = [(node, record) for node, record in records if record.is_over]
+    if report.when == "teardown" and over:
+        setattr(report, ATTRIBUTE, [record.figures() for _, record in over])
+        for node, _ in over:
+            del node.stash[RECORD]  # a rerun, or the next set-up, begins anew
 
 
 class Summary:
@@ -86,15 +119,16 @@ class Summary:
         self.lines: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        figures = getattr(report, ATTRIBUTE, None)
-        if figures is None:
-            return
+        for figures in getattr(report, ATTRIBUTE, ()):
+            self._add(report.nodeid, figures)
+
+    def _add(self, nodeid: str, figures: Mapping[str, Any]) -> None:
         self.leases += figures["leases"]
         if figures["longest_wait"] > self.longest_wait:
             self.longest_wait = figures["longest_wait"]
-            self.longest_waiter = report.nodeid
+            self.longest_waiter = nodeid
         self.lost += len(figures["lost"])
-        self.lines += [f"lost in {report.nodeid}: {lost}" for lost in figures["lost"]]
+        self.lines += [f"lost in {nodeid}: {lost}" for lost in figures["lost"]]
         self.lines += figures["notes"]
 
     def write(self, terminal: pytest.TerminalReporter, notes: list[str]) -> None:
