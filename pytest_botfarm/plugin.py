@@ -57,6 +57,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(controller, "botfarm-xdist-controller")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    marked = [
+        node
+        for node in report.result or ()
+        if isinstance(node, pytest.Item) and node.get_closest_marker(MARK)
+    ]
+    if marked:
+        from .wants import problems_of_marks  # noqa: PLC0415  # only where there is one
+
+        if problems := problems_of_marks(marked):
+            report.outcome = "failed"
+            report.longrepr = "\n".join(problems)
+            report.result = []
+    return report
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     # A test that has the mark and does not name the fixture wants its accounts, too.
     names: list[str] | None = getattr(item, "fixturenames", None)

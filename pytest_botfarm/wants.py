@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from .client.models import Want
-from .fixtures import MARK_SIGNATURE
+from .fixtures import MARK, MARK_SIGNATURE
 from .options import MAXIMUM_WAIT
 
 if TYPE_CHECKING:
@@ -114,6 +114,17 @@ def wishes_of_marks(test_id: str, marks: Iterable[pytest.Mark]) -> list[Wish]:
     """
     # pytest gives the mark nearest to the function first.
     return [_wish_of_mark(test_id, mark) for mark in reversed(list(marks))]
+
+
+def problems_of_marks(items: Iterable[pytest.Item]) -> list[str]:
+    """What is wrong with the marks of the tests, each test in a line of its own."""
+    problems = []
+    for item in items:
+        try:
+            wishes_of_marks(item.nodeid, item.iter_markers(MARK))
+        except pytest.UsageError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _wish_of_mark(test_id: str, mark: pytest.Mark) -> Wish:

@@ -95,7 +95,10 @@ def free_port() -> int:
 
 def script(document: Path, folder: Path) -> str:
     """Write the document's files, and put its commands into one script."""
-    lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
+    lines = [
+        "set -euo pipefail",
+        "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT",
+    ]
     for block in BLOCK.finditer(document.read_text()):
         if block["name"]:
             file = folder / block["name"]

@@ -146,22 +146,53 @@ def test_a_call_that_leaves_out_the_pool_takes_what_the_mark_leased(
     suite.run().assert_outcomes(passed=1)
 
 
-def test_a_malformed_mark_is_an_error_of_that_test_alone(
-    suite: Suite, pool: str
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_malformed_mark_is_an_error_at_collection(
+    suite: Suite, farm: Farm, pool: str, workers: str
 ) -> None:
     suite.write(
         """
         import pytest
 
         @pytest.mark.bot_user(count=0)
-        def test_it():
+        def test_none():
+            pass
+
+        @pytest.mark.parametrize("number", [
+            1, pytest.param(2, marks=pytest.mark.bot_user(colour="red")),
+        ])
+        def test_red(number):
             pass
 
         @pytest.mark.bot_user
-        def test_other():
+        def test_right():
             pass
         """
     )
+    result = suite.run("-n", workers)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "* ERROR collecting test_suite.py *",
+            "the mark bot_user of test_suite.py::test_none is wrong: count must be *",
+            "the mark bot_user of test_suite.py::test_red[[]2[]] is wrong: *'colour'*",
+        ]
+    )
+    assert farm.leases(pool, state="all") == []
+
+
+def test_a_malformed_mark_that_comes_after_the_collection_fails_its_test(
+    suite: Suite, pool: str
+) -> None:
+    suite.pytester.makeconftest(
+        """
+        import pytest
+
+        def pytest_collection_modifyitems(items):
+            items[0].add_marker(pytest.mark.bot_user(count=0))
+        """
+    )
+    suite.write("def test_it(bot_user): pass\ndef test_other(bot_user): pass")
     result = suite.run()
     result.assert_outcomes(errors=1, passed=1)
     complaint = "the mark bot_user of test_suite.py::test_it is wrong: count must be"
