@@ -124,16 +124,14 @@ def run(command: list[str], env: dict[str, str], folder: Path = ROOT) -> int:
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a leader of a process group and all that it has started there."""
-    os.killpg(process.pid, signal.SIGINT)  # it may clean up
-    try:
-        process.wait(STOP_LIMIT)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """End a leader of a process group, and all that it has started there."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)  # it may clean up
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_LIMIT)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def run_quietly(
@@ -152,18 +150,19 @@ def run_quietly(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        in_time = True
         try:
             process.wait(limit)
         except subprocess.TimeoutExpired:
+            in_time = False
             ending = f"took longer than {limit:.0f} s"
         else:
             ending = f"ended with {process.returncode}"
         finally:
-            if process.poll() is None:
-                stop(process)
+            stop(process)
         output.seek(0)
         printed = output.read().decode(errors="replace")
-    if process.returncode:
+    if process.returncode or not in_time:
         raise TaskError(f"{printed}\n{' '.join(command)}\n{ending}")
     return printed
 

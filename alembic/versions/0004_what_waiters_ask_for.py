@@ -13,11 +13,9 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # Without a value a waiter is of a kind of its own: so is who waits already, and who
+    # is written by a server of the version before, which may go on for a while.
     op.add_column("queue_entries", sa.Column("kind", sa.Uuid(), nullable=True))
-    # Who waits already is of a kind of its own, and so never passed over with others.
-    op.execute("UPDATE queue_entries SET kind = lease_id")
-    with op.batch_alter_table("queue_entries") as batch:
-        batch.alter_column("kind", existing_type=sa.Uuid(), nullable=False)
 
 
 def downgrade() -> None:

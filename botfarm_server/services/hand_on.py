@@ -7,13 +7,16 @@ from datetime import datetime
 from uuid import UUID
 
 from botfarm_server.domain.lifecycle import LeaseTimes, first_expiry
+from botfarm_server.domain.matching import matches
 from botfarm_server.domain.models import Candidate, LeaseId, Pool, UserId
-from botfarm_server.domain.queueing import plan_grants, users_needed
+from botfarm_server.domain.queueing import Waiter, plan_grants, users_needed
 from botfarm_server.store import grants, queue, users
 from botfarm_server.store.engine import Connection
 
 FIRST_PAGE, PAGE = 2, 64
 """Waiters looked at together: most hand-ons end with the first of them."""
+MOST_HOPELESS = 1_000
+"""Kinds of waiters that are passed over together: each is named to the database."""
 
 
 async def hand_on(
@@ -70,13 +73,12 @@ async def hand_on(
         if kept is not None:
             for name, its in plan.kept.items():
                 kept[name] = [*kept.get(name, ()), *its]
-        # Who asks for the same later finds no more, and has been patient for less.
-        met = {*(grant.lease_id for grant in plan.grants), *plan.kept}
-        hopeless |= {
-            queued.kind
-            for queued in page
-            if queued.poll_by > now and queued.waiter.id not in met
-        }
+        if len(hopeless) < MOST_HOPELESS:
+            hopeless |= {
+                queued.kind
+                for queued in page
+                if queued.poll_by > now and not _can_use(queued.waiter, plan.left)
+            }
         taken |= {user.id for user in free} - {user.id for user in plan.left}
         if len(page) < limit or not await users.any_free_and_waited_for(
             connection, pools, now=now, besides=taken
@@ -86,3 +88,11 @@ async def hand_on(
     if granted:
         await queue.announce(connection, granted)
     return granted
+
+
+def _can_use(waiter: Waiter, left: Sequence[Candidate]) -> bool:
+    """Whether a waiter of this kind could take or keep any of the users.
+
+    If not, that holds for the rest of the step: what is left only grows less.
+    """
+    return any(matches(want, user) for want in waiter.wants for user in left)

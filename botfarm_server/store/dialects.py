@@ -14,6 +14,7 @@ from sqlalchemy import (
     Executable,
     Select,
     Table,
+    all_,
     and_,
     any_,
     bindparam,
@@ -161,6 +162,15 @@ def is_one_of(
     if is_sqlite(connection):
         return column.in_(values)
     return column == any_(literal(list(values), ARRAY(column.type)))
+
+
+def is_not_one_of(
+    connection: AsyncConnection, column: ColumnElement[Any], values: Collection[Any]
+) -> ColumnElement[bool]:
+    """Whether the column has none of the values, in the manner of `is_one_of`."""
+    if is_sqlite(connection):
+        return column.not_in(values)
+    return column != all_(literal(list(values), ARRAY(column.type)))
 
 
 def is_among(

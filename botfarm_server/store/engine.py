@@ -80,6 +80,7 @@ class Database:
             if self.is_sqlite
             else _postgresql_engine(url, pool_size, pooler=pooler)
         )
+        self._pooler = pooler
         self._queue = asyncio.Lock()
         # SQLite has one writer at a time, and its busy handler sleeps in growing
         # steps: within this process writers queue here instead.
@@ -103,11 +104,13 @@ class Database:
     async def glance(self) -> AsyncIterator[AsyncConnection]:
         """For one statement that changes nothing: no trips to begin and to end.
 
+        Behind a pooler the statement's limits are set in a transaction.
+
         Raises:
             DatabaseUnavailableError: the database cannot be used now.
 
         """
-        if self.is_sqlite:
+        if self.is_sqlite or self._pooler:
             async with self.read() as connection:
                 yield connection
             return

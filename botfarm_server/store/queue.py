@@ -23,7 +23,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.models import Lease, LeaseId, Pool
 from botfarm_server.domain.queueing import Waiter
-from botfarm_server.store.dialects import built_once, is_among, notify_granted
+from botfarm_server.store.dialects import (
+    built_once,
+    is_among,
+    is_not_one_of,
+    notify_granted,
+)
 from botfarm_server.store.tables import leases, queue_entries
 from botfarm_server.store.wants import kind_of, want_of
 
@@ -100,9 +105,12 @@ class QueuedWaiter:
     waiter: Waiter
 
 
+_KIND = func.coalesce(queue_entries.c.kind, queue_entries.c.lease_id)
+
+
 def _oldest(*conditions: ColumnElement[bool]) -> Select[Any]:
     oldest = (
-        select(queue_entries.c.number, queue_entries.c.kind)
+        select(queue_entries.c.number, _KIND.label("kind"))
         .distinct()
         .where(*conditions, queue_entries.c.number > bindparam("after"))
         .order_by(queue_entries.c.number)
@@ -147,7 +155,7 @@ async def waiters(
     else:
         query = _oldest(
             _in_pools(queue_entries, pools),
-            queue_entries.c.kind.not_in(list(besides)),
+            is_not_one_of(connection, _KIND, besides),
         )
     rows = await connection.execute(query, given)
     return [

@@ -246,9 +246,10 @@ queue_entries: Table = Table(
         ForeignKey("leases.id", ondelete="CASCADE"),
         nullable=False,
     ),
-    # What it asks for, digested: who can use none of the free users is passed over
-    # together with all that ask for the same.
-    Column("kind", Uuid, nullable=False),
+    # What the lease asks for, digested, the same in all its entries: who can use none
+    # of the free users is passed over together with all that ask for the same. Null
+    # where an older server wrote it, which is a kind of its own.
+    Column("kind", Uuid),
     Index(None, "lease_id"),
 )
 

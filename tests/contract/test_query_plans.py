@@ -174,6 +174,15 @@ CALLS: dict[str, Call] = {
     "waiters": lambda connection, _: queue.waiters(
         connection, [POOL, QUARANTINED.pool], after=0, limit=64
     ),
+    "waiters of one pool": lambda connection, _: queue.waiters(
+        connection, [POOL], after=0, limit=64
+    ),
+    "waiters besides those of some kinds": lambda connection, _: queue.waiters(
+        connection, [POOL], after=0, limit=64, besides=[uuid4(), uuid4()]
+    ),
+    "whether a waiter holds its users": lambda connection, _: grants.held_with_users(
+        connection, HELD[0]
+    ),
     "pools waited for": lambda connection, _: queue.pools_waited_for(connection),
     "whether any has lapsed": leases.any_lapsed,
     "lapsed": lambda connection, now: leases.lapsed(connection, now, limit=200),

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 
 import pytest
+from sqlalchemy import text
 
 from botfarm_server.domain.errors import (
     NoSuchPoolError,
@@ -264,3 +265,51 @@ async def test_users_are_kept_for_each_patient_waiter_of_a_kind(farm: Farm) -> N
     await farm.release(first)
     await farm.held(three, lease_id=patient[1].lease.id)
     await farm.held(lease_id=later.lease.id)
+
+
+async def test_who_is_not_asked_about_hides_nobody_that_asks_for_the_same(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    absent = [await farm.waiting() for _ in range(3)]  # more than the first page
+    present = await farm.waiting()
+    for waiter in absent:
+        await farm.let_lapse(waiter)
+    await farm.release(held)
+    assert isinstance(await farm.ask(lease_id=present.lease.id), Held)
+
+
+async def test_what_is_kept_for_one_is_not_lost_to_impatient_ones_of_its_kind(
+    farm: Farm,
+) -> None:
+    """They are before it though they came later, by a clock that was set back."""
+    two = Want("stage", "regular", count=2)
+    await farm.add_user()
+    await farm.add_user()
+    free = await farm.held()
+    await farm.held()
+    for _ in range(2):
+        await farm.waiting(two)
+    patient = await farm.waiting(two)
+    await farm.set_time("leases", "created_at", patient.lease.id, ago=20)
+    later = await farm.waiting()
+    await farm.release(free)
+    await farm.waiting(lease_id=later.lease.id)
+
+
+async def test_waiters_of_an_older_server_are_each_of_a_kind_of_their_own(
+    farm: Farm,
+) -> None:
+    admin = Want("stage", "regular", labels={"role": "admin"})
+    await farm.add_user("admin", labels={"role": "admin"})
+    await farm.add_user("plain")
+    await farm.held(admin)
+    plain = await farm.held()
+    for _ in range(3):
+        await farm.waiting(admin)
+    hopeful = await farm.waiting()
+    async with farm.database.write() as connection:
+        await connection.execute(text("UPDATE queue_entries SET kind = NULL"))
+    await farm.release(plain)
+    await farm.held(lease_id=hopeful.lease.id)
