@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
@@ -78,6 +79,28 @@ class BotUserFactory:
         except (BotfarmError, pytest.UsageError) as error:
             # The test's own line says more than the way through the client.
             raise error.with_traceback(None) from None
+
+    async def acquire(
+        self,
+        env: str | None = None,
+        domain: str | None = None,
+        *,
+        project_id: UUID | str | None = None,
+        labels: Mapping[str, str] | None = None,
+        wait: float | None = None,
+    ) -> BotUser:
+        """The same for asynchronous tests: others of its event loop go on meanwhile.
+
+        For asyncio and trio. If it is cancelled, whatever was leased is given back at
+        the teardown.
+        """
+        __tracebackhide__ = True
+        from anyio import to_thread  # noqa: PLC0415  # not before a lease is wanted
+
+        call = partial(
+            self, env, domain, project_id=project_id, labels=labels, wait=wait
+        )
+        return await to_thread.run_sync(call, abandon_on_cancel=True)
 
     def lease_marks(self, wishes: list[Wish]) -> None:
         """Lease what the marks ask for, all at once or not at all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,16 @@ class Farm:
             },
         )
         assert answer.status_code == 201, answer.text
+
+    def hold(self, domain: str, *, count: int = 1) -> str:
+        """Lease users of a pool for somebody else. Returns the lease's id."""
+        lease_id = str(uuid.uuid4())
+        answer = self.http.put(
+            f"/api/v1/leases/{lease_id}",
+            json={"wants": [{"env": "stage", "domain": domain, "count": count}]},
+        )
+        assert answer.status_code == 200, answer.text
+        return lease_id
 
     def leases(self, domain: str | None = None, *, state: str = "live") -> list[Json]:
         """Leases, the oldest first; of one pool, if it is named."""

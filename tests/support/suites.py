@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import pytest
 
 # Random order is for the suites of this repository, not for those that they write;
-# and hypothesis takes as long to load as all the rest.
-PLUGINS = ("-p", "no:randomly", "-p", "no:hypothesispytest", "-p", "no:cacheprovider")
+# hypothesis takes as long to load as all the rest; and few are asynchronous.
+UNUSED = ("randomly", "hypothesispytest", "cacheprovider", "asyncio")
+PLUGINS = tuple(text for name in UNUSED for text in ("-p", f"no:{name}"))
 
 
 @dataclass
