@@ -180,7 +180,8 @@ def _why_unavailable(error: BaseException) -> str | None:
         case DBAPIError() if type(error.orig) is sqlite3.DatabaseError:
             # "file is not a database", or a damaged one; mistakes have subclasses.
             return f"SQLite says {error.orig}"
-        case OperationalError() | InterfaceError():
+        case OperationalError() | InterfaceError() | asyncpg.InternalClientError():
+            # The last: the session was ended while it was idle, and the stream was not.
             return "the connection was refused or lost"
         case DBAPIError():
             return _why_by_state(error.orig)

@@ -35,6 +35,8 @@ _CUT = (
     asyncio.TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    # A message that ends the session came while it was idle, and no end of the stream.
+    asyncpg.InternalClientError,
     DatabaseUnavailableError,
 )
 

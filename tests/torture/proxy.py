@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -97,6 +98,7 @@ class Link:
         self._early = bytearray()
         self._request = bytearray()
         self._passes_at = {True: 0.0, False: 0.0}
+        self._queued: dict[bool, deque[bytes]] = {True: deque(), False: deque()}
         self._connecting: asyncio.Task[None] | None = None
 
     def opened(self, transport: asyncio.Transport) -> None:
@@ -175,10 +177,17 @@ class Link:
         if self.proxy.disturbance == "delay":
             at = max(at, now + self.proxy.delay)
         self._passes_at[from_client] = at
-        if at <= now:
+        queued = self._queued[from_client]
+        if at <= now and not queued:
             self._write(data, from_client)
         else:
-            loop.call_at(at, self._write, data, from_client)
+            # Timers of one instant go off in no certain order, and late ones later
+            # than what comes meanwhile: they say when to write, and not what.
+            queued.append(data)
+            loop.call_at(at, self._write_next, from_client)
+
+    def _write_next(self, from_client: bool) -> None:
+        self._write(self._queued[from_client].popleft(), from_client)
 
     def _write(self, data: bytes, from_client: bool) -> None:
         to = self.server if from_client else self.client

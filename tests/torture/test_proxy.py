@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -73,6 +74,39 @@ async def test_it_passes_all_on() -> None:
     async with between() as (proxy, upstairs):
         assert await answer_through(proxy) == ANSWER
         assert upstairs.requests == 1
+
+
+async def test_pieces_keep_their_order_when_a_delay_ends() -> None:
+    arrived = bytearray()
+
+    async def collect(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while piece := await reader.read(100):
+            arrived.extend(piece)
+        writer.close()
+
+    server = await asyncio.start_server(collect, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    proxy = Proxy("pair", Upstream(port), random.Random(0), http=False)
+    await proxy.start()
+    proxy.disturb("delay", 0.2)
+    _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    sent = [bytes([number]) for number in range(20)]
+    for number, piece in enumerate(sent):
+        if number == 10:
+            proxy.heal()
+        writer.write(piece)
+        await asyncio.sleep(0.01)
+        if number == 15:
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop is late, and so are its timers
+    await eventually(lambda: len(arrived) == len(sent))
+    assert bytes(arrived) == b"".join(sent)
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.sleep(0.05)  # the other ends of it are closed
+    proxy.stop()
+    server.close()
 
 
 @pytest.fixture
