@@ -74,10 +74,13 @@ async def hand_on(
             for name, its in plan.kept.items():
                 kept[name] = [*kept.get(name, ()), *its]
         if len(hopeless) < MOST_HOPELESS:
+            met = {*(grant.lease_id for grant in plan.grants), *plan.kept}
             hopeless |= {
                 queued.kind
                 for queued in page
-                if queued.poll_by > now and not _can_use(queued.waiter, plan.left)
+                if queued.poll_by > now
+                and queued.waiter.id not in met
+                and not _can_use(queued.waiter, plan.left)
             }
         taken |= {user.id for user in free} - {user.id for user in plan.left}
         if len(page) < limit or not await users.any_free_and_waited_for(
@@ -91,8 +94,10 @@ async def hand_on(
 
 
 def _can_use(waiter: Waiter, left: Sequence[Candidate]) -> bool:
-    """Whether a waiter of this kind could take or keep any of the users.
+    """Whether a waiter could take or keep any of what a plan has left.
 
-    If not, that holds for the rest of the step: what is left only grows less.
+    If one that was given nothing cannot, then no user at all that it could use is left
+    for the rest of the step: of each want it was shown as many as all others of the
+    plan could take, and those that it needs itself.
     """
     return any(matches(want, user) for want in waiter.wants for user in left)

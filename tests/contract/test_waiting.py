@@ -313,3 +313,14 @@ async def test_waiters_of_an_older_server_are_each_of_a_kind_of_their_own(
         await connection.execute(text("UPDATE queue_entries SET kind = NULL"))
     await farm.release(plain)
     await farm.held(lease_id=hopeful.lease.id)
+
+
+async def test_all_users_that_are_freed_at_once_go_to_who_waits(farm: Farm) -> None:
+    holder = Holder(run_id="run")
+    for _ in range(6):
+        await farm.add_user()
+        await farm.held(holder=holder)
+    waiters = [await farm.waiting() for _ in range(6)]
+    await farm.leases.end_holder("run", None, outcome=None, clean=True)
+    for waiter in waiters:
+        await farm.held(lease_id=waiter.lease.id)
