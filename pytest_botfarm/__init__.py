@@ -15,31 +15,45 @@ if TYPE_CHECKING:
         AcquireTimeoutError,
         BotfarmError,
         DeadlockError,
+        LeaseLostError,
         NoSuchPoolError,
         PasswordNotHeldError,
         PoolTooSmallError,
         ServerError,
         ServerNotReachableError,
     )
+    from .client.models import Want
+    from .clients import AsyncBotfarmClient, BotfarmClient
     from .fixtures import BotUserFactory, leasing
     from .users import BotUser
 
 __all__ = [
     "AcquireTimeoutError",
+    "AsyncBotfarmClient",
     "BotUser",
     "BotUserFactory",
+    "BotfarmClient",
     "BotfarmError",
     "DeadlockError",
+    "LeaseLostError",
     "NoSuchPoolError",
     "PasswordNotHeldError",
     "PoolTooSmallError",
     "ServerError",
     "ServerNotReachableError",
+    "Want",
     "__version__",
     "leasing",
 ]
 
-_MODULES = {"BotUser": ".users", "BotUserFactory": ".fixtures", "leasing": ".fixtures"}
+_MODULES = {
+    "AsyncBotfarmClient": ".clients",
+    "BotUser": ".users",
+    "BotUserFactory": ".fixtures",
+    "BotfarmClient": ".clients",
+    "Want": ".client.models",
+    "leasing": ".fixtures",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from .client.environment import token_of
 from .options import (
     DEFAULT_TTL,
     DEFAULT_WAIT,
@@ -70,19 +71,11 @@ def read_settings(
 
 
 def read_token(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The server's token. Never from the command line, which all users can see."""
-    token = environ.get("BOTFARM_TOKEN", "")
-    source = "BOTFARM_TOKEN"
-    if not token and (file := environ.get("BOTFARM_TOKEN_FILE")):
-        source = f"BOTFARM_TOKEN_FILE ({file})"
-        try:
-            token = Path(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise pytest.UsageError(f"{source} cannot be read: {error}") from None
-    token = token.strip()
-    if not (token.isascii() and token.isprintable()):
-        raise pytest.UsageError(f"{source} must be printable ASCII on one line")
-    return token or None
+    """The server's token. Raises pytest.UsageError if it cannot be one."""
+    try:
+        return token_of(environ)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def _find(
