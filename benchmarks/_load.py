@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-from _http import ASKED, Client
+from _http import ASKED, Client, Connection, expect
 
 CLIENTS = 16
 
@@ -48,6 +48,21 @@ def botfarm_pairs(url: str, seconds: float, asked: str = ASKED) -> Load:
 
         async def pair() -> None:
             await client.release(await client.acquire(asked))
+
+        return pair
+
+    return drive(new, seconds)
+
+
+def health_pairs(url: str, seconds: float) -> Load:
+    """Two calls that do nothing, for each pair: what HTTP alone takes here."""
+
+    async def new() -> Pair:
+        connection = await Connection.to(url)
+
+        async def pair() -> None:
+            for _ in range(2):
+                expect(200, await connection.call("GET", "/health"))
 
         return pair
 

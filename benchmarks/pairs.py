@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 from _farm import Server, execute, new_database, postgresql, serving
 from _http import Connection, expect
-from _load import CLIENTS, Load, Pair, apart, botfarm_pairs, drive
+from _load import CLIENTS, Load, Pair, apart, botfarm_pairs, drive, health_pairs
 from _measuring import folder, median, milliseconds, quartiles, rounds, table
 from redis.asyncio import Redis
 from redis.asyncio.lock import Lock
@@ -37,7 +37,7 @@ ACCOUNTS = 100
 SECONDS = 3.0
 """Of each measurement."""
 ROUNDS = 5
-OURS, PGBENCH = "Botfarm", "pgbench"
+OURS, HEALTH, PGBENCH = "Botfarm", "its GET /health, twice", "pgbench"
 START_TIMEOUT = 10.0
 
 PLAIN_TABLE = """\
@@ -72,9 +72,13 @@ def measured(load: Load, server_cpu: float) -> Measured:
     )
 
 
-def botfarm(pool: ProcessPoolExecutor, server: Server) -> Measured:
+def botfarm(
+    pool: ProcessPoolExecutor,
+    server: Server,
+    pairs: Callable[[str, float], Load] = botfarm_pairs,
+) -> Measured:
     before = server.cpu()
-    load = pool.submit(botfarm_pairs, server.url, SECONDS).result()
+    load = pool.submit(pairs, server.url, SECONDS).result()
     return measured(load, server.cpu() - before)
 
 
@@ -241,6 +245,7 @@ def main() -> None:
         server = stack.enter_context(serving(url))
         variants: dict[str, Callable[[], Measured]] = {
             OURS: partial(botfarm, pool, server),
+            HEALTH: partial(botfarm, pool, server, health_pairs),
             PGBENCH: Plain(database, path).measure,
             **others(pool, path, stack),
         }

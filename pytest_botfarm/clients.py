@@ -67,8 +67,8 @@ class _Held:
 class _Leases:
     """What both clients share: the heartbeat, and what becomes of a lease."""
 
-    def __init__(self, url: str, token: str | None) -> None:
-        self._url, self._token = url, token
+    def __init__(self, url: str, token: str | None, name: str | None) -> None:
+        self._url, self._token, self._name = url, token, name
         self._lock = Lock()
         self._held = 0
         self._heartbeat: Heartbeat | None = None
@@ -80,8 +80,15 @@ class _Leases:
                 self._heartbeat = Heartbeat(lambda: Client(self._url, self._token))
             heartbeat = self._heartbeat
             lifetime = heartbeat.watch(lease)
-        users = tuple(BotUser(user) for user in lease.users)
+        users = tuple(BotUser(user, self._put_in_quarantine) for user in lease.users)
         return _Held(lease, heartbeat, lifetime, users)
+
+    def _put_in_quarantine(self, user_id: UUID, login: str, reason: str) -> None:
+        client = Client(self._url, self._token)
+        try:
+            client.run(client.protocol.quarantine(user_id, reason, self._name))
+        finally:
+            client.close()
 
     def forget(self, held: _Held) -> bool:
         """Renew it no more; whether it was the last one."""
@@ -138,8 +145,8 @@ class BotfarmClient:
         """
         self.url, token = _address(url, token)
         self._client = Client(self.url, token)
-        self._leases = _Leases(self.url, token)
         self._holder = _holder(name)
+        self._leases = _Leases(self.url, token, self._holder.test_id)
 
     def __repr__(self) -> str:
         return f"BotfarmClient({self.url!r})"
@@ -242,8 +249,8 @@ class AsyncBotfarmClient:
         """As of BotfarmClient."""
         self.url, token = _address(url, token)
         self._client = AsyncClient(self.url, token)
-        self._leases = _Leases(self.url, token)
         self._holder = _holder(name)
+        self._leases = _Leases(self.url, token, self._holder.test_id)
 
     def __repr__(self) -> str:
         return f"AsyncBotfarmClient({self.url!r})"

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -43,6 +44,7 @@ NOT_CONFIGURED = (
 )
 RUN_ID, RENDEZVOUS = "botfarm_run_id", "botfarm_rendezvous"
 """What the controller of pytest-xdist tells its workers."""
+MAXIMUM_AUTHOR = 255
 MAXIMUM_TEXT = 2_000
 """Characters of a test's id or a job's URL that the server takes."""
 
@@ -158,7 +160,8 @@ class LeaseSession:
             raise
         holding.lease = lease
         holding.lifetime = self._heartbeat.watch(lease)
-        holding.users = tuple(BotUser(user) for user in lease.users)
+        put_in_quarantine = partial(self._put_in_quarantine, test_id)
+        holding.users = tuple(BotUser(user, put_in_quarantine) for user in lease.users)
 
     def release(
         self, holding: Holding, *, outcome: Outcome, clean: bool
@@ -197,6 +200,13 @@ class LeaseSession:
             loss = Loss(noticed.at, noticed.reason, loss.users or noticed.users)
         loss = loss or noticed
         return None if holding.lease is None or loss is None else _lost(holding, loss)
+
+    def _put_in_quarantine(
+        self, test_id: str, user_id: UUID, login: str, reason: str
+    ) -> None:
+        client, author = self.client(), test_id[:MAXIMUM_AUTHOR]
+        client.run(client.protocol.quarantine(user_id, reason, author))
+        self.notes.append(f"{login} was put in quarantine by {test_id}: {reason}")
 
     def client(self) -> Client:
         """The connection to the server, which is started if it is this run's own."""

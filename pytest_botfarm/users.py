@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -21,6 +21,7 @@ class BotUser:
 
     __slots__ = (
         "_password",
+        "_put_in_quarantine",
         "dirty",
         "domain",
         "env",
@@ -32,7 +33,9 @@ class BotUser:
         "secrets",
     )
 
-    def __init__(self, user: LeasedUser) -> None:
+    def __init__(
+        self, user: LeasedUser, put_in_quarantine: Callable[[UUID, str, str], None]
+    ) -> None:
         self.id: UUID = user.id
         self.login: str = user.login
         self.env: str = user.env
@@ -45,6 +48,7 @@ class BotUser:
         self.dirty: bool = user.dirty
         """Whether its last lease did not end with a clean release."""
         self._password = user.password
+        self._put_in_quarantine = put_in_quarantine
 
     @property
     def password(self) -> str:
@@ -57,6 +61,18 @@ class BotUser:
 
             raise PasswordNotHeldError(self.login)
         return self._password
+
+    def quarantine(self, reason: str) -> None:
+        """Take the account out of rotation, until a person restores it.
+
+        For one that is broken: locked out, say, or in a state that no test can mend.
+        It stays this test's until the teardown, and nobody gets it afterwards.
+
+        Raises:
+            BotfarmError: the server cannot be reached or refuses it.
+
+        """
+        self._put_in_quarantine(self.id, self.login, reason)
 
     def __repr__(self) -> str:
         return f"BotUser({self.login!r}, {self.env!r}, {self.domain!r})"

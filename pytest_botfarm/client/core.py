@@ -222,6 +222,18 @@ class LeaseProtocol:
         _, response = yield from self._call(request, patience=RELEASE_PATIENCE)
         return self._read(response, lambda content: int(content["released"]))
 
+    def quarantine(
+        self, user_id: UUID, reason: str, author: str | None
+    ) -> Conversation[None]:
+        """Take a user out of rotation; its holder keeps it. Again is no error."""
+        request = Request(
+            "POST",
+            f"/api/v1/users/{user_id}/quarantine",
+            {"reason": reason, "author": author},
+            ANSWER_TIME,
+        )
+        yield from self._call(request)
+
     def _give_up(
         self, lease_id: UUID, wants: Sequence[Want], holder: Holder, waiting: Waiting
     ) -> Conversation[None]:

@@ -290,3 +290,25 @@ def test_a_forked_child_neither_shares_a_connection_nor_ends_its_parents_leases(
     leases = farm.leases(pool, state="ended")
     assert [lease["state"] for lease in leases] == ["released"] * 3
     assert [lease["outcome"] for lease in leases] == ["passed", "failed", "passed"]
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_broken_account_can_be_taken_out_of_rotation(
+    suite: Suite, farm: Farm, pool: str, workers: str
+) -> None:
+    suite.write(
+        """
+        def test_it(bot_user):
+            user = bot_user()
+            user.quarantine("locked out after three attempts")
+            assert bot_user().id != user.id
+        """
+    )
+    result = suite.run("-n", workers)
+    result.assert_outcomes(passed=1)
+    told = f"*@{pool} was put in quarantine by test_suite.py::test_it: locked out *"
+    result.stdout.fnmatch_lines([told])
+    users = farm.http.get("/api/v1/users/", params={"domain": pool}).json()
+    (broken,) = (user for user in users if user["state"] == "quarantined")
+    assert broken["quarantine_reason"] == "locked out after three attempts"
+    assert broken["quarantined_by"] == "test_suite.py::test_it"

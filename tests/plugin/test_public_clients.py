@@ -190,3 +190,14 @@ def test_a_program_needs_no_pytest_and_ends_without_warnings(
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
     eventually(lambda: farm.leases(pool) == [], "Ctrl-C gives the account back")
+
+
+def test_a_broken_account_can_be_taken_out_of_rotation(
+    farm: Farm, client: BotfarmClient
+) -> None:
+    pool = farm.add_pool("alice", "bob")
+    with client.lease("stage", pool) as user:
+        user.quarantine("locked out")
+    users = farm.http.get("/api/v1/users/", params={"domain": pool}).json()
+    (broken,) = (user for user in users if user["state"] == "quarantined")
+    assert (broken["login"], broken["quarantined_by"]) == (user.login, "a script")

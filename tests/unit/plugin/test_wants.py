@@ -30,7 +30,7 @@ def user(**changes: Any) -> BotUser:
         "dirty": False,
         "want": 0,
     }
-    return BotUser(LeasedUser(**{**facts, **changes}))
+    return BotUser(LeasedUser(**{**facts, **changes}), lambda *_: None)
 
 
 @pytest.mark.parametrize(
