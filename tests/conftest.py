@@ -64,6 +64,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresqlS
     # the path of a socket may have 107 bytes.
     name = hashlib.sha256(str(run).encode()).hexdigest()[:12]
     server = PostgresqlServer(Path(tempfile.gettempdir()) / f"botfarm-{name}")
+    server.forgo_the_disk()
     yield server
     server.stop()
 
