@@ -6,11 +6,14 @@ import hashlib
 import logging
 import os
 import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio._backends._asyncio
+import greenlet  # type: ignore[import-untyped]  # it has no types
 import httpcore
 import pytest
 from support.postgresql import PostgresqlServer
@@ -25,6 +28,21 @@ pytest_plugins = ["pytester"]
 # pytester forgets the modules that a test is the first to import: httpx would meet two
 # versions of httpcore, and know the errors of one.
 IMPORTED_ONCE = (httpcore, anyio._backends._asyncio)
+
+
+# coverage asks greenlet for the greenlet of every thread. Python destroys those of
+# threads that have ended in a pending call, which tells coverage through a weak
+# reference; if another thread ends meanwhile, Python 3.11 waits in the traced callback
+# for ever. Those that are kept are never destroyed.
+if "coverage" in sys.modules:
+    _kept: list[object] = []
+    _run = threading.Thread.run
+
+    def _run_and_keep(thread: threading.Thread) -> None:
+        _kept.append(greenlet.getcurrent())
+        _run(thread)
+
+    setattr(threading.Thread, "run", _run_and_keep)  # noqa: B010 - mypy forbids it
 
 
 def pytest_configure() -> None:
