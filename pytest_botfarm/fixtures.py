@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from .report import RECORD, Record, SharedRecord, TestRecord
+from .report import RECORD, Record, SharedRecord
 
 if TYPE_CHECKING:
     from .session import LeaseSession
@@ -166,7 +166,7 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
 
     node = request.node
     is_for_one_test = request.scope == "function"
-    record = TestRecord() if is_for_one_test else SharedRecord()
+    record = Record() if is_for_one_test else SharedRecord()
     node.stash[RECORD] = record
     # The node of the session has no name.
     factory = BotUserFactory(

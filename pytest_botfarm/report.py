@@ -20,7 +20,7 @@ by report, so that a worker's crash takes no more than its last test's figures a
 
 
 class Record:
-    """What became of the leases of one scope, and of its tests."""
+    """What became of the leases of one test, and of the test."""
 
     def __init__(self) -> None:
         self.outcome: Outcome = "unknown"
@@ -31,7 +31,7 @@ class Record:
         """Whether all was given back."""
 
     def note_outcome(self, report: pytest.TestReport) -> None:
-        raise NotImplementedError
+        self.outcome = _outcome(report) or self.outcome
 
     def describe(self) -> str:
         """Which accounts the test had, for the section of a failed test."""
@@ -59,15 +59,6 @@ class Record:
             "lost": list(self.lost),
             "notes": list(self.notes),
         }
-
-
-class TestRecord(Record):
-    """Of one test."""
-
-    __test__ = False
-
-    def note_outcome(self, report: pytest.TestReport) -> None:
-        self.outcome = _outcome(report) or self.outcome
 
 
 class SharedRecord(Record):
