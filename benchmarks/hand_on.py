@@ -3,7 +3,7 @@
 From the release being sent to one replica until the waiter's call at the other has its
 answer. The unit is one `GET /health` and one committed single-row UPDATE through the
 engine that the server uses, measured in turns with it. Besides: how much longer it
-takes behind and before other waiters, and what a waiting call costs in memory.
+takes behind and before other waiters.
 """
 
 from __future__ import annotations
@@ -30,10 +30,6 @@ HAND_ONS = 40
 """In each measurement."""
 POOLS = 500
 FEW, MANY = 10, 10_000
-CALLS = 2_000
-"""Real waiting calls, for the memory of each."""
-AT_ONCE = 32
-"""Of these, so many are sent at the same time."""
 WAIT = 60.0
 AHEAD, OURS, BEHIND = 1_000, 1_000_000_000, 2_000_000_000
 """Where numbers in the queue begin: of the calls here, and of rows around them."""
@@ -54,7 +50,6 @@ WITH waiting AS (
 INSERT INTO queue_entries (env, domain, number, lease_id, kind)
 SELECT 'stage', wants -> 0 ->> 'domain', number, id, md5(wants::text)::uuid
 FROM waiting"""
-COUNT_WAITERS = "SELECT count(*) FROM leases WHERE state = 'waiting'"
 NO_WAITERS = "DELETE FROM leases WHERE state = 'waiting'"
 HELD_USERS = f"""\
 WITH holder AS (
@@ -133,31 +128,6 @@ def measure(queue: Queue, replicas: Sequence[Server], url: str) -> Measured:
     return asyncio.run(hand_ons(queue, replicas, url))
 
 
-async def memory_per_call(server: Server, url: str) -> float:
-    """Bytes that each of many waiting calls adds to the server process."""
-    client = await Client.of(server.url)
-    for _ in range(100):  # fill what is filled once
-        await client.release(await client.acquire(asking()))
-    held = await client.acquire(asking())
-    before, waiters = server.memory(), []
-    database = await asyncpg.connect(url)
-    for number in range(1, CALLS + 1):
-        waiters.append(await Client.of(server.url))
-        waiting = LEASES + str(uuid.uuid4())
-        waiters[-1].connection.send("PUT", waiting, asking(wait=WAIT))
-        if number % AT_ONCE == 0 or number == CALLS:
-            while await database.fetchval(COUNT_WAITERS) < number:
-                await database.execute("SELECT pg_sleep(0.02)")
-    await database.execute("SELECT pg_sleep(1)")  # the last of them are still busy
-    after = server.memory()
-    for waiter in waiters:
-        waiter.connection.close()
-    await database.execute(NO_WAITERS)
-    await database.close()
-    await client.release(held)
-    return (after - before) / CALLS
-
-
 @contextmanager
 def farm() -> Iterator[tuple[str, list[Server]]]:
     """One free user in one pool, one that is held in each other, and two replicas."""
@@ -175,7 +145,6 @@ def farm() -> Iterator[tuple[str, list[Server]]]:
                     serving(
                         url,
                         domains=domains,
-                        max_waiting=str(CALLS * 2),
                         claim_window="60",  # no lease is renewed here
                     )
                 )
@@ -206,7 +175,6 @@ def main() -> None:
                 for name, queue in QUEUES.items()
             },
         )
-        memory = asyncio.run(memory_per_call(replicas[0], url))
     units = [seconds for it in found[NOBODY] for seconds in it.units]
     print(
         f"{ROUNDS} rounds of {HAND_ONS} hand-ons; the unit, GET /health and a "
@@ -215,7 +183,6 @@ def main() -> None:
     )
     heading = ("", "p50, ms", "p50, units", "p99, ms", "p99, units", "p50 / of few")
     table(heading, *(_row(name, found) for name in found))
-    print(f"\nmemory per waiting call, of {CALLS:,}: {memory / 1000:.1f} kB")
 
 
 def _row(name: str, found: dict[str, list[Measured]]) -> tuple[str, ...]:
