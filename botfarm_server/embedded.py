@@ -67,10 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
         _say({"error": f"{error.filename}: {error.strerror}"})
         return 1
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
-    return asyncio.run(_serve(settings, pool))
+    return _serve(settings, pool)
 
 
-async def _serve(settings: Settings, pool: PoolFile) -> int:
+def _serve(settings: Settings, pool: PoolFile) -> int:
     app = create_app(settings)
     state: AppState = app.state.botfarm
     starting: list[asyncio.Task[bool]] = []
@@ -86,7 +86,7 @@ async def _serve(settings: Settings, pool: PoolFile) -> int:
         starting.append(asyncio.create_task(start(url)))
 
     server = Server(app, host="127.0.0.1", port=0, on_listening=on_listening)
-    await server.serve()
+    server.run()
     return 0 if starting and starting[0].done() and starting[0].result() else 1
 
 
