@@ -74,6 +74,7 @@ def check_files(wheel: Path) -> None:
     for wanted in (
         "botfarm_server/py.typed",
         "pytest_botfarm/py.typed",
+        "pytest_botfarm/timeline.html",
         "botfarm_server/alembic/env.py",
         "botfarm_server/alembic/script.py.mako",
     ):

@@ -166,12 +166,11 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
 
     node = request.node
     is_for_one_test = request.scope == "function"
-    record = Record() if is_for_one_test else SharedRecord()
+    test_id = node.nodeid or SESSION_ID  # the node of the session has no name
+    kind = Record if is_for_one_test else SharedRecord
+    record = kind(test_id, request.fixturename)
     node.stash[RECORD] = record
-    # The node of the session has no name.
-    factory = BotUserFactory(
-        session_of(request.config), node.nodeid or SESSION_ID, record
-    )
+    factory = BotUserFactory(session_of(request.config), test_id, record)
     # Not a finalizer: pytest forgets those that a fixture adds when Ctrl-C strikes in
     # its set-up.
     try:

@@ -104,6 +104,7 @@ OPTIONS = (
         f"(default: {DEFAULT_TTL:g})",
         _seconds(MINIMUM_TTL, MAXIMUM_TTL),
     ),
+    Option("report", "FILE", "write a timeline of the run's leases, as a page of HTML"),
 )
 
 
@@ -142,8 +143,15 @@ def is_configured(
     config: pytest.Config, environ: Mapping[str, str] = os.environ
 ) -> bool:
     """Whether accounts come from anywhere, be it told rightly or wrongly."""
-    return pool_file_beside_ini(config).is_file() or any(
-        option.find(config, environ)
-        for option in OPTIONS
-        if option.name in {"url", "pool"}
+    return pool_file_beside_ini(config).is_file() or is_told(
+        config, "url", "pool", environ=environ
+    )
+
+
+def is_told(
+    config: pytest.Config, *names: str, environ: Mapping[str, str] = os.environ
+) -> bool:
+    """Whether any place sets one of these options."""
+    return any(
+        option.find(config, environ) for option in OPTIONS if option.name in names
     )

@@ -21,7 +21,7 @@ from .fixtures import (
     package_bot_user,
     session_bot_user,
 )
-from .options import add_options
+from .options import add_options, is_told
 from .report import Summary, add_to_report, header
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[SUMMARY] = Summary()
     config.pluginmanager.register(config.stash[SUMMARY], "botfarm-summary")
+    if is_told(config, "report") and not hasattr(config, "workerinput"):
+        from .timeline import Timeline  # noqa: PLC0415  # only where it is asked for
+
+        timeline = Timeline(config, config.stash[SUMMARY])
+        config.pluginmanager.register(timeline, "botfarm-timeline")
     spread = config.getoption("dist", "no") != "no"  # pytest-xdist's, where it is
     if spread and not hasattr(config, "workerinput"):
         from .xdist import Controller  # noqa: PLC0415  # only where tests are spread

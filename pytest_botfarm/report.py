@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytest
 
@@ -12,6 +13,7 @@ from .options import is_configured
 if TYPE_CHECKING:
     from .client.models import Outcome
     from .session import Holding
+    from .xdist import WorkerNode
 
 SECTION = "botfarm"
 ATTRIBUTE = "botfarm"
@@ -19,16 +21,51 @@ ATTRIBUTE = "botfarm"
 by report, so that a worker's crash takes no more than its last test's figures along."""
 
 
+PROPERTY = "botfarm."
+"""How the names of our properties begin, in a report in JUnit's format."""
+MAIN = "main"
+"""The worker of a run without pytest-xdist."""
+WORTH_TELLING = 0.01
+"""Seconds of a wait from which on its test is named."""
+ALLURE = "allure_listener"
+"""The name of allure-pytest's plugin where it writes a report."""
+
+
+class LeaseFigures(TypedDict):
+    """What is told of one lease. Instants are seconds since 1970."""
+
+    id: str
+    test: str
+    worker: str
+    pools: list[str]
+    users: list[tuple[str, str]]
+    """Login, and env with domain."""
+    asked: float
+    answered: float
+    ended: float | None
+    lost: float | None
+    waited: float
+    outcome: str
+    quarantined: dict[str, str]
+
+
 class Record:
     """What became of the leases of one test, and of the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, test_id: str, fixture: str | None) -> None:
+        self.test_id = test_id
+        self.fixture = fixture
         self.outcome: Outcome = "unknown"
         self.holdings: list[Holding] = []
         self.lost: list[str] = []
         self.notes: list[str] = []
         self.is_over = False
         """Whether all was given back."""
+        self._told = 0, False
+
+    def serves(self, item: pytest.Item) -> bool:
+        """Whether a test asks for the fixture that has this record."""
+        return self.fixture in getattr(item, "fixturenames", ())
 
     def note_outcome(self, report: pytest.TestReport) -> None:
         self.outcome = _outcome(report) or self.outcome
@@ -50,14 +87,36 @@ class Record:
             ]
         return "\n".join(lines)
 
+    def properties(self) -> Iterator[tuple[str, str]]:
+        """The same, one by one, for reports that programs read."""
+        for holding in self.holdings:
+            for user in holding.users:
+                yield f"{PROPERTY}login", user.login
+                yield f"{PROPERTY}lease", str(holding.id)
+                if holding.lease:
+                    yield f"{PROPERTY}waited", f"{holding.lease.waited:.2f}"
+
+    def news(self) -> Iterator[dict[str, Any]]:
+        """The figures, where they are others than at the call before.
+
+        A test that ends its process has told by then what its set-up leased.
+        """
+        granted = sum(holding.lease is not None for holding in self.holdings)
+        state = granted, self.is_over
+        if state != self._told:
+            self._told = state
+            yield self.figures()
+
     def figures(self) -> dict[str, Any]:
         """Plain values, since they go through pytest-xdist's serialisation."""
-        waits = [holding.lease.waited for holding in self.holdings if holding.lease]
         return {
-            "leases": len(waits),
-            "longest_wait": max(waits, default=0.0),
-            "lost": list(self.lost),
-            "notes": list(self.notes),
+            "leases": [
+                _figures_of(self, holding)
+                for holding in self.holdings
+                if holding.answered is not None
+            ],
+            "lost": list(self.lost) if self.is_over else [],
+            "notes": list(self.notes) if self.is_over else [],
         }
 
 
@@ -80,61 +139,140 @@ def _outcome(report: pytest.TestReport) -> Outcome | None:
     return report.outcome if report.when == "call" or report.skipped else None
 
 
+def _figures_of(record: Record, holding: Holding) -> LeaseFigures:
+    # What fills a holding has imported it.
+    from .client.clock import wall_time  # noqa: PLC0415
+
+    def told(instant: float | None) -> float | None:
+        return None if instant is None else wall_time(instant)
+
+    asked, answered = holding.asked or 0.0, holding.answered or 0.0
+    # The way there and back is not waiting, nor is the first connection.
+    waited = holding.lease.waited if holding.lease else answered - asked
+    return {
+        "id": str(holding.id),
+        "test": record.test_id,
+        "worker": "",
+        "pools": sorted({str(replace(want, count=1)) for want in holding.wants}),
+        "users": [(user.login, f"{user.env}/{user.domain}") for user in holding.users],
+        "asked": wall_time(answered - waited),
+        "answered": wall_time(answered),
+        "ended": told(holding.ended if holding.lease else holding.answered),
+        "lost": told(holding.loss.at if holding.loss else None),
+        "waited": waited,
+        "outcome": record.outcome if record.is_over else "unknown",
+        "quarantined": dict(holding.quarantined),
+    }
+
+
 RECORD = pytest.StashKey[Record]()
 
 
 def add_to_report(item: pytest.Item, report: pytest.TestReport) -> None:
-    """Tell what the test had where it failed, and the figures of what is over."""
+    """Tell what the test had, and the figures of what is new or over."""
     noded = [(node, node.stash.get(RECORD, None)) for node in item.listchain()]
     records = [(node, record) for node, record in noded if record is not None]
+    over = [(node, record) for node, record in records if record.is_over]
     for _, record in records:
         record.note_outcome(report)
-    text = "\n".join(filter(None, (record.describe() for _, record in records)))
-    if report.failed and text:
-        report.sections.append((SECTION, text))
-    over = [(node, record) for node, record in records if record.is_over]
-    if report.when == "teardown" and over:
-        setattr(report, ATTRIBUTE, [record.figures() for _, record in over])
+    if report.when == "teardown" and report.failed:
+        for _, record in over:
+            record.outcome = "error"  # it was not when the lease was given back
+    used = [record for node, record in records if node is item or record.serves(item)]
+    _describe_accounts(item, report, used)
+    if figures := [news for _, record in records for news in record.news()]:
+        setattr(report, ATTRIBUTE, figures)
+    if report.when == "teardown":
         for node, _ in over:
             del node.stash[RECORD]  # a rerun, or the next set-up, begins anew
+
+
+def _describe_accounts(
+    item: pytest.Item, report: pytest.TestReport, records: Sequence[Record]
+) -> None:
+    text = "\n".join(filter(None, (record.describe() for record in records)))
+    # Passed tests, too: `-rP` shows the section, and pytest-html does.
+    if text and (report.failed or report.when == "call"):
+        report.sections.append((SECTION, text))
+    others = [
+        (name, value)
+        for name, value in item.user_properties
+        if not name.startswith(PROPERTY)  # of an earlier phase, or of an earlier run
+    ]
+    properties = [pair for record in records for pair in record.properties()]
+    item.user_properties[:] = [*others, *properties]
+    report.user_properties = list(item.user_properties)
+    logins = [value for name, value in properties if name == f"{PROPERTY}login"]
+    if logins and item.config.pluginmanager.has_plugin(ALLURE):
+        import allure  # noqa: PLC0415  # it is there, and not before
+
+        # Left out of what tells a test's history, which goes on with any account.
+        allure.dynamic.parameter("account", ", ".join(logins), excluded=True)
 
 
 class Summary:
     """Adds up the figures of all tests, in whichever process they ran."""
 
     def __init__(self) -> None:
-        self.leases = 0
-        self.lost = 0
-        self.longest_wait = 0.0
-        self.longest_waiter = ""
+        self.leases: dict[str, LeaseFigures] = {}
         self.lines: list[str] = []
+        self._lost = 0
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for figures in getattr(report, ATTRIBUTE, ()):
-            self._add(report.nodeid, figures)
+            self._add(report, figures)
 
-    def _add(self, nodeid: str, figures: Mapping[str, Any]) -> None:
-        self.leases += figures["leases"]
-        if figures["longest_wait"] > self.longest_wait:
-            self.longest_wait = figures["longest_wait"]
-            self.longest_waiter = nodeid
-        self.lost += len(figures["lost"])
-        self.lines += [f"lost in {nodeid}: {lost}" for lost in figures["lost"]]
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: WorkerNode, error: object | None) -> None:
+        if not error or not self.leases:
+            return
+        from .client.clock import clock, wall_time  # noqa: PLC0415  # as in a holding
+
+        for lease in self.leases.values():
+            if lease["worker"] == node.workerinput["workerid"] and not lease["ended"]:
+                lease["ended"] = wall_time(clock())
+                lease["outcome"] = "crashed"
+
+    def _add(self, report: pytest.TestReport, figures: Mapping[str, Any]) -> None:
+        for lease in figures["leases"]:
+            lease["worker"] = getattr(report, "worker_id", MAIN)
+            self.leases[lease["id"]] = lease
+        self._lost += len(figures["lost"])
+        self.lines += [f"lost in {report.nodeid}: {lost}" for lost in figures["lost"]]
         self.lines += figures["notes"]
 
     def write(self, terminal: pytest.TerminalReporter, notes: list[str]) -> None:
         lines = [*self.lines, *notes]
-        if not self.leases and not lines:
+        if not any(lease["users"] for lease in self.leases.values()) and not lines:
             return
         terminal.section("botfarm")
-        if self.leases:
-            longest = f"longest wait {self.longest_wait:.2f} s"
-            if self.longest_waiter:
-                longest += f" ({self.longest_waiter})"
-            leases = "1 lease" if self.leases == 1 else f"{self.leases} leases"
-            terminal.write_line(f"{leases}, {longest}, {self.lost} lost")
+        leases = list(self.leases.values())
+        if leases:
+            terminal.write_line(f"{_waits(leases)}, {self._lost} lost")
+        pools = sorted({pool for lease in leases for pool in lease["pools"]})
+        for pool in pools if len(pools) > 1 else ():
+            of_pool = [lease for lease in leases if pool in lease["pools"]]
+            terminal.write_line(f"  {pool}: {_waits(of_pool)}")
         for line in lines:
             terminal.write_line(line, yellow=True)
+
+
+def _waits(leases: Sequence[LeaseFigures]) -> str:
+    """How many leases there were, and how long they were waited for."""
+    from statistics import median  # noqa: PLC0415  # only where there was a lease
+
+    held = [lease for lease in leases if lease["users"]]
+    text = "1 lease" if len(held) == 1 else f"{len(held)} leases"
+    if held:
+        longest = max(held, key=lambda lease: lease["waited"])
+        text += f", longest wait {longest['waited']:.2f} s"
+        if longest["waited"] >= WORTH_TELLING:
+            text += f" ({longest['test']})"
+    if len(held) > 1:
+        text += f", median {median(lease['waited'] for lease in held):.2f} s"
+    if missed := len(leases) - len(held):
+        text += f", {missed} not leased"
+    return text
 
 
 def header(config: pytest.Config) -> str | None:

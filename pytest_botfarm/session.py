@@ -29,6 +29,7 @@ from .client.lifetimes import Lifetime, Loss
 from .client.models import Holder, Lease, Outcome, Want
 from .embedded import EmbeddedServer, Endpoint
 from .fixtures import SESSION
+from .report import MAIN
 from .settings import Settings, read_settings, read_token
 from .users import BotUser
 
@@ -59,6 +60,13 @@ class Holding:
     lease: Lease | None = None
     lifetime: Lifetime | None = None
     users: Sequence[BotUser] = ()
+    asked: float | None = None
+    answered: float | None = None
+    ended: float | None = None
+    """When it was sent, granted or refused, and given back."""
+    loss: Loss | None = None
+    quarantined: dict[str, str] = field(default_factory=dict)
+    """Which of its accounts were put in quarantine, by login, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class Identity:
     """Who this process is, for whoever waits for what it holds."""
 
     run_id: str = field(default_factory=lambda: uuid4().hex)
-    worker_id: str = "main"
+    worker_id: str = MAIN
     host: str = field(default_factory=socket.gethostname)
     job_url: str | None = field(default_factory=lambda: job_url(os.environ))
 
@@ -146,6 +154,7 @@ class LeaseSession:
             ttl=self.settings.ttl,
             wait=wait,
         )
+        holding.asked = clock()
         try:
             lease = client.run(conversation)
         except ServerNotReachableError:
@@ -158,9 +167,11 @@ class LeaseSession:
             if error.status < 500:  # refused, so there is nothing to release
                 self._open.discard(holding.id)
             raise
+        finally:
+            holding.answered = clock()
         holding.lease = lease
         holding.lifetime = self._heartbeat.watch(lease)
-        put_in_quarantine = partial(self._put_in_quarantine, test_id)
+        put_in_quarantine = partial(self._put_in_quarantine, holding, test_id)
         holding.users = tuple(BotUser(user, put_in_quarantine) for user in lease.users)
 
     def release(
@@ -175,6 +186,8 @@ class LeaseSession:
         client = self.client()
         if self._heartbeat is not None:
             self._heartbeat.forget(holding.id)
+        # Before the release is sent: the next holder may have it before the answer.
+        holding.ended = clock()
         loss: Loss | None = None
         try:
             client.run(
@@ -198,14 +211,15 @@ class LeaseSession:
         noticed = holding.lifetime.loss if holding.lifetime else None
         if noticed and loss:
             loss = Loss(noticed.at, noticed.reason, loss.users or noticed.users)
-        loss = loss or noticed
+        holding.loss = loss = loss or noticed
         return None if holding.lease is None or loss is None else _lost(holding, loss)
 
     def _put_in_quarantine(
-        self, test_id: str, user_id: UUID, login: str, reason: str
+        self, holding: Holding, test_id: str, user_id: UUID, login: str, reason: str
     ) -> None:
         client, author = self.client(), test_id[:MAXIMUM_AUTHOR]
         client.run(client.protocol.quarantine(user_id, reason, author))
+        holding.quarantined[login] = reason
         self.notes.append(f"{login} was put in quarantine by {test_id}: {reason}")
 
     def client(self) -> Client:

@@ -32,6 +32,7 @@ class Settings:
     domain: str | None
     wait: float
     ttl: float
+    report: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ def read_settings(
         domain=value("domain"),
         wait=value("wait", DEFAULT_WAIT),
         ttl=value("ttl", DEFAULT_TTL),
+        report=_path(config, found["report"]) if found["report"] else None,
     )
 
 
@@ -93,9 +95,15 @@ def _find(
 
 def _pool_file(config: pytest.Config, pool: _Found | None) -> Path | None:
     """The pool file with its full path, or the one beside the ini file."""
+    if pool is not None:
+        return _path(config, pool)
     beside_ini = pool_file_beside_ini(config)
-    if pool is None:
-        return beside_ini if beside_ini.is_file() else None
-    told_by_ini = pool.level == INI_LEVEL
-    base = beside_ini.parent if told_by_ini else config.invocation_params.dir
-    return base / str(pool.value)
+    return beside_ini if beside_ini.is_file() else None
+
+
+def _path(config: pytest.Config, found: _Found) -> Path:
+    """A file's full path: relative to the ini file where that names it."""
+    told_by_ini = found.level == INI_LEVEL
+    beside_ini = pool_file_beside_ini(config).parent
+    base = beside_ini if told_by_ini else config.invocation_params.dir
+    return base / str(found.value)

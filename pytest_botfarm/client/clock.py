@@ -17,6 +17,14 @@ clock: Callable[[], float] = (
 )
 """Seconds since some fixed instant, through suspensions of the machine."""
 
+_SINCE_1970 = time.time() - clock()
+
+
+def wall_time(instant: float) -> float:
+    """A reading of `clock` as seconds since 1970, whatever a test does to the time."""
+    return _SINCE_1970 + instant
+
+
 # Not the `random` module's own generator: tests seed it, and then all workers would
 # repeat their calls at the same instants.
 jitter: Callable[[float, float], float] = SystemRandom().uniform
