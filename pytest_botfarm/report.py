@@ -21,8 +21,8 @@ ATTRIBUTE = "botfarm"
 by report, so that a worker's crash takes no more than its last test's figures along."""
 
 
-PROPERTY = "botfarm."
-"""How the names of our properties begin, in a report in JUnit's format."""
+LOGIN, LEASE, WAITED = PROPERTIES = "botfarm.login", "botfarm.lease", "botfarm.waited"
+"""What a report in JUnit's format tells of each account."""
 MAIN = "main"
 """The worker of a run without pytest-xdist."""
 WORTH_TELLING = 0.01
@@ -91,10 +91,10 @@ class Record:
         """The same, one by one, for reports that programs read."""
         for holding in self.holdings:
             for user in holding.users:
-                yield f"{PROPERTY}login", user.login
-                yield f"{PROPERTY}lease", str(holding.id)
+                yield LOGIN, user.login
+                yield LEASE, str(holding.id)
                 if holding.lease:
-                    yield f"{PROPERTY}waited", f"{holding.lease.waited:.2f}"
+                    yield WAITED, f"{holding.lease.waited:.2f}"
 
     def news(self) -> Iterator[dict[str, Any]]:
         """The figures, where they are others than at the call before.
@@ -194,15 +194,12 @@ def _describe_accounts(
     # Passed tests, too: `-rP` shows the section, and pytest-html does.
     if text and (report.failed or report.when == "call"):
         report.sections.append((SECTION, text))
-    others = [
-        (name, value)
-        for name, value in item.user_properties
-        if not name.startswith(PROPERTY)  # of an earlier phase, or of an earlier run
-    ]
     properties = [pair for record in records for pair in record.properties()]
-    item.user_properties[:] = [*others, *properties]
-    report.user_properties = list(item.user_properties)
-    logins = [value for name, value in properties if name == f"{PROPERTY}login"]
+    for told in (item.user_properties, report.user_properties):
+        # Those of an earlier phase, or of an earlier run of the test, go.
+        others = [pair for pair in told if pair[0] not in PROPERTIES]
+        told[:] = [*others, *properties]
+    logins = [value for name, value in properties if name == LOGIN]
     if logins and item.config.pluginmanager.has_plugin(ALLURE):
         import allure  # noqa: PLC0415  # it is there, and not before
 
