@@ -62,6 +62,18 @@ def test_a_pool_is_relative_to_where_it_is_named(
     assert named.pool == inner / "mine.toml"
 
 
+def test_a_report_is_relative_to_where_pytest_starts_unless_the_ini_file_names_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ini = pytester.makeini("[pytest]\nbotfarm_report = ini.html")
+    inner = pytester.mkdir("inner")
+    monkeypatch.chdir(inner)
+    config = pytester.parseconfig("-c", str(ini), "--rootdir", str(inner))
+    assert read_settings(config, {}).report == pytester.path / "ini.html"
+    named = read_settings(config, {"BOTFARM_REPORT": "out/run.html"})
+    assert named.report == inner / "out" / "run.html"
+
+
 def test_the_stronger_of_url_and_pool_wins(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nbotfarm_url = http://ini")
     config = pytester.parseconfig("--botfarm-pool", "mine.toml")
