@@ -17,7 +17,7 @@ import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from botfarm_server.api import errors, health, leases, users
+from botfarm_server.api import errors, health, leases, pools, users
 from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import Access, AppState
 from botfarm_server.domain.lifecycle import LeaseTimes
@@ -26,6 +26,7 @@ from botfarm_server.services.asking import AskService
 from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
+from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.turns import Turns
@@ -67,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The calls that tests wait for are looked for first.
     api.include_router(leases.router)
     api.include_router(users.router)
+    api.include_router(pools.router)
     app.include_router(api)
     app.include_router(health.router)
     errors.install(app)
@@ -121,6 +123,7 @@ class _Farm:
             retention=timedelta(days=settings.retention_days),
         )
         token = settings.bootstrap_token
+        vocabulary = Vocabulary(settings.envs, settings.domains)
         self.state = AppState(
             users=UserService(
                 database=self._database,
@@ -128,10 +131,11 @@ class _Farm:
                 hasher=self._hasher,
                 sealer=sealer,
                 times=times,
-                vocabulary=Vocabulary(settings.envs, settings.domains),
+                vocabulary=vocabulary,
             ),
             asking=AskService(self._database, self._room, sealer, times, self._turns),
             leases=LeaseService(self._database, self._room, times, self._turns),
+            pools=PoolService(self._database, vocabulary),
             readiness=Readiness(self._database, migrate=settings.migrate_at_start),
             access=Access(
                 tokens=[token.get_secret_value()] if token is not None else [],

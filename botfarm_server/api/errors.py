@@ -88,10 +88,13 @@ def error_response(error: BotfarmError) -> JSONResponse:
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(
-        {"error": error.code, "detail": error.detail, **_plain(error.facts)},
-        status_code=STATUS.get(type(error), 500),
-        headers=headers,
+        told(error), status_code=STATUS.get(type(error), 500), headers=headers
     )
+
+
+def told(error: BotfarmError) -> dict[str, Any]:
+    """The shape that every error has, as `ErrorOut` tells it."""
+    return {"error": error.code, "detail": error.detail, **_plain(error.facts)}
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:

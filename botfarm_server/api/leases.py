@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, get_args
 from uuid import UUID
 
@@ -85,9 +86,8 @@ async def ask(
     The client makes the id, so the call can be repeated: it gives the same lease, or
     keeps the same place in the queue.
     """
-    wants = [_want(want) for want in body.wants]
-    for index, want in enumerate(wants):
-        users.vocabulary.check(want.env, want.domain, where=f"wants[{index}].")
+    wants = wants_of(body.wants)
+    users.vocabulary.check_wants(wants)
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -232,8 +232,11 @@ def _told_waiting(waiting: Waiting) -> WaitingOut:
     )
 
 
-def _want(want: WantIn) -> Want:
-    return Want(want.env, want.domain, want.project_id, want.labels, want.count)
+def wants_of(wants: Sequence[WantIn]) -> list[Want]:
+    return [
+        Want(want.env, want.domain, want.project_id, want.labels, want.count)
+        for want in wants
+    ]
 
 
 def holder_of(holder: HolderIn) -> Holder:

@@ -27,6 +27,7 @@ MINIMUM_TTL, MAXIMUM_TTL = 5.0, 86_400.0
 MAXIMUM_COUNT = 100
 MAXIMUM_WANTS = 20
 MAXIMUM_LABELS = 20
+MAXIMUM_PROSPECTS = 50
 MAXIMUM_RENEWALS = 1_000
 MAXIMUM_IMPORT_ROWS = 500
 MAXIMUM_SECRET_LENGTH = 10_000
@@ -96,6 +97,9 @@ class WantIn(Request):
     count: Annotated[int, Field(ge=1, le=MAXIMUM_COUNT)] = 1
 
 
+Wants = Annotated[list[WantIn], Field(min_length=1, max_length=MAXIMUM_WANTS)]
+
+
 class HolderIn(Request):
     """Who asks. Shown to everyone who waits for the same users."""
 
@@ -107,13 +111,25 @@ class HolderIn(Request):
 
 
 class LeaseIn(Request):
-    wants: Annotated[list[WantIn], Field(min_length=1, max_length=MAXIMUM_WANTS)]
+    wants: Wants
     ttl: Ttl = 60.0
     wait: Annotated[
         float,
         Field(ge=0, le=MAXIMUM_WAIT, description="Seconds to wait for the grant."),
     ] = 0.0
     holder: HolderIn = HolderIn()
+
+
+class ProspectIn(Request):
+    """A lease that might be asked for."""
+
+    wants: Wants
+
+
+class CheckIn(Request):
+    leases: Annotated[
+        list[ProspectIn], Field(min_length=1, max_length=MAXIMUM_PROSPECTS)
+    ]
 
 
 class Renewal(Request):
@@ -378,3 +394,27 @@ class ErrorOut(BaseModel):
 
     error: Annotated[str, Field(description="A code that programs can rely on.")]
     detail: Annotated[str, Field(description="A sentence a person can act on.")]
+
+
+class PoolOut(BaseModel):
+    env: str
+    domain: str
+    users: Annotated[int, Field(description="How many are in rotation, free or not.")]
+
+
+class PoolsOut(BaseModel):
+    pools: list[PoolOut]
+
+
+class ProspectOut(BaseModel):
+    matching: Annotated[
+        list[int],
+        Field(description="How many users in rotation meet each want by itself."),
+    ]
+    error: Annotated[
+        ErrorOut | None, Field(description="What asking for it would be answered with.")
+    ]
+
+
+class CheckOut(BaseModel):
+    leases: list[ProspectOut]

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.leases import LeaseService
+from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.users import UserService
 
@@ -27,6 +28,7 @@ class AppState:
     users: UserService
     asking: AskService
     leases: LeaseService
+    pools: PoolService
     readiness: Readiness
     access: Access
 
@@ -50,6 +52,10 @@ async def user_service(request: Request) -> UserService:
     return state_of(request).users
 
 
+async def pool_service(request: Request) -> PoolService:
+    return state_of(request).pools
+
+
 async def ask_service(request: Request) -> AskService:
     return state_of(request).asking
 
@@ -57,4 +63,5 @@ async def ask_service(request: Request) -> AskService:
 State = Annotated[AppState, Depends(app_state)]
 Asking = Annotated[AskService, Depends(ask_service)]
 Leases = Annotated[LeaseService, Depends(lease_service)]
+Pools = Annotated[PoolService, Depends(pool_service)]
 Users = Annotated[UserService, Depends(user_service)]

@@ -10,8 +10,6 @@ from datetime import datetime, timedelta
 from botfarm_server.domain.errors import (
     BotfarmError,
     LeaseMismatchError,
-    NoSuchPoolError,
-    PoolTooSmallError,
 )
 from botfarm_server.domain.lifecycle import (
     LeaseTimes,
@@ -19,7 +17,7 @@ from botfarm_server.domain.lifecycle import (
     has_lapsed,
     is_ended,
 )
-from botfarm_server.domain.matching import alike, assign
+from botfarm_server.domain.matching import alike
 from botfarm_server.domain.models import (
     EndedState,
     Holder,
@@ -27,7 +25,6 @@ from botfarm_server.domain.models import (
     LeaseId,
     Outcome,
     Pool,
-    Want,
 )
 from botfarm_server.domain.queueing import Grant, Waiter, plan_grants, users_needed
 from botfarm_server.services.answers import (
@@ -46,12 +43,11 @@ from botfarm_server.services.ending import (
     hand_on_from,
 )
 from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.possibility import why_impossible
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import grants, leases, queue, users
 from botfarm_server.store.engine import Connection
 from botfarm_server.store.grants import HeldUser
-
-NEAREST_POOLS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +222,7 @@ class Turn:
 
     async def _keep_waiting(self, call: Asked, lease: Lease) -> None:
         """Move the time until which the place is kept; end what cannot be met."""
-        refusal = await self._impossibility(call.wants)
+        refusal = await why_impossible(self.connection, call.wants)
         if refusal is not None:
             endings = await end_leases(
                 self.connection,
@@ -306,7 +302,7 @@ class Turn:
         for call in calls:
             key = alike(call.wants)
             if key not in refusals:
-                refusals[key] = await self._impossibility(call.wants)
+                refusals[key] = await why_impossible(self.connection, call.wants)
             refusal = refusals[key]
             if refusal is not None:
                 self._settled[call.lease_id] = Settled(refusal)
@@ -329,23 +325,6 @@ class Turn:
     def _poll_by(self, wait: float) -> datetime:
         return poll_by(self.now, wait, self.times)
 
-    async def _impossibility(self, wants: Sequence[Want]) -> BotfarmError | None:
-        """Why no users in rotation could ever meet the wants, if so it is."""
-        asked = sum(want.count for want in wants)
-        existing = await users.in_rotation_for(self.connection, wants, limit=asked)
-        assignment = assign(wants, existing)
-        if assignment.complete:
-            return None
-        unmatched = [
-            want
-            for want in wants
-            if not await users.in_rotation_for(self.connection, [want], limit=1)
-        ]
-        if unmatched:
-            sizes = await users.pool_sizes(self.connection)
-            return NoSuchPoolError(unmatched, _nearest(unmatched[0], sizes))
-        return PoolTooSmallError(wants, asked, len(assignment.taken))
-
 
 def poll_by(now: datetime, wait: float, times: LeaseTimes) -> datetime:
     """Until when a waiter keeps its place unless somebody asks about it again."""
@@ -354,18 +333,6 @@ def poll_by(now: datetime, wait: float, times: LeaseTimes) -> datetime:
 
 def ended_by_holder(lease: Lease) -> EndedState:
     return "released" if lease.state == "held" else "cancelled"
-
-
-def _nearest(want: Want, sizes: dict[Pool, int]) -> list[dict[str, object]]:
-    """The pools that share most with what was asked for, larger ones first."""
-
-    def distance(pool: Pool) -> tuple[bool, bool, int]:
-        return pool.env != want.env, pool.domain != want.domain, -sizes[pool]
-
-    return [
-        {"env": pool.env, "domain": pool.domain, "users": sizes[pool]}
-        for pool in sorted(sizes, key=distance)[:NEAREST_POOLS]
-    ]
 
 
 def _tombstone(lease_id: LeaseId, now: datetime) -> Lease:

@@ -71,6 +71,11 @@ class Vocabulary:
         if errors:
             raise InvalidRequestError(errors)
 
+    def check_wants(self, wants: Sequence[Want]) -> None:
+        """The same for the wants of a lease, the first unknown name first."""
+        for index, want in enumerate(wants):
+            self.check(want.env, want.domain, where=f"wants[{index}].")
+
 
 @dataclass(frozen=True, slots=True)
 class UserDraft:

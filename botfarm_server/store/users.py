@@ -351,6 +351,13 @@ async def in_rotation_for(
     return list(found.values())
 
 
+async def count_in_rotation(connection: AsyncConnection, want: Want) -> int:
+    """How many users, free or not, could meet the want."""
+    query = select(func.count()).where(_IN_ROTATION, _meets(connection, want))
+    found: int = (await connection.execute(query)).scalar_one()
+    return found
+
+
 def _is_any_of_its_pool(want: Want) -> bool:
     return want.project_id is None and want.user_id is None and not want.labels
 
