@@ -7,6 +7,7 @@ sleep, `None`. The synchronous and the asynchronous client drive the same ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,14 +29,28 @@ from .errors import (
     TooManyWaitingError,
     WrongAnswerError,
 )
-from .models import Holder, Lease, Lost, Outcome, Renewed, Waiting, Want
+from .models import (
+    Holder,
+    Lease,
+    Lost,
+    Outcome,
+    PoolSize,
+    Prospect,
+    Renewed,
+    Waiting,
+    Want,
+)
 
 PROTOCOL = 1
 SLICE = 20.0
 """Seconds that one call waits: below the idle timeouts of common proxies (30 to 60 s),
 so that an acquire which waits for minutes is not cut off."""
+FIRST_WORD, NEXT_WORD = 3.0, 30.0
+"""Seconds after which a wait is told of, and between that and the next time. Others
+than the first are told when the call under way ends, so up to 20 s later."""
 ANSWER_TIME = 10.0
 """Seconds within which an answer must begin, beyond what the call itself waits."""
+CONNECT_TIME = 5.0
 FIRST_CONTACT = 5.0
 """Seconds for which a server that never answered is tried: it may just be starting,
 but the URL may as well be wrong."""
@@ -47,18 +62,23 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 MAXIMUM_RETRY_AFTER = 30.0
 SHORTEST_SLICE = 0.5
 """Seconds; a `202` that comes back sooner is followed by a pause of this length."""
+LAST_ANSWER = 0.7
+"""Seconds that an answer has after the end of a wait that has an end."""
 MAXIMUM_RENEWALS = 1_000
+MAXIMUM_PROSPECTS = 50
 
 _GATEWAY_STATUSES = frozenset({502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    method: Literal["PUT", "POST", "DELETE"]
+    method: Literal["GET", "PUT", "POST", "DELETE"]
     path: str
     body: wire.Json
     timeout: float
     """Seconds to wait for the answer."""
+    connect: float = CONNECT_TIME
+    """Seconds to wait for a connection, if that is less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +139,36 @@ class LeaseProtocol:
         *,
         ttl: float,
         wait: float,
+        ends: float | None = None,
+        on_waiting: Callable[[Waiting], None] | None = None,
     ) -> Conversation[Lease]:
         """Ask until granted, for `wait` seconds in all.
+
+        `ends` is an instant of the clock, shortly after which it is over at the latest,
+        whatever the trouble.
+        `on_waiting` is told of the wait after 3 s, and about every 30 s from then on.
 
         Raises AcquireTimeoutError when they are over, having given up the place in
         the queue. After any other exception the lease may exist: release it.
         """
         asked_first = self._clock()
         wait_ends = asked_first + wait
+        if ends is not None:
+            wait_ends = min(wait_ends, ends)
+        words = _Words(on_waiting, asked_first)
         while True:
-            slice_ = min(SLICE, max(0.0, wait_ends - self._clock()))
+            now = self._clock()
+            slice_ = max(0.0, min(SLICE, wait_ends - now, words.first_within(now)))
+            left = math.inf if ends is None else max(0.0, ends - now)
             request = Request(
                 "PUT",
                 f"/api/v1/leases/{lease_id}",
                 wire.lease_body(wants, holder, ttl=ttl, wait=slice_),
-                slice_ + ANSWER_TIME,
+                min(slice_ + ANSWER_TIME, left + LAST_ANSWER),
             )
-            asked, response = yield from self._call(request, busy_until=wait_ends)
+            asked, response = yield from self._call(
+                request, patience=left, busy_until=wait_ends
+            )
             answered = self._clock()
             answer: Lease | Waiting
             if response.status == 200:
@@ -149,6 +182,7 @@ class LeaseProtocol:
                 return answer
             if answered >= wait_ends:
                 yield from self._give_up(lease_id, wants, holder, answer)
+            words.tell(answer, answered)
             if answered - asked < SHORTEST_SLICE < slice_:
                 yield Sleep(self._jitter(SHORTEST_SLICE / 2, SHORTEST_SLICE))
 
@@ -234,6 +268,34 @@ class LeaseProtocol:
         )
         yield from self._call(request)
 
+    def pools(self, *, patience: float) -> Conversation[list[PoolSize]]:
+        """The pools that have users in rotation.
+
+        A server that is not there is tried for `patience` seconds.
+        """
+        request = Request("GET", "/api/v1/pools/", {}, ANSWER_TIME, patience)
+        _, response = yield from self._call(request, patience=patience)
+        return self._read(response, wire.pools_of)
+
+    def check(
+        self, leases: Sequence[Sequence[Want]], *, patience: float
+    ) -> Conversation[list[Prospect]]:
+        """What leases with these wants could count on, without asking for any.
+
+        `patience` as for the pools.
+        """
+        told: list[Prospect] = []
+        for start in range(0, len(leases), MAXIMUM_PROSPECTS):
+            part = leases[start : start + MAXIMUM_PROSPECTS]
+            body = {"leases": [{"wants": wire.wants_body(wants)} for wants in part]}
+            path = "/api/v1/pools/check"
+            request = Request("POST", path, body, ANSWER_TIME, patience)
+            _, response = yield from self._call(request, patience=patience)
+            told += self._read(response, wire.prospects_of)
+        if len(told) != len(leases):
+            raise self._wrong("a check was answered for other leases")
+        return told
+
     def _give_up(
         self, lease_id: UUID, wants: Sequence[Want], holder: Holder, waiting: Waiting
     ) -> Conversation[None]:
@@ -317,6 +379,26 @@ class LeaseProtocol:
             f"The Botfarm server at {self.url} gave a wrong answer: {problem}.",
             url=self.url,
         )
+
+
+class _Words:
+    """Tells of a wait, where somebody listens, now and then."""
+
+    def __init__(
+        self, listener: Callable[[Waiting], None] | None, since: float
+    ) -> None:
+        self._listener = listener
+        self._first = self._next = since + FIRST_WORD
+
+    def first_within(self, now: float) -> float:
+        """Seconds until the first word, for which the answer of a call is needed."""
+        is_to_come = self._listener is not None and self._next == self._first
+        return self._first - now if is_to_come else math.inf
+
+    def tell(self, waiting: Waiting, now: float) -> None:
+        if self._listener is not None and now >= self._next:
+            self._listener(waiting)
+            self._next += NEXT_WORD
 
 
 def _retry_after(outcome: Outcomes) -> float:

@@ -40,6 +40,8 @@ from typing import Any
 
 from .models import Blocker, Holder, PassedOn, PoolSize, Want
 
+WAIT_LONGER = "Wait longer (--botfarm-wait)"
+
 
 class BotfarmError(Exception):
     """The root of all errors that this package raises on purpose."""
@@ -163,10 +165,7 @@ class NoSuchPoolError(ServerError):
     @property
     def pools(self) -> tuple[PoolSize, ...]:
         """The pools that exist."""
-        return tuple(
-            PoolSize(str(pool["env"]), str(pool["domain"]), int(pool["users"]))
-            for pool in self.facts.get("pools", ())
-        )
+        return tuple(self.facts.get("pools", ()))
 
 
 class UserNotFoundError(ServerError):
@@ -297,11 +296,23 @@ class AcquireTimeoutError(BotfarmError):
         waited: float,
         blockers: Sequence[Blocker],
         asker: Holder | None = None,
+        advice: str = WAIT_LONGER,
     ) -> None:
-        super().__init__(_timeout_message(wants, waited, blockers, asker))
+        super().__init__(_timeout_message(wants, waited, blockers, asker, advice))
         self.wants = tuple(wants)
         self.waited = waited
         self.blockers = tuple(blockers)
+        self.asker = asker
+
+    def advising(self, advice: str) -> AcquireTimeoutError:
+        """The same, with other words on how to wait longer."""
+        return AcquireTimeoutError(
+            self.wants,
+            waited=self.waited,
+            blockers=self.blockers,
+            asker=self.asker,
+            advice=advice,
+        )
 
 
 class LeaseLostError(BotfarmError):
@@ -364,6 +375,7 @@ def _timeout_message(
     waited: float,
     blockers: Sequence[Blocker],
     asker: Holder | None,
+    advice: str,
 ) -> str:
     own = [
         blocker
@@ -387,7 +399,5 @@ def _timeout_message(
             "A test that needs several accounts asks for all at once: with "
             f"@pytest.mark.bot_user(count={count}) or a mark for each."
         )
-    lines.append(
-        "Wait longer (--botfarm-wait), add accounts to the pool, or run fewer workers."
-    )
+    lines.append(f"{advice}, add accounts to the pool, or run fewer workers.")
     return "\n".join(lines)

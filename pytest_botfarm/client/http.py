@@ -11,7 +11,6 @@ import httpx
 
 from .core import Request, TransportFailure
 
-CONNECT_TIME = 5.0
 KEEP_ALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which uvicorn ends it."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -40,12 +39,13 @@ def request_of(effect: Request, url: str, headers: dict[str, str]) -> httpx.Requ
     Sent to the transport itself: httpx.Client would log each call at INFO, into the
     captured logs of whichever test runs.
     """
-    timeout = httpx.Timeout(effect.timeout, connect=CONNECT_TIME)
+    connect = min(effect.timeout, effect.connect)
+    timeout = httpx.Timeout(effect.timeout, connect=connect)
     return httpx.Request(
         effect.method,
         url + effect.path,
         headers=headers,
-        content=json.dumps(effect.body).encode(),
+        content=json.dumps(effect.body).encode() if effect.body else None,
         extensions={"timeout": timeout.as_dict()},
     )
 

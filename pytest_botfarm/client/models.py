@@ -158,3 +158,13 @@ class PoolSize:
     env: str
     domain: str
     users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What a lease could count on if it were asked for now."""
+
+    matching: tuple[int, ...]
+    """How many users in rotation meet each of its wants."""
+    refusal: str | None
+    """Why it can never be granted, if so it is."""

@@ -16,6 +16,8 @@ from .models import (
     LeasedUser,
     Lost,
     PassedOn,
+    PoolSize,
+    Prospect,
     Renewed,
     Waiting,
     Want,
@@ -34,20 +36,24 @@ def decode(content: bytes) -> Json:
     return answer
 
 
+def wants_body(wants: Sequence[Want]) -> Sequence[Json]:
+    return [
+        {
+            "env": want.env,
+            "domain": want.domain,
+            "project_id": want.project_id and str(want.project_id),
+            "labels": dict(want.labels),
+            "count": want.count,
+        }
+        for want in wants
+    ]
+
+
 def lease_body(
     wants: Sequence[Want], holder: Holder, *, ttl: float, wait: float
 ) -> Json:
     return {
-        "wants": [
-            {
-                "env": want.env,
-                "domain": want.domain,
-                "project_id": want.project_id and str(want.project_id),
-                "labels": dict(want.labels),
-                "count": want.count,
-            }
-            for want in wants
-        ],
+        "wants": wants_body(wants),
         "ttl": ttl,
         "wait": wait,
         "holder": {
@@ -156,12 +162,31 @@ def renewal_of(answer: Json) -> Renewed | Lost:
     )
 
 
+def pools_of(answer: Json) -> list[PoolSize]:
+    return [
+        PoolSize(str(pool["env"]), str(pool["domain"]), int(pool["users"]))
+        for pool in answer["pools"]
+    ]
+
+
+def prospects_of(answer: Json) -> list[Prospect]:
+    return [
+        Prospect(
+            matching=tuple(int(count) for count in lease["matching"]),
+            refusal=lease["error"] and str(lease["error"]["detail"]),
+        )
+        for lease in answer["leases"]
+    ]
+
+
 def error_of(status: int, content: bytes) -> ServerError:
     """The error of an answer, also of one without the protocol's error shape."""
     try:
         answer = dict(decode(content))
         if "users" in answer:
             answer["users"] = tuple(passed_on_of(user) for user in answer["users"])
+        if "pools" in answer:
+            answer["pools"] = tuple(pools_of(answer))
     except MALFORMED:
         answer = {}
     code = str(answer.pop("error", ""))

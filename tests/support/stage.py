@@ -126,5 +126,7 @@ class Stage:
                 outcome = line(effect) if callable(line) else line
 
 
-def asking(stage: Stage, lease_id: UUID, *, wait: float = 300.0) -> Conversation[Lease]:
-    return stage.protocol.acquire(lease_id, WANTS, ME, ttl=60.0, wait=wait)
+def asking(
+    stage: Stage, lease_id: UUID, *, wait: float = 300.0, ends: float | None = None
+) -> Conversation[Lease]:
+    return stage.protocol.acquire(lease_id, WANTS, ME, ttl=60.0, wait=wait, ends=ends)

@@ -10,6 +10,7 @@ from support.stage import (
     HOLDER,
     ME,
     REFUSED,
+    WANTS,
     Reply,
     Script,
     Stage,
@@ -22,6 +23,8 @@ from support.stage import (
 
 from pytest_botfarm.client.core import (
     FIRST_CONTACT,
+    LAST_ANSWER,
+    LONGEST_PAUSE,
     RECONNECT,
     SLICE,
     Request,
@@ -92,6 +95,40 @@ class TestAcquire:
             "Wait longer (--botfarm-wait), add accounts to the pool, or run fewer "
             "workers."
         )
+
+    def test_a_wait_is_told_of_after_three_seconds_and_then_twice_a_minute(
+        self, stage: Stage
+    ) -> None:
+        lease_id, told = uuid4(), []
+        conversation = stage.protocol.acquire(
+            lease_id,
+            WANTS,
+            ME,
+            ttl=60,
+            wait=300,
+            on_waiting=lambda waiting: told.append((stage.now, waiting.place)),
+        )
+
+        def wait(request: Request) -> Reply:
+            stage.now += request.body["wait"]
+            if stage.now > 1_090:
+                return answer(200, held(lease_id))
+            return answer(202, waiting(lease_id))
+
+        stage.play(conversation, [wait])
+        assert [request.body["wait"] for request in stage.requests[:3]] == [3, 20, 20]
+        assert told == [(1_003, 2), (1_043, 2), (1_063, 2)]
+
+    def test_a_wait_that_has_an_end_is_over_by_then_whatever_the_trouble(
+        self, stage: Stage
+    ) -> None:
+        lease_id, ends = uuid4(), stage.now + 10
+        script: Script = [answer(202, waiting(lease_id)), REFUSED]
+        with pytest.raises(ServerNotReachableError):
+            stage.play(asking(stage, lease_id, ends=ends), script)
+        assert ends - LONGEST_PAUSE < stage.now <= ends
+        asked = stage.requests[0]
+        assert (asked.body["wait"], asked.timeout) == (10, 10 + LAST_ANSWER)
 
     def test_an_answer_that_comes_back_early_is_not_asked_for_in_a_tight_loop(
         self, stage: Stage
