@@ -25,16 +25,17 @@ class Option:
     def __init__(
         self,
         name: str,
-        metavar: str,
+        metavar: str | None,
         explanation: str,
         read: Callable[[str], object] = str,
     ) -> None:
+        """Without a metavar it is a flag, which the command line gives no text."""
         self.name = name
         self.metavar = metavar
         self.help = explanation
         self.read = read
         self.flag = f"--botfarm-{name}"
-        self.key = f"botfarm_{name}"
+        self.key = f"botfarm_{name}".replace("-", "_")
         self.variable = self.key.upper()
 
     def find(
@@ -81,6 +82,13 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
+def _truth(text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise ValueError(f"must be true or false, not {text!r}") from None
+
+
 OPTIONS = (
     Option("url", "URL", "the Botfarm server to lease test accounts from", _url),
     Option(
@@ -105,6 +113,13 @@ OPTIONS = (
         _seconds(MINIMUM_TTL, MAXIMUM_TTL),
     ),
     Option("report", "FILE", "write a timeline of the run's leases, as a page of HTML"),
+    Option(
+        "cap-workers",
+        None,
+        "let `-n auto` of pytest-xdist start at most as many workers as there are "
+        "accounts",
+        _truth,
+    ),
 )
 
 
@@ -114,12 +129,17 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(
             option.flag,
             dest=option.key,
-            metavar=option.metavar,
             default=None,
-            type=_for_argparse(option.read),
+            **_form(option),
             help=f"{option.help}; also {option.variable} and {option.key} in the ini",
         )
         parser.addini(option.key, f"see {option.flag}", default="")
+
+
+def _form(option: Option) -> dict[str, object]:
+    if option.metavar is None:
+        return {"action": "store_const", "const": "true"}
+    return {"metavar": option.metavar, "type": _for_argparse(option.read)}
 
 
 def _for_argparse(read: Callable[[str], object]) -> Callable[[str], object]:

@@ -6,7 +6,7 @@ Imports nothing that costs time: most runs that load the plugin lease nothing.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +21,7 @@ from .fixtures import (
     package_bot_user,
     session_bot_user,
 )
-from .options import add_options, is_told
+from .options import add_options, is_configured, is_told
 from .report import Summary, add_to_report, header
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ __all__ = [
 
 SUMMARY = pytest.StashKey[Summary]()
 CONTROLLER = pytest.StashKey["Controller"]()
+CAP = pytest.StashKey[str]()
+"""What the header says of the number of workers."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -89,6 +91,23 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         names.append(MARK)
 
 
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(
+    config: pytest.Config,
+) -> Generator[None, int, int]:
+    workers = yield
+    if not (is_told(config, "cap-workers") and is_configured(config)):
+        return workers
+    from .capping import capped  # noqa: PLC0415  # only where it is wanted
+
+    workers, told = capped(config, workers)
+    if told is not None:
+        config.stash[CAP] = told
+    return workers
+
+
+# First: a worker of pytest-xdist tells here that it has collected.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.getoption("collectonly"):
         return
@@ -98,6 +117,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ):
         # Before a test can put doubles in the place of what the client is made of.
         from . import heartbeat, xdist  # noqa: F401, PLC0415
+        from .foresight import foresee  # noqa: PLC0415  # only where tests lease
+
+        foresee(session)
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
+    from .limits import LIMIT, Limit  # noqa: PLC0415  # only beside pytest-timeout
+
+    item.config.stash[LIMIT] = Limit(settings.timeout)
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
+def pytest_timeout_cancel_timer(item: pytest.Item) -> None:
+    from .limits import LIMIT  # noqa: PLC0415  # the same
+
+    if LIMIT in item.config.stash:
+        del item.config.stash[LIMIT]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -109,8 +146,8 @@ def pytest_runtest_makereport(
     return report
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
-    return header(config)
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return [line for line in (header(config), config.stash.get(CAP, None)) if line]
 
 
 def pytest_terminal_summary(

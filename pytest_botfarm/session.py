@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
 
 from .client.clock import clock
-from .client.core import RECONNECT
+from .client.core import RECONNECT, Conversation, LeaseProtocol
 from .client.errors import (
     AcquireTimeoutError,
     BotfarmError,
@@ -26,11 +26,13 @@ from .client.errors import (
 )
 from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Loss
-from .client.models import Holder, Lease, Outcome, Want
+from .client.models import Holder, Lease, Outcome, Waiting, Want
 from .embedded import EmbeddedServer, Endpoint
 from .fixtures import SESSION
+from .limits import LIMIT, Limit
 from .report import MAIN
 from .settings import Settings, read_settings, read_token
+from .telling import say, waiting_line
 from .users import BotUser
 
 if TYPE_CHECKING:
@@ -44,10 +46,14 @@ NOT_CONFIGURED = (
     "--botfarm-pool"
 )
 RUN_ID, RENDEZVOUS = "botfarm_run_id", "botfarm_rendezvous"
+FORESEES = "botfarm_foresees"
 """What the controller of pytest-xdist tells its workers."""
 MAXIMUM_AUTHOR = 255
 MAXIMUM_TEXT = 2_000
 """Characters of a test's id or a job's URL that the server takes."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -97,14 +103,21 @@ class LeaseSession:
         settings: Settings | pytest.UsageError,
         locate: Callable[[], Endpoint] | None,
         *,
+        say: Callable[[str], None],
+        limit: Callable[[], Limit | None],
         embedded: EmbeddedServer | None = None,
     ) -> None:
+        """`say` tells the person at the terminal a line, `limit` is until when the
+        running test may wait.
+        """
         self.identity = identity
         self.embedded = embedded
         self.notes: list[str] = []
         """What the closing summary should mention."""
         self._settings = settings
         self._locate = locate
+        self._say = say
+        self._limit = limit
         self._open: set[UUID] = set()
         self._opening = Lock()
         self._client: Client | None = None
@@ -121,6 +134,11 @@ class LeaseSession:
         if self._locate is None:
             raise pytest.UsageError(NOT_CONFIGURED)
         return self._settings
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether it is known where accounts come from."""
+        return self._locate is not None
 
     @property
     def is_unsettled(self) -> bool:
@@ -147,12 +165,20 @@ class LeaseSession:
         if self._heartbeat is None:
             self._heartbeat = self._make_heartbeat()
         self._open.add(holding.id)
+        asker, limit = self.identity.holder(test_id), self._limit()
+        cut_short = limit if limit and clock() + wait > limit.ends else None
+
+        def tell(waiting: Waiting) -> None:
+            self._say(waiting_line(asker, holding.wants, waiting))
+
         conversation = client.protocol.acquire(
             holding.id,
             holding.wants,
-            self.identity.holder(test_id),
+            asker,
             ttl=self.settings.ttl,
             wait=wait,
+            ends=None if limit is None else limit.ends,
+            on_waiting=tell,
         )
         holding.asked = clock()
         try:
@@ -160,8 +186,10 @@ class LeaseSession:
         except ServerNotReachableError:
             self._locate_server()  # a server of our own can tell why it is gone
             raise
-        except AcquireTimeoutError:
+        except AcquireTimeoutError as error:
             self._open.discard(holding.id)
+            if cut_short is not None:
+                raise error.advising(cut_short.advice) from None
             raise
         except ServerError as error:
             if error.status < 500:  # refused, so there is nothing to release
@@ -228,6 +256,17 @@ class LeaseSession:
             if self._client is None:
                 self._client = self._connect()
             return self._client
+
+    def aside(self, converse: Callable[[LeaseProtocol], Conversation[T]]) -> T:
+        """Hold a conversation apart from those of the leases.
+
+        What it learns of the server, that it is not there yet, say, is not theirs.
+        """
+        client = self._connect()
+        try:
+            return client.run(converse(client.protocol))
+        finally:
+            client.close()
 
     def sweep(self, worker_id: str | None = None) -> int:
         """End what the run, or a worker of it that is dead, left held."""
@@ -304,26 +343,40 @@ def _make_session(config: pytest.Config) -> LeaseSession:
         if workerinput is None
         else Identity(workerinput[RUN_ID], workerinput["workerid"])
     )
+    make = partial(
+        LeaseSession,
+        identity,
+        say=_way_to_say(config),
+        limit=lambda: config.stash.get(LIMIT, None),
+    )
     try:
         settings = read_settings(config)
     except pytest.UsageError as error:
         # Raised where a test wants an account: here it might be a worker's start,
         # whose failure pytest-xdist tells as "no tests ran".
-        return LeaseSession(identity, error, None)
+        return make(error, None)
     if settings.url is not None:
         url = settings.url
-        return LeaseSession(
-            identity, settings, lambda: Endpoint(url, read_token(), RECONNECT)
-        )
+        return make(settings, lambda: Endpoint(url, read_token(), RECONNECT))
     if settings.pool is None:
-        return LeaseSession(identity, settings, None)
+        return make(settings, None)
     if workerinput is not None:
         from .xdist import ask  # noqa: PLC0415  # only in a worker that leases
 
         rendezvous = workerinput[RENDEZVOUS]
-        return LeaseSession(identity, settings, lambda: ask(rendezvous))
+        return make(settings, lambda: ask(rendezvous))
     server = EmbeddedServer(settings.pool)
-    return LeaseSession(identity, settings, server.endpoint, embedded=server)
+    return make(settings, server.endpoint, embedded=server)
+
+
+def _way_to_say(config: pytest.Config) -> Callable[[str], None]:
+    """A worker of pytest-xdist has no terminal: its controller has."""
+    rendezvous = getattr(config, "workerinput", {}).get(RENDEZVOUS)
+    if rendezvous is None:
+        return partial(say, config)
+    from .xdist import tell  # noqa: PLC0415  # as above
+
+    return partial(tell, rendezvous, "say")
 
 
 def job_url(environ: Mapping[str, str]) -> str | None:

@@ -33,6 +33,7 @@ class Settings:
     wait: float
     ttl: float
     report: Path | None = None
+    cap_workers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ def read_settings(
         wait=value("wait", DEFAULT_WAIT),
         ttl=value("ttl", DEFAULT_TTL),
         report=_path(config, found["report"]) if found["report"] else None,
+        cap_workers=value("cap-workers", False),
     )
 
 

@@ -1,12 +1,12 @@
 """The controller's part in a run that pytest-xdist spreads over workers.
 
-Each worker is told the run's id and, for an embedded server, a rendezvous: a Unix
-socket in a directory that only this user can enter. A worker that wants its first
-lease connects to it, and is told where the server is once the controller has started
-it. A worker cannot ask over xdist's own channel while it runs a test, and the
-controller does not see which tests want an account; so this is what lets one server
-serve all workers, start only when wanted, and belong to the process that ends last.
-A worker that starts the server itself would take it along when it crashes.
+Each worker is told the run's id and a rendezvous: a Unix socket in a directory that
+only this user can enter. A worker connects to it to have a line told to the person at
+the terminal, or, where the server is an embedded one, to learn where that is once the
+controller has started it. A worker cannot ask over xdist's own channel while it runs a
+test, and the controller does not see which tests want an account; so this is what lets
+one server serve all workers, start only when wanted, and belong to the process that
+ends last. A worker that starts the server itself would take it along when it crashes.
 """
 
 from __future__ import annotations
@@ -14,26 +14,36 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from socket import AF_UNIX, SOCK_STREAM, socket
+from socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socket
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pytest
 
 from .client.errors import BotfarmError
-from .session import RENDEZVOUS, RUN_ID, LeaseSession, session_of
+from .session import FORESEES, RENDEZVOUS, RUN_ID, LeaseSession, session_of
+from .telling import say
 
 if TYPE_CHECKING:
     from .embedded import EmbeddedServer, Endpoint
 
 UNSETTLED, REACHED = "botfarm_unsettled", "botfarm_reached"
 """What a worker tells of itself when it ends in order."""
+REFUSED = "botfarm_refused"
+"""Of the report of the collection that tells what can never be granted."""
 ANSWER_TIME = 90.0
 """Seconds; a little more than a server may take to start."""
+TELL_TIME = 5.0
+"""Seconds that a line may take on its way, and a question once it is begun."""
 MAXIMUM_SOCKET_PATH = 100
 """Bytes; the kernel takes 108, on macOS 104."""
+
+
+Kind = Literal["say", "note"]
+"""A line to be told at once, or with the end of the collection and in the summary."""
 
 
 class WorkerNode(Protocol):
@@ -44,10 +54,15 @@ class WorkerNode(Protocol):
 
 
 class Rendezvous:
-    """Tells workers where the embedded server is, and starts it for the first."""
+    """Hears lines from workers, tells them where the embedded server is, and starts it
+    for the first.
+    """
 
-    def __init__(self, server: EmbeddedServer) -> None:
+    def __init__(
+        self, server: EmbeddedServer | None, hear: Callable[[Kind, str], None]
+    ) -> None:
         self._server = server
+        self._hear = hear
         self._directory = Path(tempfile.mkdtemp(prefix="botfarm-"))
         if len(bytes(self._directory)) > MAXIMUM_SOCKET_PATH - len("/socket"):
             self._directory.rmdir()
@@ -76,27 +91,30 @@ class Rendezvous:
             with connection:
                 if self._closed:
                     return
-                try:
-                    endpoint = self._server.endpoint()
-                    answer = {"url": endpoint.url, "token": endpoint.token}
-                except BotfarmError as error:
-                    answer = {"error": str(error)}
-                with suppress(OSError):  # the worker may have died
+                with suppress(OSError, ValueError):  # the worker may have died
+                    connection.settimeout(TELL_TIME)
+                    answer = self._answer(json.loads(_read(connection)))
                     connection.sendall(json.dumps(answer).encode())
+
+    def _answer(self, told: dict[str, Any]) -> dict[str, Any]:
+        if "line" in told:
+            self._hear(told["kind"], told["line"])
+            return {}
+        if self._server is None:
+            return {"error": "the run has no server of its own"}
+        try:
+            endpoint = self._server.endpoint()
+        except BotfarmError as error:
+            return {"error": str(error)}
+        return {"url": endpoint.url, "token": endpoint.token}
 
 
 def ask(path: str) -> Endpoint:
     """A worker's question at the rendezvous. Raises EmbeddedServerError."""
     from .embedded import EmbeddedServerError, Endpoint  # noqa: PLC0415  # first lease
 
-    answer = b""
     try:
-        with socket(AF_UNIX, SOCK_STREAM) as connection:
-            connection.settimeout(ANSWER_TIME)
-            connection.connect(path)
-            while part := connection.recv(4096):
-                answer += part
-        told = json.loads(answer)
+        told = _converse(path, {}, ANSWER_TIME)
     except (OSError, ValueError) as error:
         raise EmbeddedServerError(
             f"pytest-xdist's controller did not tell where the server is: {error!r}. "
@@ -107,12 +125,37 @@ def ask(path: str) -> Endpoint:
     return Endpoint(told["url"], told["token"])
 
 
+def tell(path: str, kind: Kind, line: str) -> None:
+    """A worker's line for the person at the terminal. Lost if there is no way."""
+    with suppress(OSError, ValueError):
+        _converse(path, {"kind": kind, "line": line}, TELL_TIME)
+
+
+def _converse(path: str, told: dict[str, Any], within: float) -> dict[str, Any]:
+    with socket(AF_UNIX, SOCK_STREAM) as connection:
+        connection.settimeout(within)
+        connection.connect(path)
+        connection.sendall(json.dumps(told).encode())
+        connection.shutdown(SHUT_WR)
+        answer: dict[str, Any] = json.loads(_read(connection))
+        return answer
+
+
+def _read(connection: socket) -> bytes:
+    read = b""
+    while part := connection.recv(4096):
+        read += part
+    return read
+
+
 class Controller:
     """Registered in the controller alone, and only where pytest-xdist is active."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._rendezvous: Rendezvous | None = None
+        self._foreseen: list[str] = []
+        self._refused = 0
         self._unsettled: set[str] = set()
         self.workers_reached = False
         """Whether the server may have answered a worker."""
@@ -129,11 +172,37 @@ class Controller:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerNode) -> None:
         node.workerinput[RUN_ID] = self._session.identity.run_id
-        if self._session.embedded is not None:
+        if self._session.is_configured:
+            # All workers collect the same tests, so one of them looks ahead.
+            node.workerinput[FORESEES] = self._rendezvous is None
             if self._rendezvous is None:
-                self._rendezvous = Rendezvous(self._session.embedded)
+                self._rendezvous = Rendezvous(self._session.embedded, self._hear)
             node.workerinput[RENDEZVOUS] = self._rendezvous.path
         self._unsettled.add(node.workerinput["workerid"])
+
+    def _hear(self, kind: Kind, line: str) -> None:
+        if kind == "say":
+            say(self._config, line)
+        else:
+            self._foreseen.append(line)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self) -> None:
+        lines, self._foreseen = self._foreseen, []
+        for line in lines:
+            say(self._config, f"botfarm: {line}")
+        self._session.notes += lines
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """End the run as pytest does by itself without pytest-xdist, which goes on."""
+        if not getattr(report, REFUSED, False):
+            return
+        self._refused += 1
+        dsession: Any = self._config.pluginmanager.get_plugin("dsession")
+        goes_on = self._config.getoption("continue_on_collection_errors")
+        if dsession is not None and not goes_on:
+            errors = "1 error" if self._refused == 1 else f"{self._refused} errors"
+            dsession.shouldstop = f"{errors} during collection"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: WorkerNode, error: object | None) -> None:

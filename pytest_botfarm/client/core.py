@@ -144,9 +144,8 @@ class LeaseProtocol:
     ) -> Conversation[Lease]:
         """Ask until granted, for `wait` seconds in all.
 
-        `ends` is an instant of the clock, shortly after which it is over at the latest,
-        whatever the trouble.
-        `on_waiting` is told of the wait after 3 s, and about every 30 s from then on.
+        Whatever the trouble, it is over shortly after the instant `ends`. `on_waiting`
+        hears of the wait after 3 s, and about every 30 s from then on.
 
         Raises AcquireTimeoutError when they are over, having given up the place in
         the queue. After any other exception the lease may exist: release it.

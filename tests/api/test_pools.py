@@ -53,7 +53,7 @@ async def test_each_lease_is_checked_as_asking_for_it_would_be_answered(
         await client.delete(path)
 
 
-@pytest.mark.parametrize("leases", [[], [{"wants": []}], [{"wants": [WANT]}] * 51])
-async def test_a_check_is_bounded(client: httpx.AsyncClient, leases: object) -> None:
+async def test_a_check_is_bounded(client: httpx.AsyncClient) -> None:
+    leases = [{"wants": [WANT]}] * 51
     answer = await client.post("/api/v1/pools/check", json={"leases": leases})
     assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")

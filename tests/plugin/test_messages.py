@@ -134,7 +134,7 @@ def test_a_pool_that_does_not_exist_and_those_that_do(
     assert "(2 users)" in text
 
 
-def test_a_pool_that_is_too_small_is_told_at_once_and_without_a_traceback(
+def test_a_pool_that_is_too_small_is_told_at_collection_and_without_a_traceback(
     suite: Suite, pool: str
 ) -> None:
     suite.write(
@@ -149,6 +149,7 @@ def test_a_pool_that_is_too_small_is_told_at_once_and_without_a_traceback(
     result = suite.run()
     result.assert_outcomes(errors=1)
     output = result.stdout.str()
+    assert "Interrupted: 1 error during collection" in output
     assert "asks for 3 users at once, and only 2 in rotation could meet it" in output
     assert "pytest_botfarm/" not in output
 

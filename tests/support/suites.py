@@ -27,10 +27,12 @@ class Suite:
         return self.pytester.runpytest_subprocess(*PLUGINS, *arguments, timeout=60)
 
     @contextmanager
-    def start(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    def start(
+        self, *arguments: str, output_to: str = "output"
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """Run it beside the test, which wants to end it."""
         command = [sys.executable, "-m", "pytest", *PLUGINS, *arguments]
-        with (self.pytester.path / "output").open("wb") as output:
+        with (self.pytester.path / output_to).open("wb") as output:
             process = subprocess.Popen(
                 command,
                 cwd=self.pytester.path,
@@ -44,5 +46,5 @@ class Suite:
             process.kill()
             process.wait()
 
-    def output(self) -> str:
-        return (self.pytester.path / "output").read_text()
+    def output(self, name: str = "output") -> str:
+        return (self.pytester.path / name).read_text()

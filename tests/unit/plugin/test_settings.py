@@ -99,6 +99,7 @@ def test_url_and_pool_in_the_same_place_exclude_each_other(
         ("BOTFARM_TTL", "90000", "BOTFARM_TTL must be a number"),
         ("BOTFARM_WAIT", "-1", "BOTFARM_WAIT must be a number of seconds from 0"),
         ("BOTFARM_WAIT", "long", "BOTFARM_WAIT must be a number"),
+        ("BOTFARM_CAP_WORKERS", "2", "BOTFARM_CAP_WORKERS must be true or false, not"),
         ("BOTFARM_URL", "farm.example.com", "BOTFARM_URL must be like https://"),
         (
             "BOTFARM_URL",
@@ -113,6 +114,18 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
     with pytest.raises(pytest.UsageError, match=complaint) as caught:
         read_settings(pytester.parseconfig(), {name: text})
     assert "secret" not in str(caught.value)
+
+
+def test_a_flag_is_true_or_false_and_true_on_the_command_line(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeini("[pytest]\nbotfarm_cap_workers = True")
+    assert read_settings(pytester.parseconfig(), {}).cap_workers
+    off = {"BOTFARM_CAP_WORKERS": "false"}
+    assert not read_settings(pytester.parseconfig(), off).cap_workers
+    assert read_settings(
+        pytester.parseconfig("--botfarm-cap-workers", "."), off
+    ).cap_workers
 
 
 def test_a_wrong_option_is_refused_as_it_is_read(

@@ -1,0 +1,43 @@
+"""At most as many workers of pytest-xdist as there are accounts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .client.errors import BotfarmError
+from .foresight import PATIENCE, counted
+from .session import session_of
+
+if TYPE_CHECKING:
+    from .client.models import PoolSize
+    from .settings import Settings
+
+
+def capped(config: pytest.Config, workers: int) -> tuple[int, str | None]:
+    """How many workers there should be, and what the header should say of it.
+
+    The accounts are those of the default env and domain, where these are set.
+    """
+    leases = session_of(config)
+    try:
+        settings = leases.settings
+        if not settings.cap_workers or config.getoption("collectonly"):
+            return workers, None
+        # pytest is not configured yet, and does not unconfigure if it never will be.
+        config.add_cleanup(leases.close)
+        pools = leases.aside(lambda protocol: protocol.pools(patience=PATIENCE))
+    except (BotfarmError, pytest.UsageError) as error:
+        leases.notes.append(f"the number of workers was not capped: {error}")
+        return workers, f"botfarm: the number of workers is not capped: {error}"
+    accounts = sum(pool.users for pool in pools if _is_meant(pool, settings))
+    if accounts >= workers:
+        return workers, None
+    cap = max(1, accounts)
+    found = f"{counted(accounts, 'account')} for {workers} workers"
+    return cap, f"botfarm: {found}, so {counted(cap, 'worker')} will do"
+
+
+def _is_meant(pool: PoolSize, settings: Settings) -> bool:
+    return settings.env in {None, pool.env} and settings.domain in {None, pool.domain}

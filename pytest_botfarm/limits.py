@@ -1,0 +1,31 @@
+"""Until when the running test may wait: pytest-timeout would end it, or the process."""
+
+from __future__ import annotations
+
+import pytest
+
+from .client.clock import clock
+
+LEAST_MARGIN, MARGIN = 1.0, 0.05
+"""Seconds, and part of the timeout, that are left to give up and to tell of it."""
+
+
+class Limit:
+    """A timeout of the running test, which began just now."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.ends = clock() + seconds - max(LEAST_MARGIN, seconds * MARGIN)
+        """The instant by which a wait gives up."""
+
+    @property
+    def advice(self) -> str:
+        """What somebody may do whose wait it has cut short."""
+        return (
+            f"It gave up before the test's own timeout of {self.seconds:g} s.\n"
+            "Allow the test more time (--timeout, or @pytest.mark.timeout)"
+        )
+
+
+LIMIT = pytest.StashKey[Limit]()
+"""Where the config has that of the running test."""

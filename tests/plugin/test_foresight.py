@@ -1,0 +1,104 @@
+"""What a run says before its first test: accounts that are missing or too few."""
+
+from __future__ import annotations
+
+import pytest
+from support.farm import Farm
+from support.suites import Suite
+
+
+def test_what_can_never_be_granted_is_told_once_at_collection(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    """Of tests that will run, that is; and none of the others is run then, though
+    pytest-xdist goes on after other errors of the collection.
+    """
+    suite.write(
+        """
+        import unittest
+        import pytest
+
+        @pytest.mark.bot_user("prod")
+        @pytest.mark.parametrize("number", range(5))
+        def test_it(number):
+            pass
+
+        @pytest.mark.bot_user(count=3)
+        def test_three():
+            pass
+
+        def test_other(bot_user):
+            bot_user()
+
+        @pytest.mark.bot_user("preprod")
+        class TestNotRun(unittest.TestCase):
+            @pytest.mark.skip
+            def test_skip(self): pass
+
+            @pytest.mark.skipif("True", reason="known when it runs")
+            def test_skipif(self): pass
+
+            @pytest.mark.xfail
+            def test_xfail(self): pass
+
+            @unittest.skip("as well")
+            def test_unittest_skip(self): pass
+
+            def test_deselected(self): pass
+
+        @pytest.mark.skipif(False, reason="it will run")
+        @pytest.mark.bot_user("prod")
+        def test_run():
+            pass
+        """
+    )
+    result = suite.run("-n", "2", "-k", "not deselected")
+    result.assert_outcomes(errors=2)
+    output = result.stdout.str()
+    assert "preprod" not in output
+    assert output.count(f"\nNo user in rotation matches prod/{pool}. Pools that") == 1
+    assert output.count("\n3 × stage/") == 1
+    tests = ", ".join(f"test_suite.py::test_it[{number}]" for number in range(3))
+    result.stdout.fnmatch_lines(
+        [
+            "* ERROR collecting test_suite.py *",
+            f"The mark bot_user asks for it in {tests} and 3 more.".replace("[", "[[]"),
+            "*Interrupted: 2 errors during collection *",
+        ]
+    )
+    assert farm.leases(pool, state="all") == []
+
+
+def test_workers_are_capped_by_accounts_and_a_pool_that_is_smaller_is_named(
+    suite: Suite, farm: Farm, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "4")
+    (user, _) = farm.http.get("/api/v1/users/", params={"domain": pool}).json()
+    change = {"labels": {"role": "admin"}}
+    farm.http.patch(f"/api/v1/users/{user['id']}", json=change).raise_for_status()
+    suite.write(
+        """
+        import pytest
+
+        @pytest.mark.bot_user(labels={"role": "admin"})
+        @pytest.mark.parametrize("number", range(2))
+        def test_admin(number):
+            pass
+
+        def test_any(bot_user):
+            bot_user()
+        """
+    )
+    result = suite.run("-n", "auto", "--botfarm-cap-workers")
+    result.assert_outcomes(passed=3)
+    shortage = f"1 account in stage/{pool} role=admin for 2 workers: 1 of them will *"
+    result.stdout.fnmatch_lines(
+        [
+            "botfarm: 2 accounts for 4 workers, so 2 workers will do",
+            f"botfarm: {shortage}",
+            "* botfarm *",
+            "3 leases, *",
+            shortage,
+        ]
+    )
+    assert "2 accounts in" not in result.stdout.str()
