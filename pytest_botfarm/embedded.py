@@ -4,6 +4,9 @@ The process serves the accounts of a pool file until its standard input ends. On
 this process has the other end of that pipe, so the server ends with it whatever way
 it ends, SIGKILL included. A session of its own keeps Ctrl-C from it, which would
 otherwise end the server before the leases are given back.
+
+A server that ends before the run does is started again, by whoever next asks where it
+is. Its SQLite file has outlived it, so the leases go on.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import selectors
 import subprocess
 import sys
 import tempfile
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,8 +32,9 @@ from .client.forking import on_fork
 START_TIME = 60.0
 """Seconds. A pool of many accounts has as many passwords to hash."""
 STOP_TIME = 5.0
-OWN_RECONNECT = 1.0
-"""Seconds. A server of the run's own that ended is not started again."""
+RESTARTS, RESTARTS_WITHIN = 3, 60.0
+"""How often it is started again within so many seconds, and no more: what ends it may
+be what the run does to it."""
 LAUNCH = (
     "import sys; sys.path[:1] == [''] and sys.path.pop(0); import runpy; "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
@@ -62,8 +68,6 @@ class Endpoint:
 
     url: str
     token: str | None = field(repr=False)
-    reconnect: float = OWN_RECONNECT
-    """Seconds for which it is tried again when it does not answer."""
 
 
 class EmbeddedServer:
@@ -71,22 +75,24 @@ class EmbeddedServer:
 
     def __init__(self, pool: Path) -> None:
         self.pool = pool
+        self.was_started = False
+        self.restarts = 0
         self._changing = Lock()
+        # Not from `secrets`: a suite may have a module of that name.
+        self._token = os.urandom(32).hex()
+        self._environment: Mapping[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._endpoint: Endpoint | None = None
+        self._ends: deque[float] = deque(maxlen=RESTARTS)
         self._problem: str | None = None
         on_fork(self)
-
-    @property
-    def is_started(self) -> bool:
-        return self._endpoint is not None
 
     def endpoint(self) -> Endpoint:
         """Where the server is. Raises EmbeddedServerError, with all it has to say."""
         with self._changing:
             if self._process is not None and self._process.poll() is not None:
-                self._problem = "the server of this run has ended" + self._last_words()
+                self._note_end(self._process)
             if self._problem is not None:
                 raise EmbeddedServerError(self._problem)
             if self._endpoint is None:
@@ -95,6 +101,8 @@ class EmbeddedServer:
                 except EmbeddedServerError as error:
                     self._problem = str(error)  # no test need try again
                     raise
+                self.restarts += self.was_started
+                self.was_started = True
             return self._endpoint
 
     def stop(self) -> None:
@@ -119,37 +127,61 @@ class EmbeddedServer:
             self._process.returncode = 0
             self._process = None
 
+    def _note_end(self, process: subprocess.Popen[bytes]) -> None:
+        """Have it started again, unless that was done too often."""
+        _end(process)
+        self._process = self._endpoint = None
+        now = clock()
+        if len(self._ends) == RESTARTS and now - self._ends[0] < RESTARTS_WITHIN:
+            self._problem = (
+                f"the server of this run has ended {RESTARTS + 1} times within "
+                f"{RESTARTS_WITHIN:.0f} s, and is not started again"
+                + self._last_words()
+            )
+        self._ends.append(now)
+
     def _start(self) -> Endpoint:
+        if self._log is None:
+            self._prepare()
+        process = self._process = self._launch()
+        try:
+            answer = _first_line(process)
+        except BaseException:  # Ctrl-C: whoever asks next starts another
+            self._process = None
+            _end(process)
+            raise
+        if "url" not in answer:
+            self._process = None
+            _end(process)
+            problem = answer.get("error") or "it ended at once" + self._last_words()
+            raise EmbeddedServerError(
+                f"the server for the pool file {self.pool} did not start: {problem}"
+            )
+        return Endpoint(answer["url"], self._token)
+
+    def _prepare(self) -> None:
         _require_extra()
         if not self.pool.is_file():
             raise EmbeddedServerError(f"there is no pool file {self.pool}")
-        # Not from `secrets`: a suite may have a module of that name.
-        token = os.urandom(32).hex()
-        environment = os.environ | {"BOTFARM_BOOTSTRAP_TOKEN": token}
+        # Kept for the next start: a test may change HOME, where the database is.
+        self._environment = os.environ | {"BOTFARM_BOOTSTRAP_TOKEN": self._token}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # until the run's end
+
+    def _launch(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", LAUNCH, "botfarm_server.embedded"]
         try:
-            self._process = subprocess.Popen(  # noqa: S603  # only what stands here
+            return subprocess.Popen(  # noqa: S603  # only what stands here
                 [*command, "--pool", str(self.pool)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                env=environment,
+                env=self._environment,
                 start_new_session=True,
             )
         except OSError as error:
             raise EmbeddedServerError(
                 f"the server of this run cannot be started: {error}"
             ) from None
-        answer = _first_line(self._process)
-        if "url" not in answer:
-            _end(self._process)
-            self._process = None
-            problem = answer.get("error") or "it ended at once" + self._last_words()
-            raise EmbeddedServerError(
-                f"the server for the pool file {self.pool} did not start: {problem}"
-            )
-        return Endpoint(answer["url"], token)
 
     def _last_words(self) -> str:
         if self._log is None:

@@ -154,7 +154,7 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     session = config.stash.get(SESSION, None)
-    notes = session.take_notes() if session else []
+    notes = session.closing_notes() if session else []
     config.stash[SUMMARY].write(terminalreporter, notes)
 
 

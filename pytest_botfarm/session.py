@@ -15,14 +15,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from .client.clock import clock
-from .client.core import RECONNECT, Conversation, LeaseProtocol
+from .client.core import Conversation, LeaseProtocol
 from .client.errors import (
     AcquireTimeoutError,
     BotfarmError,
     LeaseEndedError,
     LeaseLostError,
     ServerError,
-    ServerNotReachableError,
 )
 from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Loss
@@ -156,7 +155,7 @@ class LeaseSession:
     def may_have_leased(self) -> bool:
         """False only where no process of the run can have leased anything."""
         if self.embedded is not None:
-            return self.embedded.is_started
+            return self.embedded.was_started
         return self._locate is not None
 
     def acquire(self, holding: Holding, *, wait: float, test_id: str) -> None:
@@ -183,9 +182,6 @@ class LeaseSession:
         holding.asked = clock()
         try:
             lease = client.run(conversation)
-        except ServerNotReachableError:
-            self._locate_server()  # a server of our own can tell why it is gone
-            raise
         except AcquireTimeoutError as error:
             self._open.discard(holding.id)
             if cut_short is not None:
@@ -308,6 +304,14 @@ class LeaseSession:
         notes, self.notes = self.notes, []
         return notes
 
+    def closing_notes(self) -> list[str]:
+        """What only the end of the run can tell, too."""
+        notes = self.take_notes()
+        if self.embedded is not None and (restarts := self.embedded.restarts):
+            times = "once" if restarts == 1 else f"{restarts} times"
+            notes.append(f"the server of this run ended and was started again {times}")
+        return notes
+
     def after_fork_in_child(self) -> None:
         self._open = set()
         self._opening = Lock()
@@ -321,7 +325,11 @@ class LeaseSession:
         from .client.sync import Client  # noqa: PLC0415  # httpx takes 180 ms
 
         endpoint = self._locate_server()
-        return Client(endpoint.url, endpoint.token, reconnect=endpoint.reconnect)
+        if self.settings.url is not None:
+            return Client(endpoint.url, endpoint.token)
+        return Client(
+            endpoint.url, endpoint.token, locate=lambda: self._locate_server().url
+        )
 
     def _make_heartbeat(self) -> Heartbeat:
         from .heartbeat import Heartbeat  # noqa: PLC0415  # the same
@@ -357,7 +365,7 @@ def _make_session(config: pytest.Config) -> LeaseSession:
         return make(error, None)
     if settings.url is not None:
         url = settings.url
-        return make(settings, lambda: Endpoint(url, read_token(), RECONNECT))
+        return make(settings, lambda: Endpoint(url, read_token()))
     if settings.pool is None:
         return make(settings, None)
     if workerinput is not None:

@@ -1,8 +1,8 @@
 """The client's side of the lease protocol, without any I/O.
 
 Each conversation with the server is a generator: it yields a `Request` to be sent or
-a `Sleep` to be slept, and is sent a `Response`, a `TransportFailure` or, after a
-sleep, `None`. The synchronous and the asynchronous client drive the same ones.
+a `Sleep` to be slept, and is sent a `Response`, a `TransportFailure`, a `Moved` or,
+after a sleep, `None`. The synchronous and the asynchronous client drive the same ones.
 """
 
 from __future__ import annotations
@@ -97,13 +97,20 @@ class TransportFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The same, but now it is known that the server is elsewhere."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sleep:
     seconds: float
 
 
 T = TypeVar("T")
 Effect = Request | Sleep
-Outcomes = Response | TransportFailure | None
+Outcomes = Response | TransportFailure | Moved | None
 Conversation = Generator[Effect, Outcomes, T]
 
 
@@ -119,7 +126,6 @@ class LeaseProtocol:
         *,
         clock: Callable[[], float] = the_clock,
         jitter: Callable[[float, float], float] = the_jitter,
-        reconnect: float = RECONNECT,
     ) -> None:
         self.url = url
         self.failures = 0
@@ -128,8 +134,7 @@ class LeaseProtocol:
         """Whether a Botfarm server ever answered."""
         self._clock = clock
         self._jitter = jitter
-        self._reconnect = reconnect
-        self._patience = min(FIRST_CONTACT, reconnect)
+        self._patience = FIRST_CONTACT
 
     def acquire(
         self,
@@ -313,13 +318,17 @@ class LeaseProtocol:
         """Send until answered. Returns when the answered request was sent, too.
 
         Trouble is borne for `patience` seconds on end, a busy server's 429 until
-        `busy_until`.
+        `busy_until`. A server that has moved is asked there at once.
         """
         trouble_since: float | None = None
         pause = FIRST_PAUSE
         while True:
             asked = self._clock()
             outcome = yield request
+            if isinstance(outcome, Moved):
+                self.url, trouble_since = outcome.url, None
+                self.failures += 1
+                continue
             problem = self._judge(outcome)
             if isinstance(problem, Response):
                 return asked, problem
@@ -328,12 +337,8 @@ class LeaseProtocol:
             elif not isinstance(problem, AskAgainError):
                 raise problem
             now = self._clock()
-            if trouble_since is None:
-                trouble_since = asked
-            borne = (
-                self._patience if patience is None else min(patience, self._patience)
-            )
-            until = trouble_since + borne
+            trouble_since = asked if trouble_since is None else trouble_since
+            until = trouble_since + self._borne(patience)
             if busy_until is not None and isinstance(problem, TooManyWaitingError):
                 until = busy_until
             seconds = self._jitter(pause / 2, pause)
@@ -347,7 +352,13 @@ class LeaseProtocol:
             yield Sleep(seconds)
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _judge(self, outcome: Outcomes) -> Response | BotfarmError:
+    def _borne(self, patience: float | None) -> float:
+        """Seconds for which trouble is borne now."""
+        return self._patience if patience is None else min(patience, self._patience)
+
+    def _judge(
+        self, outcome: Response | TransportFailure | None
+    ) -> Response | BotfarmError:
         if not isinstance(outcome, Response):
             reason = outcome.reason if outcome else "nothing was sent"
             return ServerNotReachableError(url=self.url, reason=reason)
@@ -360,7 +371,7 @@ class LeaseProtocol:
         if theirs != str(PROTOCOL):
             return ProtocolVersionError(url=self.url, theirs=theirs, ours=PROTOCOL)
         self.was_reached = True
-        self._patience = self._reconnect
+        self._patience = RECONNECT
         if outcome.status >= 400:
             error = wire.error_of(outcome.status, outcome.content)
             return error.at(self.url) if isinstance(error, NoSuchPathError) else error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Lock
 from typing import TypeVar
@@ -11,10 +11,10 @@ from typing import TypeVar
 import httpx
 
 from .core import (
-    RECONNECT,
     Conversation,
     Effect,
     LeaseProtocol,
+    Moved,
     Outcomes,
     Response,
     Sleep,
@@ -37,10 +37,17 @@ class Client:
     """
 
     def __init__(
-        self, url: str, token: str | None = None, *, reconnect: float = RECONNECT
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        locate: Callable[[], str] | None = None,
     ) -> None:
-        self.url = url
-        self.protocol = LeaseProtocol(url, reconnect=reconnect)
+        """`locate` is asked for the URL whenever nobody answers at the known one. It
+        may raise a BotfarmError that tells why nobody will.
+        """
+        self.protocol = LeaseProtocol(url)
+        self._locate = locate
         self._headers = headers_of(token)
         self._transport: httpx.HTTPTransport | None = None
         self._opening = Lock()
@@ -49,6 +56,11 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """Where the server was last known to be."""
+        return self.protocol.url
 
     def run(self, conversation: Conversation[T]) -> T:
         """Hold a conversation of `self.protocol` and return what it comes to."""
@@ -89,7 +101,8 @@ class Client:
             finally:
                 response.close()
         except httpx.TransportError as error:
-            return failure_of(error)
+            url = self.url if self._locate is None else self._locate()
+            return failure_of(error) if url == self.url else Moved(url)
         except BaseException:
             # Ctrl-C in the middle of an exchange: what comes next on this connection
             # is the answer to nobody's question.

@@ -266,23 +266,3 @@ def test_the_server_extra_is_missing(suite: Suite, pool_file: Path) -> None:
     text = failure(result)
     assert "fastapi" in text
     assert "pip install 'pytest-botfarm[server]'" in text
-
-
-def test_a_server_of_the_runs_own_that_dies_says_so(
-    suite: Suite, pool_file: Path
-) -> None:
-    suite.write(
-        """
-        import os
-        import signal
-        import psutil
-
-        def test_it(bot_user):
-            bot_user()
-            (server,) = psutil.Process().children()
-            server.kill()
-            server.wait()
-            bot_user()
-        """
-    )
-    assert "the server of this run has ended" in failure(suite.run())

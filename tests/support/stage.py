@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from pytest_botfarm.client.core import (
     Conversation,
     LeaseProtocol,
+    Moved,
     Outcomes,
     Request,
     Response,
@@ -19,7 +20,7 @@ from pytest_botfarm.client.core import (
 from pytest_botfarm.client.models import Holder, Lease, Want
 
 T = TypeVar("T")
-Reply = Response | TransportFailure
+Reply = Response | TransportFailure | Moved
 Script = Sequence[Reply | Callable[[Request], Reply]]
 
 REFUSED = TransportFailure("connection refused")

@@ -27,6 +27,7 @@ from pytest_botfarm.client.core import (
     LONGEST_PAUSE,
     RECONNECT,
     SLICE,
+    Moved,
     Request,
     Response,
     TransportFailure,
@@ -195,6 +196,20 @@ class TestTrouble:
         with pytest.raises(ServerNotReachableError):
             stage.play(asking(stage, lease_id), script)
         assert RECONNECT / 2 < sum(stage.sleeps) <= RECONNECT + 1
+
+    def test_a_server_that_has_moved_is_asked_there_at_once(self, stage: Stage) -> None:
+        """Even by a renewal, which is tried once, and however long the move took."""
+        lease_id = uuid4()
+        renewal = {"id": str(lease_id), "state": "held", "expires_in": 60.0}
+        answers = stage.play(
+            stage.protocol.renew({lease_id: 7}),
+            [Moved("http://there"), answer(200, {"leases": [renewal]})],
+            each_takes=RECONNECT,
+        )
+        assert answers == {lease_id: Renewed(lease_id, 60.0)}
+        assert stage.protocol.url == "http://there"
+        assert stage.protocol.failures == 1
+        assert stage.sleeps == []
 
     def test_pauses_grow_and_are_bounded(self, stage: Stage) -> None:
         lease_id = uuid4()
