@@ -119,6 +119,7 @@ class LeaseSession:
         self._limit = limit
         self._open: set[UUID] = set()
         self._opening = Lock()
+        self._is_forked = False
         self._client: Client | None = None
         self._heartbeat: Heartbeat | None = None
         on_fork(self)
@@ -276,11 +277,13 @@ class LeaseSession:
     def finish(self, *, unsettled: bool, workers_reached: bool) -> None:
         """End the run: nothing of it is left held, and nothing of it runs on.
 
+        A forked child that ends as a run does has no say in what its parent holds.
         `unsettled` is whether a worker may have left a lease behind, `workers_reached`
         whether the server may have answered one.
         """
+        unsettled = (unsettled or self.is_unsettled) and not self._is_forked
         try:
-            if self.may_have_leased and (unsettled or self.is_unsettled):
+            if unsettled and self.may_have_leased:
                 self.sweep()
         except BotfarmError as error:
             if workers_reached or self.was_reached:
@@ -315,6 +318,7 @@ class LeaseSession:
     def after_fork_in_child(self) -> None:
         self._open = set()
         self._opening = Lock()
+        self._is_forked = True
 
     def _locate_server(self) -> Endpoint:
         if self._locate is None:
