@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socket
@@ -146,6 +146,13 @@ def _read(connection: socket) -> bytes:
     while part := connection.recv(4096):
         read += part
     return read
+
+
+def clear_up_behind(worker: pytest.Config) -> None:
+    """Remove the rendezvous of a controller that died, as its worker's last duty."""
+    workerinput: Mapping[str, Any] = getattr(worker, "workerinput")  # noqa: B009
+    if RENDEZVOUS in workerinput:
+        shutil.rmtree(Path(workerinput[RENDEZVOUS]).parent, ignore_errors=True)
 
 
 class Controller:
