@@ -1,4 +1,4 @@
-"""What the page on correctness names is there: tests, functions, promises."""
+"""What the pages on correctness and crashes name is there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "correctness.md").read_text()
-TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
+CRASHES = (ROOT / "docs" / "crashes.md").read_text()
+TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + CRASHES)))
 CODE = sorted(set(re.findall(r"`([\w/]+/\w+\.py)(?:: (\w+))?`", PAGE)))
 PROMISES = 6
 
@@ -44,7 +45,13 @@ def test_each_promise_names_tests(number: int) -> None:
     assert all("::test_" in row for row in rows)
 
 
-def test_every_test_on_the_page_is_written_so_that_it_is_checked() -> None:
-    assert len(re.findall(r"::", PAGE)) == len(
-        re.findall(r"`tests/[\w/]+\.py::test_\w+`", PAGE)
+def test_each_crash_names_tests() -> None:
+    rows = [row for row in CRASHES.splitlines() if row.startswith("| ")]
+    assert all("::test_" in row for row in rows[1:])
+
+
+@pytest.mark.parametrize("page", [PAGE, CRASHES], ids=["correctness", "crashes"])
+def test_every_test_on_a_page_is_written_so_that_it_is_checked(page: str) -> None:
+    assert len(re.findall(r"::", page)) == len(
+        re.findall(r"`tests/[\w/]+\.py::test_\w+`", page)
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from support.farm import DOMAINS, Farm, write_pool
+from support.farm import DOMAINS, Farm, eventually, write_pool
 from support.servers import TOKEN, ServerProcess
 from support.suites import Suite
 
@@ -15,7 +17,11 @@ from support.suites import Suite
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """A server that the tests of this process share; each has a pool of its own."""
     path = tmp_path_factory.mktemp("farm") / "farm.sqlite3"
-    environment = {"BOTFARM_DOMAINS": DOMAINS, "BOTFARM_BOOTSTRAP_TOKEN": TOKEN}
+    environment = {
+        "BOTFARM_DOMAINS": DOMAINS,
+        "BOTFARM_BOOTSTRAP_TOKEN": TOKEN,
+        "BOTFARM_LOCK_DELAY": "1",
+    }
     with ServerProcess(f"sqlite:///{path}", environment) as server:
         farm = Farm(server.wait_until_ready().url, TOKEN)
         yield farm
@@ -46,3 +52,22 @@ def pool_file(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setenv("BOTFARM_DOMAIN", "regular")
     logins = ("alice@example.com", "bob@example.com")
     return write_pool(pytester.path / "botfarm.toml", *logins)
+
+
+@pytest.fixture
+def leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No process that a test starts is left behind, nor a directory of the plugin.
+
+    Processes are known by TMPDIR, which all that a run starts inherits.
+    """
+    with tempfile.TemporaryDirectory(prefix="suite-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield
+
+        def left() -> list[psutil.Process]:
+            processes = psutil.process_iter(["environ"])
+            environs = ((it, it.info["environ"] or {}) for it in processes)
+            return [it for it, environ in environs if environ.get("TMPDIR") == folder]
+
+        eventually(lambda: not left(), "all processes have ended")
+        assert list(Path(folder).glob("botfarm-*")) == []

@@ -7,7 +7,6 @@ import signal
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from support.farm import eventually, farm_of, servers_over
 from support.suites import Suite
@@ -149,26 +148,6 @@ HOLDS = """
         pathlib.Path(f"holds-{number}").touch()
         time.sleep(60)
     """
-
-
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_nothing_outlives_a_run_that_is_killed(
-    suite: Suite, pool_file: Path, workers: str
-) -> None:
-    suite.write(HOLDS)
-    with suite.start("-n", workers) as run:
-        holding = int(workers) or 1
-        eventually(
-            lambda: len(list(suite.pytester.path.glob("holds-*"))) == holding,
-            "each worker holds an account",
-        )
-        family = psutil.Process(run.pid).children(recursive=True)
-        assert len(servers_over(pool_file)) == 1
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        gone, alive = psutil.wait_procs(family, timeout=15)
-    assert len(gone) >= holding
-    assert alive == []
 
 
 def test_ctrl_c_leaves_the_server_time_to_take_the_accounts_back(

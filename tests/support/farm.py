@@ -67,12 +67,16 @@ class Farm:
         )
         assert answer.status_code == 201, answer.text
 
-    def hold(self, domain: str, *, count: int = 1) -> str:
+    def hold(self, domain: str, *, count: int = 1, wait: float = 0.0) -> str:
         """Lease users of a pool for somebody else. Returns the lease's id."""
         lease_id = str(uuid.uuid4())
         answer = self.http.put(
             f"/api/v1/leases/{lease_id}",
-            json={"wants": [{"env": "stage", "domain": domain, "count": count}]},
+            json={
+                "wants": [{"env": "stage", "domain": domain, "count": count}],
+                "wait": wait,
+            },
+            timeout=wait + DEADLINE,
         )
         assert answer.status_code == 200, answer.text
         return lease_id

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from .farm import eventually
+
 # Random order is for the suites of this repository, not for those that they write;
 # hypothesis takes as long to load as all the rest; and few are asynchronous.
 UNUSED = ("randomly", "hypothesispytest", "cacheprovider", "asyncio")
@@ -45,6 +47,17 @@ class Suite:
         finally:
             process.kill()
             process.wait()
+
+    def wait_for(self, files: str, count: int = 1) -> None:
+        """Wait until its tests have made as many files of a pattern."""
+        eventually(
+            lambda: len(list(self.pytester.path.glob(files))) == count,
+            f"{count} of {files}",
+        )
+
+    def tell(self, file: str) -> None:
+        """Make a file that a test waits for."""
+        (self.pytester.path / file).touch()
 
     def output(self, name: str = "output") -> str:
         return (self.pytester.path / name).read_text()
