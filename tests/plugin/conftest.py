@@ -69,5 +69,5 @@ def leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             environs = ((it, it.info["environ"] or {}) for it in processes)
             return [it for it, environ in environs if environ.get("TMPDIR") == folder]
 
-        eventually(lambda: not left(), "all processes have ended")
+        eventually(lambda: not left(), "all processes have ended", within=40)
         assert list(Path(folder).glob("botfarm-*")) == []

@@ -48,6 +48,15 @@ def test_a_lease_is_taken_renewed_and_given_back(farm: Farm, client: Client) -> 
     assert lost.state == "released"
 
 
+def test_a_client_that_finds_nobody_asks_where_the_server_is(farm: Farm) -> None:
+    client = Client("http://127.0.0.1:9", farm.token, locate=lambda: farm.url)
+    lease_id = uuid4()
+    lost = client.run(client.protocol.renew({lease_id: 1}))[lease_id]
+    client.close()
+    assert isinstance(lost, Lost)
+    assert client.url == farm.url
+
+
 def test_a_wait_that_ends_leaves_the_queue(farm: Farm, client: Client) -> None:
     domain = farm.add_pool("alice")
     protocol = client.protocol

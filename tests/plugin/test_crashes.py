@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.farm import Farm, eventually, farm_of, servers_over, write_pool
 from support.gates import Gate
-from support.suites import Suite
+from support.suites import START_TIME, Suite
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -19,7 +19,9 @@ CLAIM_WINDOW = 15.0
 LEAST_TTL = 5.0
 LOCK_DELAY = 1.0
 """Seconds, of the server that these tests share."""
-SLACK = 10.0
+INTERRUPTED = 5.0
+"""Seconds after which execnet interrupts a worker without its controller."""
+SLACK = 20.0
 """Seconds that a busy machine may take longer."""
 
 HOLDS = """
@@ -82,7 +84,7 @@ def test_a_dead_workers_accounts_are_free_at_once(
                 die(way)
         """
     )
-    result = suite.run("-n", "2", "--max-worker-restart", "12")
+    result = suite.run("-n", "2", "--max-worker-restart", "12", timeout=120)
     result.assert_outcomes(failed=12, passed=4)
     told = [line for line in result.outlines if "died; 1 lease(s) released" in line]
     assert len(told) == 12
@@ -119,7 +121,7 @@ def test_a_worker_that_dies_while_it_waits_leaves_the_queue(
 def test_workers_give_all_back_when_their_controller_dies(
     suite: Suite, farm: Farm, pool: str
 ) -> None:
-    """A worker that has lost its controller is interrupted by execnet 5 s later."""
+    """Execnet interrupts them, so that they are torn down."""
     suite.write(
         HOLDS.format(
             tests=2,
@@ -135,10 +137,8 @@ def test_workers_give_all_back_when_their_controller_dies(
         suite.wait_for("holds-*", 2)
         suite.tell("go-on")
         assert run.wait(30) == -signal.SIGTERM
-        farm.hold(pool, count=2, wait=CLAIM_WINDOW)
-    outcomes = [lease["outcome"] for lease in farm.leases(pool, state="ended")]
-    assert "crashed" not in outcomes
-    assert len(outcomes) == 2
+        farm.hold(pool, count=2, wait=INTERRUPTED + SLACK)
+    assert farm.outcomes(pool) == ["unknown"] * 2
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -161,23 +161,34 @@ def test_accounts_of_a_run_that_is_killed_with_its_server_end_by_their_ttl(
 def test_a_dead_server_is_started_again_and_held_leases_go_on(
     suite: Suite, pool_file: Path
 ) -> None:
-    """Heartbeats find it at its new address, and so do the releases."""
+    """For heartbeats, which go to its new address, and for new leases."""
     suite.write(
-        HOLDS.format(tests=2, then="wait_for('go-on')\n        if number: bot_user()")
+        HOLDS.format(
+            tests=2,
+            then="""
+        wait_for("killed")
+        bot_user()
+        wait_for("go-on")
+        """,
+        )
     )
-    write_pool(pool_file, "alice@a", "bob@a", "carol@a")
+    write_pool(pool_file, *(f"{name}@example.com" for name in "abcd"))
     with suite.start("-n", "2") as run, farm_of(pool_file) as farm:
         suite.wait_for("holds-*", 2)
         (server,) = [it for it in servers_over(pool_file) if it.ppid() == run.pid]
         server.kill()
-        eventually(
-            lambda: all(lease["expires_in"] > CLAIM_WINDOW for lease in farm.leases()),
-            "both were renewed",
-        )
+        suite.tell("killed")
+
+        def renewed() -> bool:
+            leases = farm.leases()
+            remain = [lease["expires_in"] or 0.0 for lease in leases]
+            return len(leases) == 4 and min(remain) > CLAIM_WINDOW
+
+        eventually(renewed, "all four were renewed", within=START_TIME)
         suite.tell("go-on")
         assert run.wait(30) == 0, suite.output()
         assert farm.leases() == []
-        assert farm.outcomes("regular") == ["passed"] * 3
+        assert farm.outcomes("regular") == ["passed"] * 4
     assert "the server of this run ended and was started again once" in suite.output()
 
 

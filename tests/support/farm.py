@@ -24,11 +24,13 @@ DOMAINS = ",".join(f"d{number}" for number in range(300))
 Json = dict[str, Any]
 
 
-def eventually(condition: Callable[[], object], what: str) -> None:
+def eventually(
+    condition: Callable[[], object], what: str, *, within: float = DEADLINE
+) -> None:
     """Wait until a condition holds."""
-    ends = time.monotonic() + DEADLINE
+    ends = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < ends, f"not within {DEADLINE} s: {what}"
+        assert time.monotonic() < ends, f"not within {within} s: {what}"
         time.sleep(0.02)
 
 

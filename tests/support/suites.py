@@ -18,6 +18,10 @@ UNUSED = ("randomly", "hypothesispytest", "cacheprovider", "asyncio")
 PLUGINS = tuple(text for name in UNUSED for text in ("-p", f"no:{name}"))
 
 
+START_TIME = 60.0
+"""Seconds in which a run and its server start on a machine that is busy."""
+
+
 @dataclass
 class Suite:
     pytester: pytest.Pytester
@@ -25,8 +29,8 @@ class Suite:
     def write(self, source: str, name: str = "test_suite") -> None:
         self.pytester.makepyfile(**{name: source})
 
-    def run(self, *arguments: str) -> pytest.RunResult:
-        return self.pytester.runpytest_subprocess(*PLUGINS, *arguments, timeout=60)
+    def run(self, *arguments: str, timeout: float = 60.0) -> pytest.RunResult:
+        return self.pytester.runpytest_subprocess(*PLUGINS, *arguments, timeout=timeout)
 
     @contextmanager
     def start(
@@ -53,6 +57,7 @@ class Suite:
         eventually(
             lambda: len(list(self.pytester.path.glob(files))) == count,
             f"{count} of {files}",
+            within=START_TIME,
         )
 
     def tell(self, file: str) -> None:
