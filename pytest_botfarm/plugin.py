@@ -40,8 +40,8 @@ SUMMARY = pytest.StashKey[Summary]()
 CONTROLLER = pytest.StashKey["Controller"]()
 CAP = pytest.StashKey[str]()
 """What the header says of the number of workers."""
-PARENT = pytest.StashKey[int]()
-"""The process that started this one: the controller, for a worker."""
+PROCESS = pytest.StashKey[tuple[int, int]]()
+"""This process and the one that started it: the controller, for a worker."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[SUMMARY] = Summary()
     config.pluginmanager.register(config.stash[SUMMARY], "botfarm-summary")
-    config.stash[PARENT] = os.getppid()
+    config.stash[PROCESS] = os.getpid(), os.getppid()
     if is_told(config, "report") and not hasattr(config, "workerinput"):
         from .timeline import Timeline  # noqa: PLC0415  # only where it is asked for
 
@@ -169,7 +169,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         output["botfarm_unsettled"] = leases is not None and leases.is_unsettled
         output["botfarm_reached"] = leases is not None and leases.was_reached
         # Not when it is unconfigured, which a worker without its controller never is.
-        if os.getppid() != session.config.stash[PARENT]:
+        process, parent = session.config.stash[PROCESS]
+        if os.getpid() == process and os.getppid() != parent:
             from .xdist import clear_up_behind  # noqa: PLC0415  # behind a dead one
 
             clear_up_behind(session.config)

@@ -7,6 +7,8 @@ controller has started it. A worker cannot ask over xdist's own channel while it
 test, and the controller does not see which tests want an account; so this is what lets
 one server serve all workers, start only when wanted, and belong to the process that
 ends last. A worker that starts the server itself would take it along when it crashes.
+One that finds nobody at the address asks again: the controller starts a server that
+died anew.
 """
 
 from __future__ import annotations
