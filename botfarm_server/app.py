@@ -17,13 +17,21 @@ import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from botfarm_server.api import errors, health, leases, pools, users
+from botfarm_server.api import (
+    errors,
+    health,
+    kept_states,
+    leases,
+    pools,
+    users,
+)
 from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import Access, AppState
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.logging import configure_logging
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.expiry import ExpiryLoop
+from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.pools import PoolService
@@ -69,6 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api.include_router(leases.router)
     api.include_router(users.router)
     api.include_router(pools.router)
+    api.include_router(kept_states.router)
     app.include_router(api)
     app.include_router(health.router)
     errors.install(app)
@@ -136,6 +145,7 @@ class _Farm:
             asking=AskService(self._database, self._room, sealer, times, self._turns),
             leases=LeaseService(self._database, self._room, times, self._turns),
             pools=PoolService(self._database, vocabulary),
+            kept_states=KeptStateService(self._database, sealer),
             readiness=Readiness(self._database, migrate=settings.migrate_at_start),
             access=Access(
                 tokens=[token.get_secret_value()] if token is not None else [],

@@ -33,6 +33,10 @@ MAXIMUM_IMPORT_ROWS = 500
 MAXIMUM_SECRET_LENGTH = 10_000
 MAXIMUM_PASSWORD_BYTES = 72
 """bcrypt reads no further, and its newest version refuses to."""
+MAXIMUM_STATE_BYTES = 262_144
+"""Many times what the cookies and the local storage of a browser take."""
+MAXIMUM_STATE_LIFE = 31_536_000.0
+"""Seconds: a year, as the longest of tokens."""
 
 
 def _storable(text: str) -> str:
@@ -65,6 +69,14 @@ def _secret(secret: SecretStr) -> SecretStr:
         msg = f"must have 1 to {MAXIMUM_SECRET_LENGTH} characters"
         raise ValueError(msg)
     return secret
+
+
+def _state(state: SecretStr) -> SecretStr:
+    text = _storable(state.get_secret_value())
+    if not text or len(text.encode()) > MAXIMUM_STATE_BYTES:
+        msg = f"must have 1 to {MAXIMUM_STATE_BYTES} bytes in UTF-8"
+        raise ValueError(msg)
+    return state
 
 
 Text = Annotated[
@@ -158,6 +170,24 @@ class EndHolderIn(Request):
     clean: bool = True
 
 
+class DropStateIn(Request):
+    fence: Annotated[int, Field(ge=1, description="That of the lease.")]
+
+
+class StateIn(DropStateIn):
+    """What the holder of a user leaves for the next one."""
+
+    state: Annotated[SecretStr, AfterValidator(_state)]
+    expires_in: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=MAXIMUM_STATE_LIFE,
+            description="Seconds that it is kept: an hour if null.",
+        ),
+    ] = None
+
+
 class UserIn(Request):
     login: Text
     password: Password
@@ -228,6 +258,10 @@ class LeasedUser(BaseModel):
         str | None, Field(description="Null where the server holds the hash alone.")
     ]
     secrets: dict[str, str]
+    state: Annotated[
+        str | None,
+        Field(description="What its last holder left. Null if it left none or is old."),
+    ]
     project_id: UUID | None
     env: str
     domain: str

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from botfarm_server.services.asking import AskService
+from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
@@ -29,6 +30,7 @@ class AppState:
     asking: AskService
     leases: LeaseService
     pools: PoolService
+    kept_states: KeptStateService
     readiness: Readiness
     access: Access
 
@@ -60,8 +62,13 @@ async def ask_service(request: Request) -> AskService:
     return state_of(request).asking
 
 
+async def kept_state_service(request: Request) -> KeptStateService:
+    return state_of(request).kept_states
+
+
 State = Annotated[AppState, Depends(app_state)]
 Asking = Annotated[AskService, Depends(ask_service)]
 Leases = Annotated[LeaseService, Depends(lease_service)]
 Pools = Annotated[PoolService, Depends(pool_service)]
+KeptStates = Annotated[KeptStateService, Depends(kept_state_service)]
 Users = Annotated[UserService, Depends(user_service)]

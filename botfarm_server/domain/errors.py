@@ -10,6 +10,7 @@
     ├── NoSuchPoolError
     ├── PoolTooSmallError
     ├── LeaseMismatchError
+    ├── NoSealingKeyError
     ├── DeadlockError
     ├── LeaseEndedError
     ├── UnauthorizedError
@@ -114,10 +115,13 @@ class NotFoundError(BotfarmError):
 class UserNotFoundError(NotFoundError):
     code: ClassVar[str] = "user_not_found"
     user_id: UUID
+    lease_id: UUID | None = None
+    """Where it was looked for, if not among all."""
 
     @property
     def detail(self) -> str:
-        return f"There is no user {self.user_id}."
+        where = f" in lease {self.lease_id}" if self.lease_id is not None else ""
+        return f"There is no user {self.user_id}{where}."
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -245,6 +249,20 @@ class LeaseMismatchError(BotfarmError):
     @property
     def facts(self) -> Mapping[str, Any]:
         return {"lease_id": self.lease_id}
+
+
+@dataclass
+class NoSealingKeyError(BotfarmError):
+    """The server was asked to keep what it keeps sealed or not at all."""
+
+    code: ClassVar[str] = "no_sealing_key"
+
+    @property
+    def detail(self) -> str:
+        return (
+            "This server keeps no state of a user, since it could not seal it. Set "
+            "BOTFARM_SECRET_KEYS; `botfarm secrets generate-key` prints a key."
+        )
 
 
 @dataclass

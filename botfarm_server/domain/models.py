@@ -142,6 +142,8 @@ class GrantedUser:
     login: str
     password: str | None = field(repr=False)
     secrets: Mapping[str, str] = field(repr=False)
+    state: str | None = field(repr=False)
+    """What its last holder left for the next."""
     project_id: UUID | None
     env: str
     domain: str

@@ -13,6 +13,7 @@ from botfarm_server.domain.errors import (
     LeaseEndedError,
     LeaseNotFoundError,
     PassedOnUser,
+    SecretUnreadableError,
     describe_want,
 )
 from botfarm_server.domain.lifecycle import has_lapsed, is_ended
@@ -172,7 +173,7 @@ def held_answer(
     """What the holder of a lease is told. Raises SecretUnreadableError."""
     return Held(
         lease=lease,
-        users=[_unsealed(row, sealer) for row in rows],
+        users=[_unsealed(row, now, sealer) for row in rows],
         expires_in=_seconds(now, lease.expires_at),
         waited=_seconds(lease.created_at, lease.granted_at) or 0.0,
     )
@@ -199,10 +200,11 @@ async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiti
     )
 
 
-def _unsealed(row: users.LeasedRow, sealer: Sealer) -> GrantedUser:
-    password = None
+def _unsealed(row: users.LeasedRow, now: datetime, sealer: Sealer) -> GrantedUser:
+    password = state = None
     secrets: dict[str, str] = {}
     if sealer.can_seal:
+        state = _state(row, now, sealer)
         secrets = sealer.open_map(row.id, "secrets", row.sealed_secrets)
         if row.sealed_password is not None:
             password = sealer.open(row.id, "password", row.sealed_password)
@@ -211,6 +213,7 @@ def _unsealed(row: users.LeasedRow, sealer: Sealer) -> GrantedUser:
         login=row.login,
         password=password,
         secrets=secrets,
+        state=state,
         project_id=row.project_id,
         env=row.env,
         domain=row.domain,
@@ -219,6 +222,21 @@ def _unsealed(row: users.LeasedRow, sealer: Sealer) -> GrantedUser:
         dirty=row.dirty,
         want=row.want,
     )
+
+
+def _state(row: users.LeasedRow, now: datetime, sealer: Sealer) -> str | None:
+    """What the last holder left, unless its time is over.
+
+    Whoever gets none makes it anew, so one that no key opens is left out.
+    """
+    expires_at = row.state_expires_at
+    if row.sealed_state is None or expires_at is None or expires_at <= now:
+        return None
+    try:
+        return sealer.open(row.id, "state", row.sealed_state)
+    except SecretUnreadableError as error:
+        _log.warning("state left out", user_id=str(row.id), why=error.detail)
+        return None
 
 
 async def over(

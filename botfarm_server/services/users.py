@@ -263,6 +263,7 @@ class UserService:
         return {
             "password_hash": await self.hasher.hash(password),
             "sealed_password": self.sealer.seal(user_id, "password", password),
+            **users.NO_STATE,
         }
 
     async def retain_only(self, keys: Sequence[tuple[str, str]]) -> None:

@@ -43,7 +43,7 @@ from botfarm_server.store.dialects import (
 )
 from botfarm_server.store.leases import INSERT_LEASES, expect, lease_of, row_of
 from botfarm_server.store.tables import grants, leases, users
-from botfarm_server.store.users import LEASED, LeasedRow
+from botfarm_server.store.users import LEASED, NO_STATE, LeasedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +312,12 @@ def _free_users(connection: AsyncConnection) -> Update:
     )
 
 
+@built_once
+def _free_dirty_users(connection: AsyncConnection) -> Update:
+    # Nobody knows what was done to it, its session included.
+    return _free_users(connection).values(**NO_STATE)
+
+
 async def free_users(
     connection: AsyncConnection,
     held: Sequence[HeldUser],
@@ -322,7 +328,7 @@ async def free_users(
 ) -> None:
     """Take the users of ended leases back."""
     changed = await connection.execute(
-        _free_users(connection),
+        (_free_dirty_users if dirty else _free_users)(connection),
         {
             "lease_ids": list({user.lease_id for user in held}),
             "at": now,

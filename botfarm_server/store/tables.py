@@ -166,6 +166,9 @@ users: Table = Table(
     Column("password_hash", String(60), nullable=False),
     Column("sealed_password", LargeBinary),
     Column("sealed_secrets", LargeBinary),
+    # What its holder left for the next one.
+    Column("sealed_state", LargeBinary),
+    Column("state_expires_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column(
         "lease_id",

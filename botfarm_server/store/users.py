@@ -71,6 +71,8 @@ class LeasedRow:
     dirty: bool
     sealed_password: bytes | None = field(repr=False)
     sealed_secrets: bytes | None = field(repr=False)
+    sealed_state: bytes | None = field(repr=False)
+    state_expires_at: datetime | None
     want: int
     """The index of the want that it meets."""
 
@@ -87,6 +89,10 @@ BACK_IN_ROTATION: Mapping[str, Any] = {
     "failed_tests": None,
 }
 """The columns of a user that comes back from quarantine."""
+
+
+NO_STATE: Mapping[str, Any] = {"sealed_state": None, "state_expires_at": None}
+"""The columns of a user whose holder leaves nothing for the next one."""
 
 
 def in_quarantine(now: datetime, reason: str, author: str | None) -> dict[str, Any]:
@@ -170,6 +176,21 @@ async def change(
         values["label_count"] = len(values["labels"])
     changed = await connection.execute(
         update(users).where(users.c.id == user_id).values(**values)
+    )
+    return bool(changed.rowcount)
+
+
+async def change_held(
+    connection: AsyncConnection,
+    user_id: UserId,
+    lease_id: LeaseId,
+    changes: Mapping[str, Any],
+) -> bool:
+    """Set columns of a user that a lease holds; false if it does not."""
+    changed = await connection.execute(
+        update(users)
+        .where(users.c.id == user_id, users.c.lease_id == lease_id)
+        .values(**changes)
     )
     return bool(changed.rowcount)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 from uuid import UUID
@@ -58,6 +58,8 @@ RECONNECT = 30.0
 """Seconds for which a server that answered before is tried: a restart fits in."""
 RELEASE_PATIENCE = 5.0
 """Seconds for which a release is tried; its TTL ends a lease that was not released."""
+STATE_PATIENCE = 5.0
+"""Seconds for which a state is tried to be saved, which no test depends on."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 MAXIMUM_RETRY_AFTER = 30.0
 SHORTEST_SLICE = 0.5
@@ -74,7 +76,7 @@ _GATEWAY_STATUSES = frozenset({502, 503, 504})
 class Request:
     method: Literal["GET", "PUT", "POST", "DELETE"]
     path: str
-    body: wire.Json
+    body: wire.Json = field(repr=False)
     timeout: float
     """Seconds to wait for the answer."""
     connect: float = CONNECT_TIME
@@ -299,6 +301,40 @@ class LeaseProtocol:
         if len(told) != len(leases):
             raise self._wrong("a check was answered for other leases")
         return told
+
+    def save_state(
+        self,
+        lease_id: UUID,
+        user_id: UUID,
+        state: str,
+        *,
+        fence: int,
+        expires_in: float | None = None,
+    ) -> Conversation[None]:
+        """Leave a state for the next holders of a user, in place of the one before.
+
+        Raises LeaseEndedError if the user is not held by this lease any more, and
+        NoSealingKeyError if the server keeps no states.
+        """
+        body = {"state": state, "fence": fence, "expires_in": expires_in}
+        yield from self._about_state("PUT", lease_id, user_id, body)
+
+    def drop_state(
+        self, lease_id: UUID, user_id: UUID, *, fence: int
+    ) -> Conversation[None]:
+        """Leave the next holders of a user no state. Again is no error."""
+        yield from self._about_state("DELETE", lease_id, user_id, {"fence": fence})
+
+    def _about_state(
+        self,
+        method: Literal["PUT", "DELETE"],
+        lease_id: UUID,
+        user_id: UUID,
+        body: wire.Json,
+    ) -> Conversation[None]:
+        path = f"/api/v1/leases/{lease_id}/users/{user_id}/state"
+        request = Request(method, path, body, ANSWER_TIME)
+        yield from self._call(request, patience=STATE_PATIENCE)
 
     def _give_up(
         self, lease_id: UUID, wants: Sequence[Want], holder: Holder, waiting: Waiting

@@ -18,6 +18,7 @@ BotfarmError
 │   ├── PoolTooSmallError         409 pool_too_small
 │   ├── UserLockedError           409 user_locked
 │   ├── LeaseMismatchError        409 lease_mismatch
+│   ├── NoSealingKeyError         409 no_sealing_key
 │   ├── DeadlockError             409 deadlock
 │   ├── LeaseEndedError           410 lease_ended
 │   ├── InvalidRequestError       422 invalid_request
@@ -30,7 +31,8 @@ BotfarmError
 │       └── ShuttingDownError          503 shutting_down
 ├── AcquireTimeoutError           no user became free in time
 ├── LeaseLostError                a lease ended before its test did
-└── PasswordNotHeldError          the server holds the hash of a password alone
+├── PasswordNotHeldError          the server holds the hash of a password alone
+└── SecretNotHeldError            an account has no such secret, or none that will do
 """
 
 from __future__ import annotations
@@ -206,6 +208,12 @@ class LeaseMismatchError(ServerError):
     code = "lease_mismatch"
 
 
+class NoSealingKeyError(ServerError):
+    """The server keeps no state of a user, since it has no key to seal it with."""
+
+    code = "no_sealing_key"
+
+
 class DeadlockError(ServerError):
     """Every user that could be granted is held by holders that wait themselves."""
 
@@ -335,6 +343,19 @@ class PasswordNotHeldError(BotfarmError):
         self.login = login
 
 
+class SecretNotHeldError(BotfarmError):
+    """An account has no secret of this name, or one that is not what it should be."""
+
+    def __init__(self, login: str, name: str, problem: str) -> None:
+        super().__init__(
+            f"{login} has no secret {name!r} {problem}. Write it into the pool file, "
+            f'as secrets = {{ {name} = "…" }}, and import that again. A server without '
+            "BOTFARM_SECRET_KEYS keeps no secrets."
+        )
+        self.login = login
+        self.name = name
+
+
 _BY_CODE: Mapping[str, type[ServerError]] = {
     error.code: error
     for error in (
@@ -349,6 +370,7 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
         PoolTooSmallError,
         UserLockedError,
         LeaseMismatchError,
+        NoSealingKeyError,
         DeadlockError,
         LeaseEndedError,
         InvalidRequestError,

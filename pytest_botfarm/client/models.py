@@ -77,6 +77,8 @@ class LeasedUser:
     password: str | None = field(repr=False, compare=False)
     """None where the server holds the hash alone."""
     secrets: Mapping[str, str] = field(repr=False, compare=False)
+    state: str | None = field(repr=False, compare=False)
+    """What its last holder left for the next."""
     project_id: UUID | None
     env: str
     domain: str

@@ -83,6 +83,7 @@ def leased_user_of(answer: Json) -> LeasedUser:
         login=answer["login"],
         password=answer["password"],
         secrets=dict(answer["secrets"]),
+        state=answer.get("state"),  # servers of the first version have none
         project_id=None if project_id is None else UUID(project_id),
         env=answer["env"],
         domain=answer["domain"],

@@ -25,6 +25,7 @@ CALLS = [
     ("GET", "/api/v1/leases/"),
     ("PUT", f"/api/v1/leases/{uuid.UUID(int=1)}"),
     ("DELETE", f"/api/v1/leases/{uuid.UUID(int=1)}"),
+    ("PUT", f"/api/v1/leases/{uuid.UUID(int=1)}/users/{uuid.UUID(int=1)}/state"),
     ("POST", "/api/v1/leases/renew"),
     ("POST", "/api/v1/leases/release"),
 ]

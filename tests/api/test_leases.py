@@ -159,6 +159,53 @@ async def test_a_lease_is_broken_on_purpose(client: httpx.AsyncClient) -> None:
     assert missing.status_code == 404
 
 
+async def test_a_state_is_left_for_the_next_holder_who_alone_is_told(
+    client: httpx.AsyncClient,
+) -> None:
+    await add_user(client)
+    path = lease_path()
+    held = (await client.put(path, json={"wants": [WANT]})).json()
+    [user] = held["users"]
+    assert user["state"] is None
+    state, body = f"{path}/users/{user['id']}/state", {"fence": held["fence"]}
+    given = {**body, "state": "SESSION", "expires_in": 60}
+    saved = await client.put(state, json=given)
+    assert (saved.status_code, saved.content) == (204, b"")
+    await client.delete(path)
+    for shown in (f"/api/v1/users/{user['id']}", path, "/api/v1/leases?state=all"):
+        assert "SESSION" not in (await client.get(shown)).text
+    path = lease_path()
+    held = await client.put(path, json={"wants": [WANT]})
+    assert held.json()["users"][0]["state"] == "SESSION"
+    assert held.headers["Cache-Control"] == "no-store"
+    state, body = f"{path}/users/{user['id']}/state", {"fence": held.json()["fence"]}
+    for _ in range(2):
+        dropped = await client.request("DELETE", state, json=body)
+        assert (dropped.status_code, dropped.content) == (204, b"")
+    for wrong in ({"state": "é" * 131_073}, {"state": "S", "expires_in": 0}, {}):
+        answer = await client.put(state, json={**body, **wrong})
+        assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
+        assert "éé" not in answer.text
+
+
+async def test_without_a_key_no_state_is_kept_and_the_refusal_says_what_to_set(
+    start: Start,
+) -> None:
+    async with start(secret_keys="") as client:
+        await add_user(client)
+        path = lease_path()
+        held = (await client.put(path, json={"wants": [WANT]})).json()
+        state, body = (
+            f"{path}/users/{held['users'][0]['id']}/state",
+            {"fence": held["fence"]},
+        )
+        answer = await client.put(state, json={**body, "state": "SESSION"})
+        assert (answer.status_code, answer.json()["error"]) == (409, "no_sealing_key")
+        assert "BOTFARM_SECRET_KEYS" in answer.json()["detail"]
+        dropped = await client.request("DELETE", state, json=body)
+        assert dropped.status_code == 204
+
+
 async def test_without_a_key_the_password_is_not_handed_out(start: Start) -> None:
     async with start(secret_keys="") as client:
         await add_user(client)

@@ -17,6 +17,7 @@ from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.expiry import ExpiryLoop
+from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
@@ -39,6 +40,7 @@ class Farm:
     users: UserService
     asking: AskService
     leases: LeaseService
+    kept_states: KeptStateService
     expiry: ExpiryLoop
     sealer: Sealer
     names: Any = field(default_factory=lambda: iter(range(1_000_000)))
@@ -137,6 +139,7 @@ def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
         users=UserService(database, room, hasher, sealer, times, vocabulary),
         asking=AskService(database, room, sealer, times, turns),
         leases=LeaseService(database, room, times, turns),
+        kept_states=KeptStateService(database, sealer),
         expiry=ExpiryLoop(database, room, times, 60.0, timedelta(days=30)),
         sealer=sealer,
     )

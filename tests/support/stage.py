@@ -50,6 +50,7 @@ def held(lease_id: UUID, **changes: Any) -> dict[str, Any]:
         "login": "alice@example.com",
         "password": "correct horse",
         "secrets": {"totp": "seed"},
+        "state": "session of alice",
         "project_id": None,
         "env": "stage",
         "domain": "regular",

@@ -173,6 +173,15 @@ class TestAcquire:
         assert lease.users[0].password == "correct horse"
         assert "horse" not in repr(lease)
         assert "seed" not in repr(lease)
+        assert lease.users[0].state == "session of alice"
+        assert "session" not in repr(lease)
+
+    def test_a_server_of_the_version_before_sends_no_state(self, stage: Stage) -> None:
+        lease_id = uuid4()
+        old = held(lease_id)
+        del old["users"][0]["state"]
+        lease = stage.play(asking(stage, lease_id), [answer(200, old)])
+        assert lease.users[0].state is None
 
 
 class TestTrouble:
@@ -320,6 +329,25 @@ class TestOtherCalls:
         assert user.holder == Holder(
             "run", "gw1", "tests/test_other.py::test_it", "ci-3"
         )
+
+    def test_a_state_is_kept_under_the_leases_fence_and_tried_for_seconds_only(
+        self, stage: Stage
+    ) -> None:
+        lease_id, user_id = uuid4(), uuid4()
+        save = stage.protocol.save_state(lease_id, user_id, "session", fence=7)
+        stage.play(save, [answer(204)])
+        stage.play(stage.protocol.drop_state(lease_id, user_id, fence=7), [answer(204)])
+        saving, dropping = stage.requests
+        path = f"/api/v1/leases/{lease_id}/users/{user_id}/state"
+        assert (saving.method, saving.path) == ("PUT", path)
+        assert saving.body == {"state": "session", "fence": 7, "expires_in": None}
+        assert "session" not in repr(saving)
+        assert (dropping.method, dropping.path) == ("DELETE", path)
+        assert dropping.body == {"fence": 7}
+        save = stage.protocol.save_state(lease_id, user_id, "session", fence=7)
+        with pytest.raises(ServerNotReachableError):
+            stage.play(save, [REFUSED])
+        assert 0 < sum(stage.sleeps) <= 5.0
 
     def test_one_call_renews_all_and_tells_the_lost_from_the_kept(
         self, stage: Stage

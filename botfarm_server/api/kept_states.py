@@ -1,0 +1,71 @@
+"""What holders leave for the next ones, over HTTP."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Response
+
+from botfarm_server.api.auth import admit
+from botfarm_server.api.errors import documented
+from botfarm_server.api.schemas import DropStateIn, StateIn
+from botfarm_server.api.state import KeptStates
+from botfarm_server.domain.errors import (
+    LeaseEndedError,
+    LeaseMismatchError,
+    LeaseNotFoundError,
+    NoSealingKeyError,
+    UserNotFoundError,
+)
+from botfarm_server.domain.models import Fence, LeaseId, UserId
+
+router = APIRouter(
+    prefix="/leases/{lease_id}/users/{user_id}/state",
+    tags=["leases"],
+    dependencies=[Depends(admit)],
+)
+
+NOT_HELD = (
+    LeaseNotFoundError,
+    UserNotFoundError,
+    LeaseMismatchError,
+    LeaseEndedError,
+)
+
+
+@router.put(
+    "",
+    status_code=204,
+    response_class=Response,
+    summary="Leave a state for the next holders of a user",
+    responses=documented(*NOT_HELD, NoSealingKeyError),
+)
+async def save(
+    lease_id: UUID, user_id: UUID, body: StateIn, kept_states: KeptStates
+) -> None:
+    """Who leases the user next gets it as `state`, until it expires.
+
+    It is sealed like the password. It is dropped when the password changes, and when a
+    lease of the user ends in any way but a clean release.
+    """
+    await kept_states.save(
+        LeaseId(lease_id),
+        UserId(user_id),
+        fence=Fence(body.fence),
+        state=body.state.get_secret_value(),
+        expires_in=body.expires_in,
+    )
+
+
+@router.delete(
+    "",
+    status_code=204,
+    response_class=Response,
+    summary="Leave the next holders of a user no state",
+    responses=documented(*NOT_HELD),
+)
+async def drop(
+    lease_id: UUID, user_id: UUID, body: DropStateIn, kept_states: KeptStates
+) -> None:
+    """Again is no error."""
+    await kept_states.drop(LeaseId(lease_id), UserId(user_id), fence=Fence(body.fence))

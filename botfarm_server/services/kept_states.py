@@ -1,0 +1,86 @@
+"""What the holder of a user leaves for the next one: the state of a login, say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from botfarm_server.domain.errors import (
+    LeaseMismatchError,
+    LeaseNotFoundError,
+    NoSealingKeyError,
+    UserNotFoundError,
+)
+from botfarm_server.domain.lifecycle import has_lapsed, is_ended
+from botfarm_server.domain.models import Fence, LeaseId, UserId
+from botfarm_server.services.answers import ended
+from botfarm_server.services.sealing import Sealer
+from botfarm_server.store import leases, users
+from botfarm_server.store.dialects import read_clock
+from botfarm_server.store.engine import Database
+
+EXPIRES_IN = 3_600.0
+"""Seconds that a state is kept if its holder does not say: most sessions last as long,
+and one that has ended unnoticed fails no more than an hour's tests."""
+
+
+@dataclass
+class KeptStateService:
+    """Keeps states, each sealed and for the next holder of its user alone."""
+
+    database: Database
+    sealer: Sealer
+
+    async def save(
+        self,
+        lease_id: LeaseId,
+        user_id: UserId,
+        *,
+        fence: Fence,
+        state: str,
+        expires_in: float | None,
+    ) -> None:
+        """Keep a state for the next holders, in place of the one before.
+
+        Raises:
+            NoSealingKeyError: the server could only keep it in the clear.
+            LeaseNotFoundError, LeaseEndedError, LeaseMismatchError: the lease is not
+                held, or not under this fence.
+            UserNotFoundError: the lease has no such user.
+
+        """
+        sealed = self.sealer.seal(user_id, "state", state)
+        if sealed is None:
+            raise NoSealingKeyError
+        lasts = timedelta(seconds=EXPIRES_IN if expires_in is None else expires_in)
+        await self._change(
+            lease_id,
+            user_id,
+            fence,
+            lambda now: {"sealed_state": sealed, "state_expires_at": now + lasts},
+        )
+
+    async def drop(self, lease_id: LeaseId, user_id: UserId, *, fence: Fence) -> None:
+        """Leave the next holder nothing; again is no error. Raises as `save` does."""
+        await self._change(lease_id, user_id, fence, lambda _: users.NO_STATE)
+
+    async def _change(
+        self,
+        lease_id: LeaseId,
+        user_id: UserId,
+        fence: Fence,
+        values_at: Callable[[datetime], Mapping[str, object]],
+    ) -> None:
+        async with self.database.queue() as (connection, _):
+            lease = await leases.lock(connection, lease_id)
+            now = await read_clock(connection)  # a renewal may have had the row
+            if lease is None:
+                raise LeaseNotFoundError(lease_id)
+            if is_ended(lease.state) or has_lapsed(lease, now):
+                raise await ended(connection, lease, now)
+            if lease.fence != fence:
+                raise LeaseMismatchError(lease_id, "fence")
+            values = values_at(now)
+            if not await users.change_held(connection, user_id, lease_id, values):
+                raise UserNotFoundError(user_id, lease_id)
