@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         NoSuchPoolError,
         PasswordNotHeldError,
         PoolTooSmallError,
+        SecretNotHeldError,
         ServerError,
         ServerNotReachableError,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "NoSuchPoolError",
     "PasswordNotHeldError",
     "PoolTooSmallError",
+    "SecretNotHeldError",
     "ServerError",
     "ServerNotReachableError",
     "Want",

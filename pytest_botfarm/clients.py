@@ -8,11 +8,17 @@ Both clients keep their leases alive from a thread of their own until the block 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -28,12 +34,15 @@ from .client.lifetimes import Lifetime, Loss
 from .client.models import Holder, Lease, Outcome, Want
 from .client.sync import Client
 from .heartbeat import Heartbeat
+from .kept_state import KeptState
 from .users import BotUser
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 WAIT, TTL = 300.0, 60.0
+
+_log = logging.getLogger(__name__)
 
 
 def _address(url: str | None, token: str | None) -> tuple[str, str | None]:
@@ -77,18 +86,29 @@ class _Leases:
         with self._lock:
             self._held += 1
             if self._heartbeat is None:
-                self._heartbeat = Heartbeat(lambda: Client(self._url, self._token))
+                self._heartbeat = Heartbeat(self._client)
             heartbeat = self._heartbeat
             lifetime = heartbeat.watch(lease)
-        users = tuple(BotUser(user, self._put_in_quarantine) for user in lease.users)
+        users = tuple(
+            BotUser(
+                user,
+                self._put_in_quarantine,
+                KeptState(user, lease, self._connect, _log.warning),
+            )
+            for user in lease.users
+        )
         return _Held(lease, heartbeat, lifetime, users)
 
+    def _client(self) -> Client:
+        return Client(self._url, self._token)
+
+    def _connect(self) -> AbstractContextManager[Client]:
+        """A connection for one call, from whichever thread."""
+        return closing(self._client())
+
     def _put_in_quarantine(self, user_id: UUID, login: str, reason: str) -> None:
-        client = Client(self._url, self._token)
-        try:
+        with self._connect() as client:
             client.run(client.protocol.quarantine(user_id, reason, self._name))
-        finally:
-            client.close()
 
     def forget(self, held: _Held) -> bool:
         """Renew it no more; whether it was the last one."""

@@ -239,7 +239,8 @@ class Summary:
         self.lines += figures["notes"]
 
     def write(self, terminal: pytest.TerminalReporter, notes: list[str]) -> None:
-        lines = [*self.lines, *notes]
+        # What is true of the run, each of its tests may have noted.
+        lines = list(dict.fromkeys([*self.lines, *notes]))
         if not any(lease["users"] for lease in self.leases.values()) and not lines:
             return
         terminal.section("botfarm")

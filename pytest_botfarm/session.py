@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -28,6 +29,7 @@ from .client.lifetimes import Lifetime, Loss
 from .client.models import Holder, Lease, Outcome, Waiting, Want
 from .embedded import EmbeddedServer, Endpoint
 from .fixtures import SESSION
+from .kept_state import KeptState
 from .limits import LIMIT, Limit
 from .report import MAIN
 from .settings import Settings, read_settings, read_token
@@ -197,7 +199,14 @@ class LeaseSession:
         holding.lease = lease
         holding.lifetime = self._heartbeat.watch(lease)
         put_in_quarantine = partial(self._put_in_quarantine, holding, test_id)
-        holding.users = tuple(BotUser(user, put_in_quarantine) for user in lease.users)
+        holding.users = tuple(
+            BotUser(
+                user,
+                put_in_quarantine,
+                KeptState(user, lease, self._connected, self._note),
+            )
+            for user in lease.users
+        )
 
     def release(
         self, holding: Holding, *, outcome: Outcome, clean: bool
@@ -246,6 +255,12 @@ class LeaseSession:
         client.run(client.protocol.quarantine(user_id, reason, author))
         holding.quarantined[login] = reason
         self.notes.append(f"{login} was put in quarantine by {test_id}: {reason}")
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def _connected(self) -> AbstractContextManager[Client]:
+        return nullcontext(self.client())
 
     def client(self) -> Client:
         """The connection to the server, which is started if it is this run's own."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from .masking import Secrets
 
 if TYPE_CHECKING:
     from .client.models import LeasedUser
+    from .kept_state import KeptState, State
+
+S = TypeVar("S", bound="State")
 
 
 class BotUser:
@@ -20,6 +24,7 @@ class BotUser:
     """
 
     __slots__ = (
+        "_kept_state",
         "_password",
         "_put_in_quarantine",
         "dirty",
@@ -34,7 +39,10 @@ class BotUser:
     )
 
     def __init__(
-        self, user: LeasedUser, put_in_quarantine: Callable[[UUID, str, str], None]
+        self,
+        user: LeasedUser,
+        put_in_quarantine: Callable[[UUID, str, str], None],
+        kept_state: KeptState,
     ) -> None:
         self.id: UUID = user.id
         self.login: str = user.login
@@ -49,6 +57,7 @@ class BotUser:
         """Whether its last lease did not end with a clean release."""
         self._password = user.password
         self._put_in_quarantine = put_in_quarantine
+        self._kept_state = kept_state
 
     @property
     def password(self) -> str:
@@ -61,6 +70,94 @@ class BotUser:
 
             raise PasswordNotHeldError(self.login)
         return self._password
+
+    def totp(self, name: str = "totp") -> str:
+        """The one-time code of this moment, by the real clock even in a frozen test.
+
+        The secret of that name is a base32 seed or an `otpauth://totp/` URI. Many
+        systems take each code once: who signs in again may have to wait for the next.
+
+        Raises:
+            SecretNotHeldError: there is no such secret, or no code can be made of it.
+
+        """
+        __tracebackhide__ = True
+        from .client.errors import SecretNotHeldError  # noqa: PLC0415  # the same
+        from .totp import code_of  # noqa: PLC0415  # the same
+
+        if name not in self.secrets:
+            raise SecretNotHeldError(self.login, name, "to make codes of")
+        try:
+            return code_of(self.secrets[name])
+        except ValueError:
+            problem = "that is a base32 seed or an otpauth://totp/ URI"
+            raise SecretNotHeldError(self.login, name, problem) from None
+
+    @property
+    def state(self) -> Any:
+        """What this or an earlier holder saved: text, a dict or a list; or None.
+
+        It is gone once it has expired, the password was changed, or a lease of the
+        account ended without a clean release. Each reading is a copy of its own.
+        """
+        return self._kept_state.value
+
+    def save_state(self, state: State, *, expires_in: float | None = None) -> None:
+        """Leave a state for the next holders, for `expires_in` seconds or an hour.
+
+        For what a login gave: cookies, a token, Playwright's `storage_state()`. Text,
+        or a dict or a list of what JSON can tell, of 256 kB at most.
+
+        Raises:
+            TypeError: it is something else.
+            NoSealingKeyError: the server has no key to seal it with.
+            BotfarmError: the lease is lost, or the server cannot be reached.
+
+        """
+        __tracebackhide__ = True
+        self._kept_state.save(state, expires_in)
+
+    def drop_state(self) -> None:
+        """Leave the next holders nothing, and forget the state here too.
+
+        Raises:
+            BotfarmError: the lease is lost, or the server cannot be reached.
+
+        """
+        __tracebackhide__ = True
+        self._kept_state.drop()
+
+    def login_once(
+        self, function: Callable[[BotUser], S], *, expires_in: float | None = None
+    ) -> S:
+        """The state, or what `function` makes of the account, as `save_state` keeps it.
+
+        So of all tests that lease the account one signs in. It has one holder at a
+        time, and so only threads of this one could call `function` at once: they take
+        turns. If the server cannot keep the state, it is this test's all the same, and
+        the run's summary says why.
+
+        Whether the system under test still takes the state is not promised: who finds
+        that it does not calls `drop_state` and then this again.
+
+        Raises:
+            TypeError: the function gave neither text, nor a dict, nor a list.
+            BotfarmError: the lease is lost. What the function raises goes through.
+
+        """
+        __tracebackhide__ = True
+        return self._kept_state.or_from(partial(function, self), expires_in)
+
+    async def login_once_async(
+        self,
+        function: Callable[[BotUser], Awaitable[S]],
+        *,
+        expires_in: float | None = None,
+    ) -> S:
+        """`login_once` of an asynchronous function, for tasks that take turns."""
+        __tracebackhide__ = True
+        sign_in = partial(function, self)
+        return await self._kept_state.or_awaited_from(sign_in, expires_in)
 
     def quarantine(self, reason: str) -> None:
         """Take the account out of rotation, until a person restores it.

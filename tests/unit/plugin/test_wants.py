@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
+from support.accounts import PROJECT, account
 
-from pytest_botfarm.client.models import LeasedUser, Want
+from pytest_botfarm.client.models import Want
 from pytest_botfarm.settings import Settings
-from pytest_botfarm.users import BotUser
 from pytest_botfarm.wants import make_wish, wish_of_call, wishes_of_marks
 
 NO_WAITS = ("nan", "inf", "-inf")
-PROJECT = UUID("6f1c2d3e-0000-4000-8000-000000000001")
-
-
-def user(**changes: Any) -> BotUser:
-    facts: dict[str, Any] = {
-        "id": uuid4(),
-        "login": "alice@example.com",
-        "password": "correct horse",
-        "secrets": {"totp": "seed of alice"},
-        "project_id": PROJECT,
-        "env": "stage",
-        "domain": "regular",
-        "labels": {"role": "admin", "plan": "free"},
-        "fence": 3,
-        "dirty": False,
-        "want": 0,
-    }
-    return BotUser(LeasedUser(**{**facts, **changes}), lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +93,7 @@ def test_the_wishes_stand_in_the_order_in_which_the_marks_are_written() -> None:
     ],
 )
 def test_what_a_wish_leaves_open_any_user_meets(wish: Any, met: bool) -> None:
-    assert wish.is_met_by(user()) is met
+    assert wish.is_met_by(account()) is met
 
 
 def test_options_stand_in_for_what_is_left_out() -> None:
@@ -129,18 +111,18 @@ def test_a_want_without_env_or_domain_says_where_to_name_it() -> None:
 
 
 def test_an_account_shows_no_secret_and_gives_it_when_asked() -> None:
-    alice = user()
+    alice = account()
     assert alice.password == "correct horse"
     assert alice.secrets["totp"] == "seed of alice"
     assert repr(alice) == "BotUser('alice@example.com', 'stage', 'regular')"
     assert repr(alice.secrets) == "Secrets(totp=***)"
     assert len(alice.secrets) == 1
-    assert alice != user()
-    assert alice.secrets != user().secrets
+    assert alice != account()
+    assert alice.secrets != account().secrets
 
 
 def test_a_password_that_the_server_does_not_hold_says_what_to_set_there() -> None:
     from pytest_botfarm import PasswordNotHeldError  # noqa: PLC0415  # loads lazily
 
     with pytest.raises(PasswordNotHeldError, match="BOTFARM_SECRET_KEYS on the server"):
-        _ = user(password=None).password
+        _ = account(password=None).password
