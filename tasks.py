@@ -245,6 +245,7 @@ def check(arguments: list[str]) -> int:
     step("lint", "ruff", "check")
     step("types of the packages", "mypy")
     programs = ["tasks.py", "examples/quickstart/shop.py"]
+    programs += [f"examples/playwright/{name}.py" for name in ("diary", "compare")]
     programs += [*found(".ci/*.py"), *found("benchmarks/*.py")]
     step("types of tests and programs", "mypy", "tests", *programs)
     step("import contracts", "lint-imports")

@@ -222,7 +222,7 @@ async def publish_notice(customer: Customer, form: Form) -> Response:
 def main() -> None:
     """Serve on a free port, tell its URL, and end when whoever started it is gone."""
     listener = socket.create_server(("127.0.0.1", 0))
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)  # noqa: T201
+    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
 
     def stop_with_the_starter() -> None:

@@ -1,0 +1,63 @@
+"""The example for Playwright signs in once for each account, in a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "playwright"
+ACCOUNTS = (EXAMPLE / "botfarm.toml").read_text().count("[[users]]")
+LIMIT = 280.0
+"""Seconds after which it hangs; some twenty would do on a machine of its own."""
+
+pytestmark = [
+    pytest.mark.skipif(
+        find_spec("playwright") is None,
+        reason="Playwright is not installed: pip install playwright",
+    ),
+    pytest.mark.skipif(
+        "CHROMIUM" not in os.environ and shutil.which("chromium") is None,
+        reason="there is no Chromium: CHROMIUM names none, and none is on the path",
+    ),
+]
+
+
+def run(*command: str, state: Path) -> str:
+    foreign = ("BOTFARM_", "PYTEST_", "DIARY_URL")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    ended = subprocess.run(
+        [sys.executable, *command],
+        check=False,
+        cwd=EXAMPLE,
+        env={**env, "BOTFARM_STATE_DIR": str(state)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
+
+
+def test_it_signs_in_once_for_each_account_and_not_in_every_test(
+    tmp_path: Path,
+) -> None:
+    printed = run("compare.py", state=tmp_path)
+    rows = re.findall(r"^(.+?) +(\d+) +(\d+) +[\d.]+$", printed, re.MULTILINE)
+    (_, tests, each_time), (_, again, once) = rows
+    assert int(tests) == int(again) == int(each_time), printed
+    # One of the tests signs out.
+    assert int(once) <= ACCOUNTS + 1 < int(tests), printed
+
+
+def test_a_session_that_has_ended_is_told_from_one_that_goes_on(tmp_path: Path) -> None:
+    for _ in range(2):  # the second run finds what the first has saved of another diary
+        printed = run("-m", "pytest", "-k", "empty", state=tmp_path)
+        assert "logins: 1" in printed, printed
