@@ -86,17 +86,23 @@ def user(bot_user):
 
 
 @pytest.fixture
-def page(user, open_page, sign_in, pytestconfig):
+def open_diary(open_page):
+    def open_(state):
+        page = open_page(state)
+        page.request.post("/clear")  # what earlier tests have written
+        page.goto("/")
+        return page
+
+    return open_
+
+
+@pytest.fixture
+def page(user, open_diary, sign_in, pytestconfig):
     """The diary's page, signed in and empty."""
     if pytestconfig.getoption("--login-each-time"):
-        page = open_page(sign_in(user))
-        page.goto("/")
-    else:
-        page = open_page(user.login_once(sign_in))
-        page.goto("/")
-        if page.url.endswith("/login"):  # the session has ended since it was saved
-            user.drop_state()
-            page = open_page(user.login_once(sign_in))
-            page.goto("/")
-    page.get_by_role("button", name="Tear all out").click()
+        return open_diary(sign_in(user))
+    page = open_diary(user.login_once(sign_in))
+    if page.url.endswith("/login"):  # the session has ended since it was saved
+        user.drop_state()
+        page = open_diary(user.login_once(sign_in))
     return page

@@ -7,6 +7,7 @@ def write(page):
     def write_(entry):
         page.get_by_label("Entry").fill(entry)
         page.get_by_role("button", name="Write").click()
+        expect(page.get_by_label("Entry")).to_be_empty()
 
     return write_
 
