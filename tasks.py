@@ -24,7 +24,9 @@ if sys.version_info < (3, 10):  # noqa: UP036 - older ones are told
     )
 
 ROOT = Path(__file__).resolve().parent
+PROJECT = ROOT / "pyproject.toml"
 CONSTRAINTS = ROOT / "constraints.txt"
+OLDEST_PINS = ROOT / "tests" / "compatibility" / "oldest.txt"
 SUITE_LIMIT = 15 * 60.0
 """Seconds for the whole suite under coverage, twice what two cores take."""
 UNMEASURED = ("tests/contract/races", "tests/torture")
@@ -68,15 +70,20 @@ class Environment:
         if wanted in installed:
             return
         print(f"Installing into {self.path.name}: once, a minute or so.", flush=True)
+        self._install()
+        stamp.write_text("\n".join([*installed, wanted]) + "\n")
+
+    def _install(self) -> None:
         if not self._usable():
             self._create()
         self._pip("pip")
         self._pip(*self.requirements, "--build-constraint", str(CONSTRAINTS))
-        stamp.write_text("\n".join([*installed, wanted]) + "\n")
 
     @staticmethod
     def _source() -> str:
-        pins = CONSTRAINTS.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+        pins = b"".join(
+            path.read_bytes() for path in (CONSTRAINTS, OLDEST_PINS, PROJECT)
+        )
         return hashlib.sha256(pins + sys.version.encode()).hexdigest()
 
     def _usable(self) -> bool:
@@ -106,10 +113,53 @@ class Environment:
         run_quietly([*command, *requirements])
 
 
+class SuiteEnvironment(Environment):
+    """Where suites of tests/compatibility run, with the checkout on their path.
+
+    A layer has the packages of DEVELOPMENT as well, and installs what they lack: anew
+    they would take four times as long.
+    """
+
+    def __init__(self, folder: str, *requirements: str, is_layer: bool = False) -> None:
+        super().__init__(folder)
+        self.requirements = list(requirements)
+        self.is_layer = is_layer
+
+    def _install(self) -> None:
+        python = DEVELOPMENT.python  # which has a pip of the version that we want
+        run_quietly([python, "-m", "venv", "--clear", "--without-pip", str(self.path)])
+        paths = [str(ROOT), *([_packages(python)] if self.is_layer else [])]
+        (Path(_packages(self.python)) / "paths.pth").write_text("\n".join(paths))
+        command = [python, "-m", "pip", "--python", self.python, "install", "--quiet"]
+        # Bytecode is written for what is used alone, when it is used first.
+        run_quietly([*command, "--no-compile", *self.requirements])
+
+
+def _packages(python: str) -> str:
+    program = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return run_quietly([python, "-c", program]).strip()
+
+
 QUICKSTART = Environment(".venv", "pytest-xdist")
 DEVELOPMENT = Environment(".venv", "--group", "dev")
 # The peers are pytest plugins, which every test run beside them would load.
 BENCHMARKS = Environment(".venv-benchmarks", "--group", "benchmarks", "pytest-xdist")
+# Without a browser there is nothing for the tools of browsers to do.
+TOOLS = ("compatibility", *(["browsers"] if shutil.which("chromium") else []))
+SUITES = (
+    SuiteEnvironment(
+        ".venv-compatibility",
+        *("--constraint", str(CONSTRAINTS)),
+        *(part for group in TOOLS for part in ("--group", group)),
+        is_layer=True,
+    ),
+    SuiteEnvironment(".venv-oldest", "--requirement", str(OLDEST_PINS)),
+)
+
+
+def set_up_tests() -> None:
+    for environment in (DEVELOPMENT, *SUITES):
+        environment.set_up()
 
 
 def run(command: list[str], env: dict[str, str], folder: Path = ROOT) -> int:
@@ -232,7 +282,7 @@ def quickstart(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """Run the whole test suite, on SQLite and on PostgreSQL. Arguments go to pytest."""
-    DEVELOPMENT.set_up()
+    set_up_tests()
     command = [DEVELOPMENT.python, "-m", "pytest", *(arguments or ["-n", "auto"])]
     return run(command, DEVELOPMENT.variables())
 
@@ -273,6 +323,7 @@ def ci(arguments: list[str]) -> int:
         "quickstart", sys.executable, str(ROOT / "tasks.py"), "quickstart"
     )
     check([])
+    set_up_tests()
     step = Steps(DEVELOPMENT)
     # What was stopped for its time may write to it still.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -318,7 +369,8 @@ def constraints(arguments: list[str]) -> int:
         command = [python, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet"]
         command += ["--universal", "--python-version", "3.10"]
         command += ["--extra", "server", "--group", "dev", "--group", "benchmarks"]
-        command += ["--group", "model"]
+        command += ["--group", "model", "--group", "compatibility"]
+        command += ["--group", "browsers"]
         pins = run_quietly([*command, "--no-header", "--no-emit-index-url"])
     heading = (
         "# The development environment on Python 3.10 to 3.13, every version pinned.\n"

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from .report import RECORD, Record, SharedRecord
+from .report import RECORD, Record
 
 if TYPE_CHECKING:
     from .session import LeaseSession
@@ -167,8 +167,7 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     node = request.node
     is_for_one_test = request.scope == "function"
     test_id = node.nodeid or SESSION_ID  # the node of the session has no name
-    kind = Record if is_for_one_test else SharedRecord
-    record = kind(test_id, request.fixturename)
+    record = Record(test_id, request.fixturename)
     node.stash[RECORD] = record
     factory = BotUserFactory(session_of(request.config), test_id, record)
     # Not a finalizer: pytest forgets those that a fixture adds when Ctrl-C strikes in

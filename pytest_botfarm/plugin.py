@@ -6,6 +6,7 @@ Imports nothing that costs time: most runs that load the plugin lease nothing.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any(
         not FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
         for item in session.items
+    ) or (
+        # A test may ask for the fixture while it runs: getfixturevalue, pytest-bdd.
+        "httpx" in sys.modules and is_configured(session.config)
     ):
         # Before a test can put doubles in the place of what the client is made of.
         from . import heartbeat, xdist  # noqa: F401, PLC0415

@@ -50,7 +50,7 @@ class LeaseFigures(TypedDict):
 
 
 class Record:
-    """What became of the leases of one test, and of the test."""
+    """What became of the leases of a test or of all tests of a scope, and of these."""
 
     def __init__(self, test_id: str, fixture: str | None) -> None:
         self.test_id = test_id
@@ -68,7 +68,9 @@ class Record:
         return self.fixture in getattr(item, "fixturenames", ())
 
     def note_outcome(self, report: pytest.TestReport) -> None:
-        self.outcome = _outcome(report) or self.outcome
+        self.outcome = max(
+            self.outcome, _outcome(report) or "unknown", key=_WORSE.index
+        )
 
     def describe(self) -> str:
         """Which accounts the test had, for the section of a failed test."""
@@ -120,17 +122,8 @@ class Record:
         }
 
 
-class SharedRecord(Record):
-    """Of all tests of a class, a module, a package or a session."""
-
-    def note_outcome(self, report: pytest.TestReport) -> None:
-        self.outcome = max(
-            self.outcome, _outcome(report) or "unknown", key=_WORSE.index
-        )
-
-
 _WORSE: Sequence[Outcome] = ("unknown", "skipped", "passed", "failed", "error")
-"""What the tests of a scope came to is the worst that one of them came to."""
+"""What tests came to is the worst that one of them, or of their subtests, came to."""
 
 
 def _outcome(report: pytest.TestReport) -> Outcome | None:

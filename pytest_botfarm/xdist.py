@@ -17,7 +17,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socket
 from threading import Thread
@@ -134,7 +134,9 @@ def tell(path: str, kind: Kind, line: str) -> None:
 
 
 def _converse(path: str, told: dict[str, Any], within: float) -> dict[str, Any]:
-    with socket(AF_UNIX, SOCK_STREAM) as connection:
+    from .client.shielded import shielded_socket  # noqa: PLC0415  # not before a lease
+
+    with closing(shielded_socket(AF_UNIX)) as connection:
         connection.settimeout(within)
         connection.connect(path)
         connection.sendall(json.dumps(told).encode())

@@ -20,7 +20,8 @@ from .core import (
 from .forking import on_fork
 from .http import failure_of, headers_of, request_of, transport_options
 
-# Bound at import, as in the synchronous client.
+# Bound at import, before a test can put a double in their place: mocks of httpx
+# replace the method on the class, and some tests replace what sleeps.
 _handle_request = httpx.AsyncHTTPTransport.handle_async_request
 _sleep = partial(anyio.sleep)
 

@@ -21,10 +21,9 @@ from .core import (
 )
 from .forking import on_fork
 from .http import failure_of, headers_of, request_of, transport_options
+from .shielded import ShieldedTransport
 
-# Bound at import, before a test can put a double in their place: mocks of httpx
-# replace the method on the class, and some tests replace `time.sleep`.
-_handle_request = httpx.HTTPTransport.handle_request
+# Bound at import, before a test can put a double in its place.
 _sleep = partial(time.sleep)
 
 T = TypeVar("T")
@@ -49,9 +48,9 @@ class Client:
         self.protocol = LeaseProtocol(url)
         self._locate = locate
         self._headers = headers_of(token)
-        self._transport: httpx.HTTPTransport | None = None
+        self._transport: ShieldedTransport | None = None
         self._opening = Lock()
-        self._abandoned: Sequence[httpx.HTTPTransport] = ()
+        self._abandoned: Sequence[ShieldedTransport] = ()
         on_fork(self)
 
     def __repr__(self) -> str:
@@ -95,7 +94,7 @@ class Client:
             return None
         request = request_of(effect, self.url, self._headers)
         try:
-            response = _handle_request(self._open(), request)
+            response = self._open().handle_request(request)
             try:
                 content = response.read()
             finally:
@@ -110,8 +109,8 @@ class Client:
             raise
         return Response(response.status_code, response.headers, content)
 
-    def _open(self) -> httpx.HTTPTransport:
+    def _open(self) -> ShieldedTransport:
         with self._opening:
             if self._transport is None:
-                self._transport = httpx.HTTPTransport(**transport_options(self.url))
+                self._transport = ShieldedTransport(**transport_options(self.url))
             return self._transport

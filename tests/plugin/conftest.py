@@ -8,24 +8,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.farm import DOMAINS, Farm, eventually, write_pool
-from support.servers import TOKEN, ServerProcess
+from support.farm import Farm, eventually, lease_from, running_farm, write_pool
 from support.suites import Suite
 
 
 @pytest.fixture(scope="session")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """A server that the tests of this process share; each has a pool of its own."""
-    path = tmp_path_factory.mktemp("farm") / "farm.sqlite3"
-    environment = {
-        "BOTFARM_DOMAINS": DOMAINS,
-        "BOTFARM_BOOTSTRAP_TOKEN": TOKEN,
-        "BOTFARM_LOCK_DELAY": "1",
-    }
-    with ServerProcess(f"sqlite:///{path}", environment) as server:
-        farm = Farm(server.wait_until_ready().url, TOKEN)
+    folder = tmp_path_factory.mktemp("farm")
+    with running_farm(folder, BOTFARM_LOCK_DELAY="1") as farm:
         yield farm
-        farm.http.close()
 
 
 @pytest.fixture
@@ -36,12 +28,7 @@ def suite(pytester: pytest.Pytester) -> Suite:
 @pytest.fixture
 def pool(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> str:
     """A new pool of two users, named by its domain, that a suite leases from."""
-    domain = farm.add_pool("alice", "bob")
-    monkeypatch.setenv("BOTFARM_URL", farm.url)
-    monkeypatch.setenv("BOTFARM_TOKEN", farm.token)
-    monkeypatch.setenv("BOTFARM_ENV", "stage")
-    monkeypatch.setenv("BOTFARM_DOMAIN", domain)
-    return domain
+    return lease_from(farm, monkeypatch)
 
 
 @pytest.fixture

@@ -13,8 +13,11 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from pytest_botfarm.embedded import EmbeddedServer
+
+from .servers import TOKEN, ServerProcess
 
 DEADLINE = 20.0
 """Seconds until a test gives up on what it waits for."""
@@ -96,6 +99,27 @@ class Farm:
 
     def outcomes(self, domain: str) -> list[str | None]:
         return [lease["outcome"] for lease in self.leases(domain, state="ended")]
+
+
+@contextmanager
+def running_farm(folder: Path, **settings: str) -> Iterator[Farm]:
+    """A farm over a server process of its own, with its database in a folder."""
+    environment = {"BOTFARM_DOMAINS": DOMAINS, "BOTFARM_BOOTSTRAP_TOKEN": TOKEN}
+    database_url = f"sqlite:///{folder / 'farm.sqlite3'}"
+    with ServerProcess(database_url, {**environment, **settings}) as server:
+        farm = Farm(server.wait_until_ready().url, TOKEN)
+        yield farm
+        farm.http.close()
+
+
+def lease_from(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have suites lease from a new pool of two users. Returns its domain."""
+    domain = farm.add_pool("alice", "bob")
+    monkeypatch.setenv("BOTFARM_URL", farm.url)
+    monkeypatch.setenv("BOTFARM_TOKEN", farm.token)
+    monkeypatch.setenv("BOTFARM_ENV", "stage")
+    monkeypatch.setenv("BOTFARM_DOMAIN", domain)
+    return domain
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES = [
     *PROJECT["project"]["dependencies"],
     *PROJECT["project"]["optional-dependencies"]["server"],
-    *PROJECT["dependency-groups"]["dev"],
-    *PROJECT["dependency-groups"]["benchmarks"],
-    *PROJECT["dependency-groups"]["model"],
+    *chain.from_iterable(PROJECT["dependency-groups"].values()),
 ]
 
 
