@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from .report import RECORD, Record
+from .report import RECORDS, Record
 
 if TYPE_CHECKING:
     from .session import LeaseSession
@@ -168,7 +168,7 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     is_for_one_test = request.scope == "function"
     test_id = node.nodeid or SESSION_ID  # the node of the session has no name
     record = Record(test_id, request.fixturename)
-    node.stash[RECORD] = record
+    node.stash.setdefault(RECORDS, []).append(record)
     factory = BotUserFactory(session_of(request.config), test_id, record)
     # Not a finalizer: pytest forgets those that a fixture adds when Ctrl-C strikes in
     # its set-up.

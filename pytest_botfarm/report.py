@@ -158,13 +158,17 @@ def _figures_of(record: Record, holding: Holding) -> LeaseFigures:
     }
 
 
-RECORD = pytest.StashKey[Record]()
+RECORDS = pytest.StashKey[list[Record]]()
+"""Of all fixtures of a node: it may be that of several scopes."""
 
 
 def add_to_report(item: pytest.Item, report: pytest.TestReport) -> None:
     """Tell what the test had, and the figures of what is new or over."""
-    noded = [(node, node.stash.get(RECORD, None)) for node in item.listchain()]
-    records = [(node, record) for node, record in noded if record is not None]
+    records = [
+        (node, record)
+        for node in item.listchain()
+        for record in node.stash.get(RECORDS, ())
+    ]
     over = [(node, record) for node, record in records if record.is_over]
     for _, record in records:
         record.note_outcome(report)
@@ -176,8 +180,8 @@ def add_to_report(item: pytest.Item, report: pytest.TestReport) -> None:
     if figures := [news for _, record in records for news in record.news()]:
         setattr(report, ATTRIBUTE, figures)
     if report.when == "teardown":
-        for node, _ in over:
-            del node.stash[RECORD]  # a rerun, or the next set-up, begins anew
+        for node, record in over:  # a rerun, or the next set-up, begins anew
+            node.stash[RECORDS].remove(record)
 
 
 def _describe_accounts(

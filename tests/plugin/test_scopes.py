@@ -109,6 +109,32 @@ def test_marks_lease_for_each_test_and_not_again_for_the_scope(
     assert len(farm.leases(pool, state="ended")) == 3
 
 
+def test_each_fixture_of_a_test_tells_its_outcome_where_their_scopes_coincide(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    """A function has no class, and a file no package: the test or the run stands in."""
+    for number in range(3):
+        farm.add_user(f"user{number}", pool)
+    suite.write(
+        """
+        import pytest
+        from pytest_botfarm import leasing
+
+        customer = pytest.fixture(leasing, name="customer")
+
+        def test_it(
+            bot_user, customer, class_bot_user, package_bot_user, session_bot_user
+        ):
+            bot_user(), customer(), class_bot_user()
+            package_bot_user(), session_bot_user()
+        """
+    )
+    result = suite.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["5 leases, *"])
+    assert farm.outcomes(pool) == ["passed"] * 5
+
+
 def test_scopes_of_one_test_have_accounts_of_their_own(
     suite: Suite, farm: Farm, pool: str
 ) -> None:

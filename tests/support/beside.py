@@ -15,6 +15,8 @@ from .suites import Suite
 ROOT = Path(__file__).parents[2]
 NEWEST, OLDEST = ".venv-compatibility", ".venv-oldest"
 """The environments that tasks.py makes for these suites."""
+OURS = {NEWEST: "botfarm", OLDEST: "pytest_botfarm.plugin"}
+"""How each of them finds the plugin. The second has it on its path alone."""
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Beside(Suite):
         python = ROOT / self.environment / "bin" / "python"
         if not python.exists():
             pytest.skip("`python3 tasks.py test` sets up what this test runs in")
-        command = (python, "-m", "pytest", "-p", "pytest_botfarm.plugin")
+        command = (python, "-m", "pytest", "-p", OURS[self.environment])
         return self.pytester.run(*command, *arguments, timeout=120)
 
     def leases(self) -> list[Json]:
