@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -151,6 +152,30 @@ class BotUserFactory:
         )
         self.leased.extend(holding.users)
         return list(holding.users)
+
+
+class MarksFirst:
+    """Has marked tests lease before their other fixtures begin.
+
+    And so give back what was leased after these have ended. Fixtures of wider scopes
+    come before all that.
+    """
+
+    def __init__(self) -> None:
+        self._item: pytest.Item | None = None
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._item = item if item.get_closest_marker(MARK) else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(self, request: pytest.FixtureRequest) -> None:
+        # A test outside of any class is the node of its class's fixtures as well.
+        if request.scope != "function" or request.node is not self._item:
+            return
+        self._item = None
+        # It cannot be asked for where this is what it is about to use itself.
+        with suppress(pytest.FixtureLookupError):
+            request.getfixturevalue(MARK)
 
 
 def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:

@@ -80,6 +80,54 @@ def test_a_mark_leases_before_the_test_starts_even_where_the_fixture_is_not_name
     assert [len(lease["users"]) for lease in farm.leases(pool, state="ended")] == [2, 1]
 
 
+def test_a_mark_leases_before_the_other_fixtures_begin_and_until_they_have_ended(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    suite.write(
+        """
+        import pytest
+
+        order = []
+
+        @pytest.fixture(autouse=True, scope="class")
+        def server():
+            order.append("server")
+
+        @pytest.fixture
+        def browser():
+            order.append("browser")
+            yield
+            order.append("browser closed")
+
+        @pytest.fixture(name="bot_user")
+        def overridden(tmp_path, bot_user):
+            order.append(len(bot_user.leased))
+            yield bot_user
+            order.append("given back")
+
+        marked = pytest.mark.bot_user
+
+        @marked
+        def test_without_the_fixture(browser):
+            pass
+
+        @marked
+        def test_after_another(browser, bot_user):
+            pass
+
+        @marked
+        def test_before_another(bot_user, browser):
+            pass
+
+        def test_order():
+            one = ["server", 1, "browser", "browser closed", "given back"]
+            assert order == [*one, *one, *one, "server"]
+        """
+    )
+    suite.run().assert_outcomes(passed=4)
+    assert farm.outcomes(pool) == ["passed"] * 3
+
+
 def test_all_marks_of_a_test_make_one_lease_in_the_order_they_are_written(
     suite: Suite, farm: Farm, pool: str
 ) -> None:
