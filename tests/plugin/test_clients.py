@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Iterator
 from threading import Thread
 from uuid import uuid4
@@ -154,6 +155,26 @@ def test_both_sides_of_a_fork_get_their_own_answers(farm: Farm, client: Client) 
     thread.join()
     assert failures == []
     assert code == 0
+
+
+def test_a_guard_of_the_network_lets_the_client_through_to_a_proxy(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The farm's own server takes requests that are made for a proxy."""
+
+    def forbidden(*arguments: object, **options: object) -> None:
+        raise RuntimeError
+
+    domain = farm.add_pool("alice")
+    monkeypatch.setenv("http_proxy", farm.url)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    client = Client("http://botfarm.example", farm.token)
+    conversation = client.protocol.acquire(
+        uuid4(), [Want("stage", domain)], Holder(), ttl=60, wait=0
+    )
+    assert client.run(conversation).users
+    client.close()
 
 
 def test_a_proxy_of_the_environment_is_used_but_never_for_loopback(
