@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.documents import BLOCK, write_files
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -36,11 +37,6 @@ until (exec 3<>/dev/tcp/127.0.0.1/$BOTFARM_PORT) 2>/dev/null
 do kill -0 $!; sleep 0.1
 done"""
 
-BLOCK = re.compile(
-    r"^<!-- (?P<order>run|file: (?P<name>\S+)) -->\n+"
-    r"^(?P<fence>`{3,})\w*\n(?P<text>.*?)^(?P=fence)$",
-    re.MULTILINE | re.DOTALL,
-)
 ORDER = re.compile(r"^<!--\s*(run|file)\b.*-->$", re.MULTILINE)
 CODE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
@@ -99,12 +95,9 @@ def script(document: Path, folder: Path) -> str:
         "set -euo pipefail",
         "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT",
     ]
+    write_files(document, folder)
     for block in BLOCK.finditer(document.read_text()):
-        if block["name"]:
-            file = folder / block["name"]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block["text"])
-        else:
+        if not block["name"]:
             asked = commands(block["text"])
             assert asked, f"nothing to run in:\n{block['text']}"
             for command in asked:

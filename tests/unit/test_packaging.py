@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,8 +27,11 @@ DEPENDENCIES = [
 ]
 
 
-def pins() -> list[Requirement]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+OLDEST = "tests/compatibility/oldest.txt"
+
+
+def pins(file: str = "constraints.txt") -> list[Requirement]:
+    lines = (ROOT / file).read_text().splitlines()
     return [Requirement(line) for line in lines if re.match(r"\w", line)]
 
 
@@ -71,3 +75,24 @@ def test_the_manifests_name_the_image_of_this_version() -> None:
 
     assert version
     assert set(images) == {version[1]}
+
+
+def test_what_was_run_beside_is_told_with_the_versions_that_were_run() -> None:
+    text = (ROOT / "docs" / "compatibility.md").read_text()
+    rows = "\n".join(row.split("|")[1] for row in re.findall(r"^\|.*", text, re.M))
+    told = re.findall(r"([\w-]+)(?:\]\(.*?\))? (\d[\d.]+)(?: and (\d[\d.]+))?", rows)
+    run = {(pin.name, str(pin.specifier)[2:]) for pin in [*pins(), *pins(OLDEST)]}
+
+    assert len(told) > 20
+    for name, *versions in told:
+        assert {(name.lower(), version) for version in versions if version} <= run
+
+
+def test_the_oldest_versions_that_are_run_are_those_that_the_project_allows() -> None:
+    oldest = {pin.name: str(pin.specifier) for pin in pins(OLDEST)}
+    for dependency in PROJECT["project"]["dependencies"]:
+        allowed = Requirement(dependency)
+        (run,) = Requirement(f"{allowed.name}{oldest[allowed.name]}").specifier
+        (lowest,) = allowed.specifier
+        assert lowest.operator == ">="
+        assert Version(run.version) == Version(lowest.version)
