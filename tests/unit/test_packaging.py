@@ -79,7 +79,9 @@ def test_the_manifests_name_the_image_of_this_version() -> None:
 
 def test_what_was_run_beside_is_told_with_the_versions_that_were_run() -> None:
     text = (ROOT / "docs" / "compatibility.md").read_text()
-    rows = "\n".join(row.split("|")[1] for row in re.findall(r"^\|.*", text, re.M))
+    rows = "\n".join(
+        row.split("|")[1] for row in re.findall(r"^\|.*", text, re.MULTILINE)
+    )
     told = re.findall(r"([\w-]+)(?:\]\(.*?\))? (\d[\d.]+)(?: and (\d[\d.]+))?", rows)
     run = {(pin.name, str(pin.specifier)[2:]) for pin in [*pins(), *pins(OLDEST)]}
 
