@@ -27,13 +27,13 @@ class Beside(Suite):
     pool: str
     environment: str = NEWEST
 
-    def run(self, *arguments: str) -> pytest.RunResult:
+    def run(self, *arguments: str, timeout: float = 120.0) -> pytest.RunResult:
         """`-p NAME` loads a plugin; no other is loaded but Botfarm's."""
         python = ROOT / self.environment / "bin" / "python"
         if not python.exists():
             pytest.skip("`python3 tasks.py test` sets up what this test runs in")
         command = (python, "-m", "pytest", "-p", OURS[self.environment])
-        return self.pytester.run(*command, *arguments, timeout=120)
+        return self.pytester.run(*command, *arguments, timeout=timeout)
 
     def leases(self) -> list[Json]:
         """All of them, which have ended in order and one after the other."""
