@@ -16,6 +16,8 @@ from botfarm_server.api.schemas import (
     EndLeaseIn,
     HeldOut,
     HolderIn,
+    KeepIn,
+    KeptOut,
     LeaseIn,
     LeaseOut,
     ReleasedOut,
@@ -100,6 +102,7 @@ async def ask(
             ttl=body.ttl,
             wait=body.wait,
             holder=holder_of(body.holder),
+            prefer=[UserId(user_id) for user_id in body.prefer],
         ),
         gone,
     )
@@ -131,7 +134,10 @@ async def renew(body: RenewIn, leases: Leases) -> Any:
     responses=documented(),
 )
 async def end_holder(body: EndHolderIn, leases: Leases) -> Any:
-    """Their users are handed on at once, since nobody uses them any more."""
+    """Their users are handed on at once, since nobody uses them any more.
+
+    Leases that are kept go on.
+    """
     released = await leases.end_holder(
         body.run_id, body.worker_id, outcome=body.outcome, clean=body.clean
     )
@@ -154,6 +160,27 @@ async def end(lease_id: UUID, leases: Leases, body: EndLeaseIn | None = None) ->
         outcome=body.outcome,
         clean=body.clean,
     )
+
+
+@router.post(
+    "/{lease_id}/keep",
+    summary="Keep a lease for a person to look at",
+    response_model=KeptOut,
+    responses=documented(LeaseNotFoundError, LeaseEndedError, LeaseMismatchError),
+)
+async def keep(lease_id: UUID, body: KeepIn, leases: Leases) -> Any:
+    """Its holder has done with it. It ends after `seconds`, or when somebody ends it.
+
+    Nothing renews it, and the end of its run or worker leaves it alone. Its users are
+    dirty for their next holder. Again is no error, and moves nothing.
+    """
+    expires_in = await leases.keep(
+        LeaseId(lease_id),
+        Fence(body.fence),
+        seconds=body.seconds,
+        outcome=body.outcome,
+    )
+    return {"id": lease_id, "expires_in": expires_in}
 
 
 @router.post(
@@ -284,4 +311,5 @@ def shown(view: LeaseView) -> dict[str, Any]:
         ),
         "outcome": lease.outcome,
         "end_reason": lease.end_reason,
+        "kept_at": lease.kept_at,
     }

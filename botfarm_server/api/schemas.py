@@ -27,6 +27,7 @@ MINIMUM_TTL, MAXIMUM_TTL = 5.0, 86_400.0
 MAXIMUM_COUNT = 100
 MAXIMUM_WANTS = 20
 MAXIMUM_LABELS = 20
+MAXIMUM_PREFERRED = 100
 MAXIMUM_PROSPECTS = 50
 MAXIMUM_RENEWALS = 1_000
 MAXIMUM_IMPORT_ROWS = 500
@@ -130,6 +131,14 @@ class LeaseIn(Request):
         Field(ge=0, le=MAXIMUM_WAIT, description="Seconds to wait for the grant."),
     ] = 0.0
     holder: HolderIn = HolderIn()
+    prefer: Annotated[
+        list[UUID],
+        Field(
+            max_length=MAXIMUM_PREFERRED,
+            description="Users to get rather than others, if they are free and nobody "
+            "waits. A hint: it may differ when the call is repeated.",
+        ),
+    ] = []
 
 
 class ProspectIn(Request):
@@ -159,6 +168,15 @@ class EndLeaseIn(Request):
         bool, Field(description="False if the next holder should be warned.")
     ] = True
     fence: Annotated[int, Field(ge=1)] | None = None
+
+
+class KeepIn(Request):
+    fence: Annotated[int, Field(ge=1)]
+    seconds: Annotated[
+        float,
+        Field(gt=0, le=MAXIMUM_TTL, description="Until it expires, renewed by nobody."),
+    ]
+    outcome: Outcome
 
 
 class EndHolderIn(Request):
@@ -292,6 +310,9 @@ class BlockerOut(BaseModel):
     holder: HolderOut
     held_for: float
     expires_in: float | None
+    kept: Annotated[
+        bool, Field(description="Its test is over; a person looks at the user.")
+    ]
 
 
 class WaitingOut(BaseModel):
@@ -321,6 +342,11 @@ class RenewedOut(BaseModel):
     id: UUID
     state: Literal["held"] = "held"
     expires_in: float | None
+
+
+class KeptOut(BaseModel):
+    id: UUID
+    expires_in: float
 
 
 class LostOut(BaseModel):
@@ -361,6 +387,10 @@ class LeaseOut(BaseModel):
     held_for: float | None
     outcome: Outcome | None
     end_reason: str | None
+    kept_at: Annotated[
+        datetime | None,
+        Field(description="Since when it is kept for a person to look at, or null."),
+    ]
 
 
 class ReleasedOut(BaseModel):

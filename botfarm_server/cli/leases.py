@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import getpass
 import socket
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from botfarm_server.cli.client import PAGE_ROWS, connected
+from botfarm_server.cli.client import PAGE_ROWS, FarmClient, connected
 from botfarm_server.cli.finding import SHORT_ID, find_lease_id, find_user
 from botfarm_server.cli.options import DEFAULT_URL, AsJson, Url
 from botfarm_server.cli.output import (
@@ -19,12 +21,17 @@ from botfarm_server.cli.output import (
     print_json,
     print_table,
 )
+from botfarm_server.cli.pools import served
 from botfarm_server.domain.models import LeaseSelection
 
 app = typer.Typer(no_args_is_help=True, help="Who holds which accounts.")
 
 LeaseName = Annotated[
     str, typer.Argument(metavar="LEASE", help="Its id, or how the id begins.")
+]
+Pool = Annotated[
+    Path | None,
+    typer.Option(help="A pool file, whose runs bring their own server; not --url."),
 ]
 
 
@@ -50,9 +57,10 @@ def list_leases(
     ] = 100,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
+    pool: Pool = None,
 ) -> None:
     """List leases, newest first."""
-    with connected(url) as client:
+    with _farm(url, pool) as client:
         page = client.page(
             "/leases",
             state=state,
@@ -75,9 +83,14 @@ def list_leases(
 
 
 @app.command()
-def show(lease: LeaseName, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+def show(
+    lease: LeaseName,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    pool: Pool = None,
+) -> None:
     """Show a lease: its users, its holder and how it ended."""
-    with connected(url) as client:
+    with _farm(url, pool) as client:
         found = client.get(f"/leases/{find_lease_id(client, lease)}")
     if as_json:
         print_json(found)
@@ -109,9 +122,10 @@ def break_lease(
     ] = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
+    pool: Pool = None,
 ) -> None:
     """Take a lease from its holder, whose test fails."""
-    with connected(url) as client:
+    with _farm(url, pool) as client:
         lease_id = find_lease_id(client, lease)
         body = {"reason": reason or f"broken by {_who()} on the command line"}
         broken = client.post(f"/leases/{lease_id}/break", body)
@@ -120,6 +134,10 @@ def break_lease(
     else:
         logins = ", ".join(user["login"] for user in broken["users"]) or "no users"
         note(f"Broke lease {lease_id} ({logins}).")
+
+
+def _farm(url: str, pool: Path | None) -> AbstractContextManager[FarmClient]:
+    return connected(url) if pool is None else served(pool)
 
 
 def holder_facts(lease: Any) -> list[tuple[str, str]]:
@@ -135,6 +153,7 @@ def holder_facts(lease: Any) -> list[tuple[str, str]]:
     return [
         *((name, holder[key]) for name, key in named.items() if holder[key]),
         ("held for", in_words(lease["held_for"])),
+        *([("kept since", lease["kept_at"])] if lease["kept_at"] else []),
         ("expires in", _expiry(lease)),
     ]
 
@@ -145,9 +164,10 @@ def _row(lease: Any) -> tuple[str, ...]:
     held_for = in_words(lease["held_for"])
     if lease["state"] == "waiting":
         held_for = f"waits {in_words(lease['waited'])}"
+    is_kept = lease["state"] == "held" and lease["kept_at"]
     return (
         lease["id"][:SHORT_ID],
-        lease["state"],
+        "kept" if is_kept else lease["state"],
         users or "\n".join(map(_want, lease["wants"])),
         holder["test_id"] or "-",
         holder["worker_id"] or "-",

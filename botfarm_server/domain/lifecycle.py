@@ -2,6 +2,9 @@
 
 (none) ──► waiting ──► held ──► released | expired | revoked
               └──► cancelled | abandoned
+
+A held lease may be kept: its holder has done with it, and a person looks at its users
+until a time that nothing moves.
 """
 
 from __future__ import annotations
@@ -57,22 +60,33 @@ def has_lapsed(lease: Lease, now: datetime) -> bool:
             return False
 
 
+def is_kept(lease: Lease) -> bool:
+    return lease.kept_at is not None
+
+
 def lapsed_state(state: LeaseState) -> EndedState:
     """What a lease whose time is over becomes."""
     return "abandoned" if state == "waiting" else "expired"
 
 
-def rests_until(now: datetime, state: EndedState, times: LeaseTimes) -> datetime | None:
-    """Until when the users of a held lease that ended so are not handed on."""
+def rests_until(
+    now: datetime, state: EndedState, times: LeaseTimes, *, kept: bool = False
+) -> datetime | None:
+    """Until when the users of a held lease that ended so are not handed on.
+
+    The holder of one that was kept has not vanished: it needs no delay.
+    """
     rest = times.cooldown
-    if state == "expired":
+    if state == "expired" and not kept:
         rest = max(rest, times.lock_delay)
     return now + timedelta(seconds=rest) if rest else None
 
 
-def leaves_dirty(state: EndedState, outcome: Outcome | None, *, clean: bool) -> bool:
+def leaves_dirty(
+    state: EndedState, outcome: Outcome | None, *, clean: bool, kept: bool = False
+) -> bool:
     """Whether the next holder is told to look at the user first."""
-    return state != "released" or not clean or outcome == "crashed"
+    return state != "released" or not clean or outcome == "crashed" or kept
 
 
 def failed_in_a_row(

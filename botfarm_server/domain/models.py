@@ -132,6 +132,8 @@ class Lease:
     end_reason: str | None = None
     knot: Sequence[KnotMember] | None = None
     """The deadlock out of which this waiter was taken, as its youngest."""
+    kept_at: datetime | None = None
+    """Since then it is held for a person to look at, and renewed by nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +166,5 @@ class Blocker:
     holder: Holder
     held_for: float
     expires_in: float | None
+    kept: bool
+    """Whether its test is over, and it is held for a person to look at."""

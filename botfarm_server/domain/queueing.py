@@ -7,7 +7,7 @@ smaller ones for `patience` seconds; from then on what it could use is kept for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,6 +20,8 @@ class Waiter:
     id: LeaseId
     wants: Sequence[Want]
     since: datetime
+    prefers: Collection[UserId] = ()
+    """Users that it would rather have than others which as few need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def plan_grants(
     for waiter in waiters:
         if not left:
             break
-        assignment = assign(waiter.wants, left)
+        assignment = assign(waiter.wants, _in_order_for(waiter, left))
         if assignment.complete:
             grants.append(Grant(waiter.id, assignment.taken))
         elif now - waiter.since < timedelta(seconds=patience):
@@ -66,6 +68,15 @@ def plan_grants(
             kept[waiter.id] = [user for user in left if user.id in assignment.taken]
         left = [user for user in left if user.id not in assignment.taken]
     return Plan(grants, kept, left)
+
+
+def _in_order_for(waiter: Waiter, left: Sequence[Candidate]) -> Sequence[Candidate]:
+    if not waiter.prefers:
+        return left
+    # Labels first all the same: a user with more of them is left to who needs it.
+    return sorted(
+        left, key=lambda user: (len(user.labels), user.id not in waiter.prefers)
+    )
 
 
 def users_needed(waiters: Iterable[Waiter]) -> int:

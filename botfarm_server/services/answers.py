@@ -16,7 +16,7 @@ from botfarm_server.domain.errors import (
     SecretUnreadableError,
     describe_want,
 )
-from botfarm_server.domain.lifecycle import has_lapsed, is_ended
+from botfarm_server.domain.lifecycle import has_lapsed, is_ended, is_kept
 from botfarm_server.domain.models import (
     Blocker,
     EndedState,
@@ -84,6 +84,10 @@ class LeaseView:
 
 def log_held(lease: Lease, logins: Sequence[str]) -> None:
     _log_lease("lease held", lease, users=logins)
+
+
+def log_kept(lease: Lease, seconds: float) -> None:
+    _log_lease("lease kept", lease, seconds=seconds)
 
 
 def log_waiting(lease: Lease) -> None:
@@ -194,6 +198,7 @@ async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiti
                 holder=holding.holder,
                 held_for=_seconds(holding.granted_at, now) or 0.0,
                 expires_in=_seconds(now, holding.expires_at),
+                kept=holding.kept_at is not None,
             )
             for holding in blocking
         ],
@@ -278,7 +283,8 @@ async def lost(
         detail = f"Lease {lease_id} is not granted yet."
         return Lost(lease_id, "waiting", detail, None, ())
     if lease.state == "held" and not has_lapsed(lease, now):
-        detail = f"Lease {lease_id} is held under another fence."
+        how = "kept, and not renewed" if is_kept(lease) else "held under another fence"
+        detail = f"Lease {lease_id} is {how}."
         return Lost(lease_id, "unknown", detail, None, ())
     over = await ended(connection, lease, now)
     return Lost(lease_id, over.state, over.detail, over.ended_ago, over.users)

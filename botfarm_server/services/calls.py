@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from botfarm_server.domain.models import Fence, Holder, LeaseId, Outcome, Want
+from botfarm_server.domain.models import (
+    Fence,
+    Holder,
+    LeaseId,
+    Outcome,
+    UserId,
+    Want,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +24,9 @@ class Asked:
     ttl: float | None
     wait: float
     holder: Holder
+    prefer: Sequence[UserId] = ()
+    """Users that it would like best. It matters only where nobody is before it, and is
+    no part of what is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

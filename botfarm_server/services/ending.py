@@ -12,6 +12,7 @@ import structlog
 from botfarm_server.domain.lifecycle import (
     LeaseTimes,
     failed_in_a_row,
+    is_kept,
     lapsed_state,
     leaves_dirty,
     rests_until,
@@ -21,6 +22,7 @@ from botfarm_server.domain.models import (
     KnotMember,
     Lease,
     LeaseId,
+    LeaseState,
     Outcome,
     Pool,
 )
@@ -32,6 +34,13 @@ from botfarm_server.store.users import in_quarantine
 
 BY_ITSELF = "botfarm"
 """Who put a user in quarantine when nobody did."""
+
+KINDS: Sequence[tuple[LeaseState, bool]] = (
+    ("waiting", False),
+    ("held", False),
+    ("held", True),
+)
+"""What ends in a way of its own: by the state before, and whether it was kept."""
 
 _log = structlog.get_logger("botfarm.leases")
 
@@ -81,14 +90,14 @@ async def end_leases(
     knot: Sequence[KnotMember] | None = None,
     held: Sequence[HeldUser] | None = None,
 ) -> list[Ending]:
-    """End waiting or held leases, all in one way.
+    """End waiting, held or kept leases, those of each kind in one way.
 
     The caller has the queue lock, and locked them behind it. `held` are the users of
     the held ones, if the caller knows them.
     """
-    freed: Sequence[HeldUser] = ()
-    for before in ("waiting", "held"):
-        alike = [lease for lease in ended if lease.state == before]
+    freed: list[HeldUser] = []
+    for before, kept in KINDS:
+        alike = [it for it in ended if (it.state, is_kept(it)) == (before, kept)]
         if not alike:
             continue
         await leases.end(
@@ -96,31 +105,34 @@ async def end_leases(
         )
         if before == "held":
             names = [lease.id for lease in alike]
-            freed = (
+            theirs = (
                 await grants.users_held(connection, names)
                 if held is None
                 else [user for user in held if user.lease_id in names]
             )
             await grants.free_users(
                 connection,
-                freed,
+                theirs,
                 now=now,
-                rest_until=rests_until(now, state, times),
-                dirty=leaves_dirty(state, outcome, clean=clean),
+                rest_until=rests_until(now, state, times, kept=kept),
+                dirty=leaves_dirty(state, outcome, clean=clean, kept=kept),
             )
+            freed += theirs
     quarantined: defaultdict[LeaseId, dict[str, str]] = defaultdict(dict)
     if times.quarantine_after:
-        holders = {lease.id: lease.holder for lease in ended}
+        by_id = {lease.id: lease for lease in ended}
         for user in freed:
-            test_id = holders[user.lease_id].test_id
-            why = await _count_failure(connection, user, test_id, outcome, now, times)
+            lease = by_id[user.lease_id]
+            came_to = outcome or lease.outcome
+            test_id = lease.holder.test_id
+            why = await _count_failure(connection, user, test_id, came_to, now, times)
             if why is not None:
                 quarantined[user.lease_id][user.login] = why
     return [
         Ending(
             lease,
             state,
-            outcome,
+            outcome or lease.outcome,
             reason,
             # What was kept for a waiter is free for others now.
             {want.pool for want in lease.wants}
@@ -164,11 +176,6 @@ async def end_lapsed(
     """End leases whose time is over."""
     endings = []
     for lease in lapsed:
-        reason = (
-            "nobody asked about it any more"
-            if lease.state == "waiting"
-            else "it was not renewed in time"
-        )
         endings += await end_leases(
             connection,
             [lease],
@@ -176,9 +183,17 @@ async def end_lapsed(
             now=now,
             times=times,
             clean=False,
-            reason=reason,
+            reason=_why_lapsed(lease),
         )
     return endings
+
+
+def _why_lapsed(lease: Lease) -> str:
+    if lease.state == "waiting":
+        return "nobody asked about it any more"
+    if is_kept(lease):
+        return "the time is over for which it was kept"
+    return "it was not renewed in time"
 
 
 async def hand_on_from(

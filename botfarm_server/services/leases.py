@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from botfarm_server.domain.errors import (
     BotfarmError,
+    LeaseMismatchError,
     LeaseNotFoundError,
 )
 from botfarm_server.domain.lifecycle import (
     LeaseTimes,
     has_lapsed,
     is_ended,
+    is_kept,
     renewed_expiry,
 )
 from botfarm_server.domain.models import (
@@ -29,7 +31,9 @@ from botfarm_server.services.answers import (
     Lost,
     Renewed,
     ended,
+    log_kept,
     lost,
+    reread,
 )
 from botfarm_server.services.calls import Returned
 from botfarm_server.services.ending import Ending, end_leases, hand_on_from
@@ -79,6 +83,37 @@ class LeaseService:
                 else await lost(connection, lease_id, found.get(lease_id), now)
                 for lease_id, _ in renewals
             ]
+
+    async def keep(
+        self, lease_id: LeaseId, fence: Fence, *, seconds: float, outcome: Outcome
+    ) -> float:
+        """Leave a held lease for a person to look at; for how many seconds still.
+
+        From now on nothing moves its expiry, and it no longer belongs to its run. Asked
+        again, it keeps the expiry that it has.
+
+        Raises:
+            LeaseNotFoundError: there is none.
+            LeaseEndedError: it is over.
+            LeaseMismatchError: it is not held under this fence.
+
+        """
+        async with self.database.write() as connection:
+            found = await leases.lock_held(connection, [lease_id])
+            now = await read_clock(connection)  # a renewal may have had the row
+            lease = found.get(lease_id) or await reread(connection, lease_id)
+            if is_ended(lease.state) or (found and has_lapsed(lease, now)):
+                raise await ended(connection, lease, now)
+            if lease.fence != fence:
+                raise LeaseMismatchError(lease_id, "fence")
+            if is_kept(lease) and lease.expires_at is not None:
+                return (lease.expires_at - now).total_seconds()
+            until = now + timedelta(seconds=seconds)
+            await leases.keep(
+                connection, lease_id, now=now, expires_at=until, outcome=outcome
+            )
+        log_kept(lease, seconds)
+        return seconds
 
     async def end(
         self,
@@ -139,7 +174,8 @@ class LeaseService:
     ) -> int:
         """End all leases of a run or worker that is known to be dead; how many.
 
-        Since nobody uses the users any more, they are handed on without a delay.
+        Those that are kept go on. Since nobody uses the users of the others any more,
+        they are handed on without a delay.
         """
         async with self.database.queue() as (connection, _):
             live = await leases.live_of_holder(connection, run_id, worker_id)
@@ -210,4 +246,9 @@ class LeaseService:
 
 
 def _is_renewable(lease: Lease, fence: Fence, now: datetime) -> bool:
-    return lease.state == "held" and lease.fence == fence and not has_lapsed(lease, now)
+    return (
+        lease.state == "held"
+        and lease.fence == fence
+        and not is_kept(lease)
+        and not has_lapsed(lease, now)
+    )

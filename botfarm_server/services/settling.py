@@ -270,12 +270,13 @@ class Turn:
     async def _grant_at_once(self, calls: Sequence[Asked]) -> None:
         if not calls:
             return
-        waiters = [Waiter(it.lease_id, it.wants, self.now) for it in calls]
+        waiters = [Waiter(it.lease_id, it.wants, self.now, it.prefer) for it in calls]
         free = await users.free_for(
             self.connection,
             [want for waiter in waiters for want in waiter.wants],
             now=self.now,
             limit=users_needed(waiters),
+            preferred={user_id for call in calls for user_id in call.prefer},
         )
         plan = plan_grants(waiters, free, now=self.now, patience=self.times.patience)
         if not plan.grants:

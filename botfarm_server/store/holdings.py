@@ -36,6 +36,7 @@ class HoldingRow:
     holder: Holder
     granted_at: datetime
     expires_at: datetime | None
+    kept_at: datetime | None
 
 
 def _holdings() -> Select[Any]:
@@ -50,6 +51,7 @@ def _holdings() -> Select[Any]:
         leases.c.job_url,
         leases.c.granted_at,
         leases.c.expires_at,
+        leases.c.kept_at,
     ).join_from(users, leases, users.c.lease_id == leases.c.id)
 
 
@@ -61,6 +63,7 @@ def _holding(row: Any) -> HoldingRow:
         holder=Holder(row.run_id, row.worker_id, row.test_id, row.host, row.job_url),
         granted_at=row.granted_at,
         expires_at=row.expires_at,
+        kept_at=row.kept_at,
     )
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -72,6 +73,7 @@ def lease_of(row: Any) -> Lease:
                 for it in row.knot
             ]
         ),
+        kept_at=row.kept_at,
     )
 
 
@@ -172,17 +174,40 @@ async def extend(
     now: datetime,
     expires_at: datetime | None,
 ) -> int:
-    """Move the expiry of held leases; how many were still held and not lapsed."""
+    """Move the expiry of held leases; how many were held still, not lapsed nor kept."""
     changed = await connection.execute(
         update(leases)
         .where(
             is_one_of(connection, leases.c.id, lease_ids),
             leases.c.state == "held",
+            leases.c.kept_at.is_(None),
             or_(leases.c.expires_at.is_(None), leases.c.expires_at > now),
         )
         .values(expires_at=expires_at)
     )
     return changed.rowcount
+
+
+async def keep(
+    connection: AsyncConnection,
+    lease_id: LeaseId,
+    *,
+    now: datetime,
+    expires_at: datetime,
+    outcome: Outcome,
+) -> None:
+    """Let a held lease, which the caller has locked, go on until then and no longer."""
+    changed = await connection.execute(
+        update(leases)
+        .where(
+            leases.c.id == lease_id,
+            leases.c.state == "held",
+            leases.c.kept_at.is_(None),
+        )
+        # Whoever keeps it knows of its grant, which is not to be taken back.
+        .values(kept_at=now, expires_at=expires_at, outcome=outcome, poll_by=None)
+    )
+    expect(changed.rowcount, 1, "a lease was kept that was not locked")
 
 
 async def keep_place(
@@ -207,7 +232,10 @@ def _end(connection: AsyncConnection) -> Update:
         .values(
             state=bindparam("to"),
             ended_at=bindparam("at"),
-            outcome=bindparam("with_outcome"),
+            outcome=func.coalesce(
+                bindparam("with_outcome", type_=leases.c.outcome.type),
+                leases.c.outcome,  # of one that was kept
+            ),
             end_reason=bindparam("reason"),
             poll_by=None,
             knot=bindparam("of_knot"),
@@ -321,10 +349,17 @@ async def find(
 async def live_of_holder(
     connection: AsyncConnection, run_id: str, worker_id: str | None
 ) -> list[Lease]:
-    """The waiting and held leases of a run or of one of its workers, locked."""
+    """The waiting and held leases of a run or of one of its workers, locked.
+
+    Without those that are kept, which are no longer its own.
+    """
     query = (
         select(leases)
-        .where(leases.c.run_id == run_id, leases.c.state.in_(["waiting", "held"]))
+        .where(
+            leases.c.run_id == run_id,
+            leases.c.state.in_(["waiting", "held"]),
+            leases.c.kept_at.is_(None),
+        )
         .order_by(leases.c.number)
     )
     if worker_id is not None:

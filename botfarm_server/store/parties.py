@@ -25,12 +25,16 @@ class Possession:
 
 
 async def waiting_with_users(connection: AsyncConnection) -> list[Lease]:
-    """The leases in the queue whose parties hold users under other leases."""
+    """The leases in the queue whose parties hold users under other leases.
+
+    A kept lease goes on whether its party waits or not.
+    """
     held = leases.alias()
     party_holds = (
         select(held.c.number)
         .where(
             held.c.state == "held",
+            held.c.kept_at.is_(None),
             held.c.run_id == leases.c.run_id,
             held.c.worker_id == leases.c.worker_id,
         )
@@ -58,7 +62,7 @@ async def waiters(
 async def held_by(
     connection: AsyncConnection, parties: Collection[Party]
 ) -> Mapping[Party, Sequence[Possession]]:
-    """The users in rotation that each of the named runs' workers holds."""
+    """The users in rotation that each of the named runs' workers holds and uses."""
     named = [party for party in parties if isinstance(party, tuple)]
     rows = await connection.execute(
         select(*CANDIDATE, users.c.login, leases.c.run_id, leases.c.worker_id)
@@ -67,6 +71,7 @@ async def held_by(
             and_(
                 tuple_(leases.c.run_id, leases.c.worker_id).in_(named),
                 leases.c.state == "held",
+                leases.c.kept_at.is_(None),
                 users.c.quarantined_at.is_(None),
             )
         )

@@ -105,6 +105,8 @@ leases: Table = Table(
     Column("outcome", String(16)),
     Column("end_reason", Text),
     Column("knot", NullableDocument),
+    # Null in all that an older server writes, which keeps none.
+    Column("kept_at", UtcDateTime),
     UniqueConstraint("id"),
     CheckConstraint(
         "state IN ('waiting', 'held', 'released', 'cancelled', 'abandoned',"

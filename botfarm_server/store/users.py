@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Select,
     and_,
     bindparam,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -326,6 +328,20 @@ _ROTATING = _candidates(_IN_ROTATION, users.c.id)
 _ROTATING_OF_POOL = _ROTATING.where(*_ASKED_POOL)
 
 
+def _or_preferred(
+    connection: AsyncConnection, first: Select[Any], *conditions: ColumnElement[bool]
+) -> CompoundSelect[Any]:
+    preferred = select(*CANDIDATE, *_PREFERENCE).where(
+        _IS_FREE, is_among(connection, users.c.id, "preferred"), *conditions
+    )
+    return union_all(select(first.subquery()), preferred)
+
+
+@built_once
+def _free_of_pool_or_preferred(connection: AsyncConnection) -> CompoundSelect[Any]:
+    return _or_preferred(connection, _FREE_OF_POOL, *_ASKED_POOL)
+
+
 async def free_for(
     connection: AsyncConnection,
     wants: Collection[Want],
@@ -333,21 +349,31 @@ async def free_for(
     now: datetime,
     limit: int,
     besides: Collection[UserId] = (),
+    preferred: Collection[UserId] = (),
 ) -> list[Candidate]:
     """Free users that meet any of the wants, at most `limit` for each.
 
-    In order of preference: those that fewest others need, then the longest rested.
+    In order of preference: those that fewest others need, then the longest rested. The
+    `preferred` users, where they are free and meet a want, come beyond the limit.
     """
     found: dict[UserId, tuple[tuple[Any, ...], Candidate]] = {}
     for want in _distinct(wants):
         given: dict[str, Any] = {"limit": limit, "now": now}
+        query: Select[Any] | CompoundSelect[Any]
         if _is_any_of_its_pool(want) and not besides:
-            query = _FREE_OF_POOL
+            query = (
+                _free_of_pool_or_preferred(connection) if preferred else _FREE_OF_POOL
+            )
             given |= {"asked_env": want.env, "asked_domain": want.domain}
         else:
-            query = _FREE.where(_meets(connection, want))
-        if besides:
-            query = query.where(users.c.id.not_in(list(besides)))
+            condition = _meets(connection, want)
+            if besides:
+                condition = and_(condition, users.c.id.not_in(list(besides)))
+            query = _FREE.where(condition)
+            if preferred:
+                query = _or_preferred(connection, query, condition)
+        if preferred:
+            given["preferred"] = list(preferred)
         for row in await connection.execute(query, given):
             candidate = Candidate(*row[: len(CANDIDATE)])
             found[candidate.id] = (row[len(CANDIDATE) :], candidate)

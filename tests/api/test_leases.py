@@ -59,6 +59,21 @@ async def test_a_wait_ends_with_202(client: httpx.AsyncClient) -> None:
     assert answer.json()["waited"] >= 0.05
 
 
+async def test_a_kept_lease_is_told_from_others(client: httpx.AsyncClient) -> None:
+    await add_user(client)
+    path = lease_path()
+    held = (await client.put(path, json={"wants": [WANT]})).json()
+    body = {"fence": held["fence"], "seconds": 600, "outcome": "failed"}
+    for wrong in ({"seconds": 0}, {"seconds": 86_401}, {"outcome": None}):
+        answer = await client.post(f"{path}/keep", json={**body, **wrong})
+        assert answer.status_code == 422
+    answer = await client.post(f"{path}/keep", json=body)
+    assert answer.json() == {"id": held["id"], "expires_in": 600.0}
+    assert (await client.get(path)).json()["kept_at"]
+    waiting = await client.put(lease_path(), json={"wants": [WANT]})
+    assert [it["kept"] for it in waiting.json()["blockers"]] == [True]
+
+
 async def test_renew_and_release(client: httpx.AsyncClient) -> None:
     await add_user(client)
     path = lease_path()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,26 @@ def test_list_shows_who_holds_what_within_80_columns(
     column = lines[0].index("TEST"), lines[0].index("WORKER")
     folded = "".join(line[slice(*column)].strip() for line in lines[1:])
     assert TEST in folded
+
+
+def test_a_lease_that_is_kept_is_told_from_others(farm: Farm, botfarm: Botfarm) -> None:
+    farm.add_user("alice")
+    lease = farm.lease(test_id=TEST)
+    path = f"/api/v1/leases/{lease}"
+    body = {"fence": farm.http.get(path).json()["fence"], "seconds": 600}
+    kept = farm.http.post(f"{path}/keep", json={**body, "outcome": "failed"})
+    assert kept.status_code == 200, kept.text
+    row = botfarm("leases", "list").out.splitlines()[1]
+    assert row.startswith(f"{lease[:8]}  kept ")
+    assert "kept since" in botfarm("leases", "show", lease).out
+
+
+def test_a_pool_file_that_cannot_be_served_is_told(
+    botfarm: Botfarm, environment: None, tmp_path: Path
+) -> None:
+    ran = botfarm("leases", "list", "--pool", str(tmp_path / "none.toml"))
+    assert ran.exit_code == 1
+    assert "none.toml did not start: " in ran.err
 
 
 def test_list_narrows_by_state_run_worker_and_user(

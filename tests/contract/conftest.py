@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -72,6 +72,7 @@ class Farm:
         wait: float = 0.0,
         ttl: float | None = 60.0,
         holder: Holder | None = None,
+        prefer: Sequence[UserId] = (),
     ) -> Held | Waiting:
         return await self.asking.ask(
             Asked(
@@ -80,6 +81,7 @@ class Farm:
                 ttl=ttl,
                 wait=wait,
                 holder=holder or Holder(),
+                prefer=prefer,
             )
         )
 

@@ -124,6 +124,18 @@ async def test_the_longer_of_lock_delay_and_cooldown_counts(farm: Farm) -> None:
     assert await farm.count("SELECT count(*) FROM users WHERE rest_until IS NULL") == 0
 
 
+async def test_what_a_kept_lease_came_to_counts_once_it_ends(farm: Farm) -> None:
+    ruled(farm, quarantine_after=1)
+    alice = await farm.add_user("alice")
+    held = await farm.held(holder=Holder(test_id="test_a"))
+    fence = held.users[0].fence
+    await farm.leases.keep(held.lease.id, fence, seconds=60, outcome="failed")
+    assert (await farm.users.get(alice.id)).state == "held"
+    await farm.let_lapse(held)
+    await farm.expiry.look()
+    assert (await farm.users.get(alice.id)).state == "quarantined"
+
+
 async def test_the_reason_of_a_quarantine_is_not_written_over(farm: Farm) -> None:
     ruled(farm, quarantine_after=1)
     alice = await farm.add_user("alice")

@@ -163,6 +163,12 @@ CALLS: dict[str, Call] = {
     "free users besides some": lambda connection, now: users.free_for(
         connection, [ANY], now=now, limit=64, besides=[FREE_USER]
     ),
+    "free users and preferred ones": lambda connection, now: users.free_for(
+        connection, [ANY, ADMIN], now=now, limit=1, preferred=[FREE_USER, HELD_USER]
+    ),
+    "preferred ones where none is free": lambda connection, now: users.free_for(
+        connection, [QUARANTINED, NOBODY], now=now, limit=1, preferred=[FREE_USER]
+    ),
     "free and waited for": lambda connection, now: users.any_free_and_waited_for(
         connection, [POOL], now=now
     ),
@@ -209,6 +215,9 @@ CALLS: dict[str, Call] = {
     "leases to renew": lambda connection, _: leases.lock_held(connection, HELD),
     "renewing": lambda connection, now: leases.extend(
         connection, HELD, now=now, expires_at=now + timedelta(days=1)
+    ),
+    "keeping a lease": lambda connection, now: leases.keep(
+        connection, HELD[0], now=now, expires_at=now, outcome="failed"
     ),
     "keeping a place": lambda connection, now: leases.keep_place(
         connection, WAITING[0], now

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from botfarm_server.domain.errors import BotfarmError, ShuttingDownError
-from botfarm_server.domain.models import Holder, LeaseId, Want
+from botfarm_server.domain.models import Holder, LeaseId, UserId, Want
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.calls import Asked, Call, Returned
 from botfarm_server.services.settling import Settled
@@ -20,9 +20,13 @@ from .conftest import STAGE, Farm
 pytestmark = pytest.mark.anyio
 
 
-def asked(lease_id: LeaseId | None = None, *wants: Want) -> Asked:
+def asked(
+    lease_id: LeaseId | None = None, *wants: Want, prefer: Sequence[UserId] = ()
+) -> Asked:
     name = lease_id or LeaseId(uuid.uuid4())
-    return Asked(name, wants or [STAGE], ttl=60.0, wait=0.0, holder=Holder())
+    return Asked(
+        name, wants or [STAGE], ttl=60.0, wait=0.0, holder=Holder(), prefer=prefer
+    )
 
 
 def returned(answer: Held | Waiting) -> Returned:

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from botfarm_server.domain.models import LeaseId
+from botfarm_server.domain.models import Holder, LeaseId
+from botfarm_server.services.answers import Lost
 from botfarm_server.store import leases
 from botfarm_server.store.dialects import read_clock
 from contract.conftest import Farm
@@ -34,12 +35,12 @@ async def finish_renewal(connection: AsyncConnection, lease_id: LeaseId) -> date
     return now
 
 
-async def until_somebody_waits_for_a_lock(farm: Farm) -> None:
+async def until_somebody_waits_for_a_lock(farm: Farm, *, many: int = 1) -> None:
     waiting = (
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         " AND wait_event IN ('transactionid', 'tuple')"
     )
-    while not await farm.count(waiting):
+    while await farm.count(waiting) < many:
         await asyncio.sleep(0.01)
 
 
@@ -74,3 +75,28 @@ async def test_the_loop_leaves_a_lease_alone_that_is_being_renewed(farm: Farm) -
     await farm.expiry.look()
     await finish_renewal(renewal, held.lease.id)
     assert (await farm.leases.show(held.lease.id)).lease.state == "held"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_what_is_being_kept_is_neither_renewed_nor_ended_with_its_run(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held(holder=Holder("run", "gw0"))
+    lease_id, fence = held.lease.id, held.users[0].fence
+    keeping = await park_renewal(farm, lease_id)  # the same lock
+    ending = asyncio.create_task(
+        farm.leases.end_holder("run", None, outcome="crashed", clean=False)
+    )
+    renewing = asyncio.create_task(farm.leases.renew([(lease_id, fence)]))
+    await until_somebody_waits_for_a_lock(farm, many=2)
+    now = await read_clock(keeping)
+    until = now + timedelta(seconds=600)
+    await leases.keep(keeping, lease_id, now=now, expires_at=until, outcome="failed")
+    await keeping.commit()
+    await keeping.close()
+    assert await asyncio.wait_for(ending, 10.0) == 0
+    [answer] = await asyncio.wait_for(renewing, 10.0)
+    assert isinstance(answer, Lost)
+    lease = (await farm.leases.show(lease_id)).lease
+    assert (lease.state, lease.expires_at) == ("held", until)

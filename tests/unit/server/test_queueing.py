@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from hypothesis import given
@@ -38,6 +39,15 @@ def granted(waiters: Sequence[Waiter], users: Sequence[Candidate]) -> list[int]:
 
 def test_the_oldest_is_granted_first() -> None:
     assert granted([waiter(1), waiter(2)], [user(1)]) == [1]
+
+
+def test_a_preferred_user_is_taken_where_no_other_has_fewer_labels() -> None:
+    first = replace(waiter(1), prefers=[user(3).id, user(4).id])
+    users = [user(1), user(2), user(3), user(4, "x")]
+    plan = plan_grants([first], users, now=NOW, patience=PATIENCE)
+    assert list(plan.grants[0].users) == [user(3).id]
+    plan = plan_grants([first], [user(2), user(4, "x")], now=NOW, patience=PATIENCE)
+    assert list(plan.grants[0].users) == [user(2).id]
 
 
 def test_a_waiter_for_several_is_passed_while_it_is_patient() -> None:
@@ -95,16 +105,23 @@ def test_no_user_is_granted_twice_and_nobody_is_overtaken(
         assert not assign(loser.wants, plan.left).complete
 
 
-@given(waiters_strategy, users_strategy)
+@given(waiters_strategy, users_strategy, st.sets(st.integers(0, 5), max_size=3))
 def test_the_first_matching_users_suffice(
-    asked: list[tuple[int, str | None, float]], labels: list[str | None]
+    asked: list[tuple[int, str | None, float]],
+    labels: list[str | None],
+    preferred: set[int],
 ) -> None:
     """The plan is the same with every user as with the few that the store reads."""
+    prefers = [UserId(uuid.UUID(int=number)) for number in preferred]
     waiters = [
-        waiter(number, count=count, label=label, age=age)
+        replace(
+            waiter(number, count=count, label=label, age=age),
+            prefers=prefers if number % 2 else (),
+        )
         for number, (count, label, age) in enumerate(asked)
     ]
-    users = [user(number, label) for number, label in enumerate(labels)]
+    in_order = sorted(labels, key=lambda label: label is not None)
+    users = [user(number, label) for number, label in enumerate(in_order)]
     needed = users_needed(waiters)
     seen = {
         it.id
@@ -116,6 +133,6 @@ def test_the_first_matching_users_suffice(
             if assign([Want("stage", "regular", labels=want.labels)], [it]).complete
         ][:needed]
     }
-    few = [it for it in users if it.id in seen]
+    few = [it for it in users if it.id in {*seen, *prefers}]
     every = plan_grants(waiters, users, now=NOW, patience=PATIENCE)
     assert plan_grants(waiters, few, now=NOW, patience=PATIENCE).grants == every.grants
