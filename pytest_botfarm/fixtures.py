@@ -194,11 +194,13 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     test_id = node.nodeid or SESSION_ID  # the node of the session has no name
     record = Record(test_id, request.fixturename)
     node.stash.setdefault(RECORDS, []).append(record)
-    factory = BotUserFactory(session_of(request.config), test_id, record)
+    session = session_of(request.config)
+    factory = BotUserFactory(session, test_id, record)
     # Not a finalizer: pytest forgets those that a fixture adds when Ctrl-C strikes in
     # its set-up.
     try:
         if is_for_one_test:
+            record.given_back = session.give_back_kept(node.nodeid)
             _lease_marks(factory, node)
         yield factory
     finally:

@@ -16,6 +16,8 @@ import pytest
 POOL_FILE = "botfarm.toml"
 DEFAULT_WAIT, MAXIMUM_WAIT = 300.0, 86_400.0
 DEFAULT_TTL, MINIMUM_TTL, MAXIMUM_TTL = 60.0, 5.0, 86_400.0
+MAXIMUM_KEEP = 1_440.0
+"""Minutes: a day, the longest that a server takes."""
 
 
 class Option:
@@ -67,17 +69,17 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _seconds(low: float, high: float) -> Callable[[str], float]:
+def _number(unit: str, low: float, high: float) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:
-            seconds = float(text)
+            number = float(text)
         except ValueError:
-            seconds = math.nan
-        if not low <= seconds <= high:
+            number = math.nan
+        if not low <= number <= high:
             raise ValueError(
-                f"must be a number of seconds from {low:g} to {high:g}, not {text!r}"
+                f"must be a number of {unit} from {low:g} to {high:g}, not {text!r}"
             )
-        return seconds
+        return number
 
     return read
 
@@ -103,14 +105,21 @@ OPTIONS = (
         "wait",
         "SECONDS",
         f"how long a test waits for an account (default: {DEFAULT_WAIT:g})",
-        _seconds(0, MAXIMUM_WAIT),
+        _number("seconds", 0, MAXIMUM_WAIT),
     ),
     Option(
         "ttl",
         "SECONDS",
         "how soon an account is free again after its holder vanished "
         f"(default: {DEFAULT_TTL:g})",
-        _seconds(MINIMUM_TTL, MAXIMUM_TTL),
+        _number("seconds", MINIMUM_TTL, MAXIMUM_TTL),
+    ),
+    Option(
+        "keep-on-fail",
+        "MINUTES",
+        "how long a failed test's accounts stay leased for a person to look at "
+        "(default: not at all)",
+        _number("minutes", 0, MAXIMUM_KEEP),
     ),
     Option("report", "FILE", "write a timeline of the run's leases, as a page of HTML"),
     Option(

@@ -11,6 +11,8 @@ import pytest
 from .options import is_configured
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from .client.models import Outcome
     from .session import Holding
     from .xdist import WorkerNode
@@ -59,6 +61,8 @@ class Record:
         self.holdings: list[Holding] = []
         self.lost: list[str] = []
         self.notes: list[str] = []
+        self.given_back: Sequence[UUID] = ()
+        """What an earlier run of the test had kept."""
         self.is_over = False
         """Whether all was given back."""
         self._told = 0, False
@@ -82,11 +86,15 @@ class Record:
                 lines.append(f"{wants}: not leased (lease {holding.id})")
                 continue
             lines += [
-                f"{user.login} ({user.env}/{user.domain}): lease {lease.id}, "
+                f"{user}: lease {lease.id}, "
                 f"fence {user.fence}, waited {lease.waited:.2f} s"
                 + (", was dirty" if user.dirty else "")
-                for user in holding.users
+                for user in lease.users
             ]
+            keeping = holding.keeping
+            goes_on = holding.kept or holding.ended is None
+            if keeping is not None and goes_on and keeping.is_for(self.outcome):
+                lines.append(f"  {keeping.intention(lease)}")
         return "\n".join(lines)
 
     def properties(self) -> Iterator[tuple[str, str]]:
@@ -119,6 +127,8 @@ class Record:
             ],
             "lost": list(self.lost) if self.is_over else [],
             "notes": list(self.notes) if self.is_over else [],
+            "kept": {str(it.id): it.kept for it in self.holdings if it.kept},
+            "given_back": [str(lease_id) for lease_id in self.given_back if self.is_over],
         }
 
 
@@ -211,6 +221,7 @@ class Summary:
         self.leases: dict[str, LeaseFigures] = {}
         self.lines: list[str] = []
         self._lost = 0
+        self._kept: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for figures in getattr(report, ATTRIBUTE, ()):
@@ -234,10 +245,14 @@ class Summary:
         self._lost += len(figures["lost"])
         self.lines += [f"lost in {report.nodeid}: {lost}" for lost in figures["lost"]]
         self.lines += figures["notes"]
+        for lease_id in figures["given_back"]:
+            self._kept.pop(lease_id, None)
+        self._kept |= figures["kept"]
 
     def write(self, terminal: pytest.TerminalReporter, notes: list[str]) -> None:
         # What is true of the run, each of its tests may have noted.
-        lines = list(dict.fromkeys([*self.lines, *notes]))
+        told = dict.fromkeys([*self.lines, *self._kept.values(), *notes])
+        lines = list(told)
         if not any(lease["users"] for lease in self.leases.values()) and not lines:
             return
         terminal.section("botfarm")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count, repeat
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID, uuid4
@@ -29,6 +31,7 @@ from .client.lifetimes import Lifetime, Loss
 from .client.models import Holder, Lease, Outcome, Waiting, Want
 from .embedded import EmbeddedServer, Endpoint
 from .fixtures import SESSION
+from .keeping import Keeping, keeping_of, names_of
 from .kept_state import KeptState
 from .limits import LIMIT, Limit
 from .report import MAIN
@@ -55,6 +58,8 @@ MAXIMUM_TEXT = 2_000
 
 
 T = TypeVar("T")
+Place = tuple[str, int]
+"""What is asked for, and a number among the open leases that ask for the same."""
 
 
 @dataclass(slots=True)
@@ -74,6 +79,10 @@ class Holding:
     loss: Loss | None = None
     quarantined: dict[str, str] = field(default_factory=dict)
     """Which of its accounts were put in quarantine, by login, and why."""
+    test_id: str = ""
+    keeping: Keeping | None = None
+    kept: str = ""
+    """What the closing summary says of it once it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +128,10 @@ class LeaseSession:
         self._locate = locate
         self._say = say
         self._limit = limit
-        self._open: set[UUID] = set()
+        self._open: dict[UUID, Place] = {}
+        self._had: dict[Place, Sequence[UUID]] = {}
+        """The users that each place had last: their sessions are warm."""
+        self._kept: defaultdict[str, list[Lease]] = defaultdict(list)
         self._opening = Lock()
         self._is_forked = False
         self._client: Client | None = None
@@ -166,7 +178,7 @@ class LeaseSession:
         client = self.client()
         if self._heartbeat is None:
             self._heartbeat = self._make_heartbeat()
-        self._open.add(holding.id)
+        place = self._take_place(holding)
         asker, limit = self.identity.holder(test_id), self._limit()
         cut_short = limit if limit and clock() + wait > limit.ends else None
 
@@ -179,6 +191,7 @@ class LeaseSession:
             asker,
             ttl=self.settings.ttl,
             wait=wait,
+            prefer=self._had.get(place, ()),
             ends=None if limit is None else limit.ends,
             on_waiting=tell,
         )
@@ -186,17 +199,19 @@ class LeaseSession:
         try:
             lease = client.run(conversation)
         except AcquireTimeoutError as error:
-            self._open.discard(holding.id)
+            self._open.pop(holding.id, None)
             if cut_short is not None:
                 raise error.advising(cut_short.advice) from None
             raise
         except ServerError as error:
             if error.status < 500:  # refused, so there is nothing to release
-                self._open.discard(holding.id)
+                self._open.pop(holding.id, None)
             raise
         finally:
             holding.answered = clock()
+        self._had[place] = [user.id for user in lease.users]
         holding.lease = lease
+        holding.test_id, holding.keeping = test_id, keeping_of(self.settings)
         holding.lifetime = self._heartbeat.watch(lease)
         put_in_quarantine = partial(self._put_in_quarantine, holding, test_id)
         holding.users = tuple(
@@ -211,7 +226,7 @@ class LeaseSession:
     def release(
         self, holding: Holding, *, outcome: Outcome, clean: bool
     ) -> LeaseLostError | None:
-        """End a holding, whatever became of it. Returns an error if it was lost.
+        """End a holding, whatever became of it, or keep it. Returns an error if lost.
 
         A server that cannot be reached is only noted: the TTL ends the lease.
         """
@@ -224,16 +239,17 @@ class LeaseSession:
         holding.ended = clock()
         loss: Loss | None = None
         try:
-            client.run(
-                client.protocol.release(
-                    holding.id,
-                    fence=holding.lease.fence if holding.lease else None,
-                    outcome=outcome,
-                    clean=clean,
+            if not self._keep(holding, outcome):
+                client.run(
+                    client.protocol.release(
+                        holding.id,
+                        fence=holding.lease.fence if holding.lease else None,
+                        outcome=outcome,
+                        clean=clean,
+                    )
                 )
-            )
         except LeaseEndedError as error:
-            self._open.discard(holding.id)
+            self._open.pop(holding.id, None)
             loss = Loss(clock() - (error.ended_ago or 0), error.detail, error.users)
         except BotfarmError as error:
             if client.protocol.was_reached:
@@ -241,12 +257,55 @@ class LeaseSession:
                     f"lease {holding.id} was not released and ends by its TTL: {error}"
                 )
         else:
-            self._open.discard(holding.id)
+            self._open.pop(holding.id, None)
         noticed = holding.lifetime.loss if holding.lifetime else None
         if noticed and loss:
             loss = Loss(noticed.at, noticed.reason, loss.users or noticed.users)
         holding.loss = loss = loss or noticed
         return None if holding.lease is None or loss is None else _lost(holding, loss)
+
+    def give_back_kept(self, test_id: str) -> list[UUID]:
+        """End what an earlier run of a test kept: the one that begins tells more."""
+        leases = self._kept.pop(test_id, [])
+        for lease in leases:
+            client = self.client()
+            with suppress(BotfarmError):  # its time ends it
+                client.run(client.protocol.release(lease.id, fence=lease.fence))
+        return [lease.id for lease in leases]
+
+    def _take_place(self, holding: Holding) -> Place:
+        """The first of two alike leases of a test has its users, and the second its."""
+        wants = " and ".join(map(str, holding.wants))
+        taken = set(self._open.values())
+        place = next(it for it in zip(repeat(wants), count()) if it not in taken)
+        self._open[holding.id] = place
+        return place
+
+    def _keep(self, holding: Holding, outcome: Outcome) -> bool:
+        """Leave a failed test's accounts leased; whether that was wanted, and done.
+
+        Raises LeaseEndedError.
+        """
+        lease, keeping = holding.lease, holding.keeping
+        was_lost = holding.lifetime is not None and holding.lifetime.loss is not None
+        if lease is None or was_lost or keeping is None or not keeping.is_for(outcome):
+            return False
+        client = self.client()
+        try:
+            expires_in = client.run(
+                client.protocol.keep(
+                    lease.id, lease.fence, seconds=keeping.seconds, outcome=outcome
+                )
+            )
+        except LeaseEndedError:
+            raise
+        except BotfarmError as error:
+            names = names_of(lease)
+            self.notes.append(f"not kept for {holding.test_id}: {names}: {error}")
+            return False
+        self._kept[holding.test_id].append(lease)
+        holding.kept = keeping.result(lease, holding.test_id, expires_in)
+        return True
 
     def _put_in_quarantine(
         self, holding: Holding, test_id: str, user_id: UUID, login: str, reason: str
@@ -331,7 +390,9 @@ class LeaseSession:
         return notes
 
     def after_fork_in_child(self) -> None:
-        self._open = set()
+        self._open = {}
+        self._had = {}
+        self._kept.clear()
         self._opening = Lock()
         self._is_forked = True
 

@@ -32,6 +32,8 @@ class Settings:
     domain: str | None
     wait: float
     ttl: float
+    keep_on_fail: float = 0.0
+    """Minutes; 0 where a failed test's accounts are given back as all others."""
     report: Path | None = None
     cap_workers: bool = False
 
@@ -69,6 +71,7 @@ def read_settings(
         domain=value("domain"),
         wait=value("wait", DEFAULT_WAIT),
         ttl=value("ttl", DEFAULT_TTL),
+        keep_on_fail=value("keep-on-fail", 0.0),
         report=_path(config, found["report"]) if found["report"] else None,
         cap_workers=value("cap-workers", False),
     )

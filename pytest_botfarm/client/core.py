@@ -68,6 +68,8 @@ LAST_ANSWER = 0.7
 """Seconds that an answer has after the end of a wait that has an end."""
 MAXIMUM_RENEWALS = 1_000
 MAXIMUM_PROSPECTS = 50
+MAXIMUM_PREFERRED = 100
+"""Users that one call may name as those which it would like best."""
 
 _GATEWAY_STATUSES = frozenset({502, 503, 504})
 
@@ -146,13 +148,15 @@ class LeaseProtocol:
         *,
         ttl: float,
         wait: float,
+        prefer: Sequence[UUID] = (),
         ends: float | None = None,
         on_waiting: Callable[[Waiting], None] | None = None,
     ) -> Conversation[Lease]:
         """Ask until granted, for `wait` seconds in all.
 
-        Whatever the trouble, it is over shortly after the instant `ends`. `on_waiting`
-        hears of the wait after 3 s, and about every 30 s from then on.
+        Users to `prefer` are granted rather than others if they are free and nobody
+        waits. Whatever the trouble, it is over shortly after the instant `ends`.
+        `on_waiting` hears of the wait after 3 s, and about every 30 s from then on.
 
         Raises AcquireTimeoutError when they are over, having given up the place in
         the queue. After any other exception the lease may exist: release it.
@@ -169,7 +173,13 @@ class LeaseProtocol:
             request = Request(
                 "PUT",
                 f"/api/v1/leases/{lease_id}",
-                wire.lease_body(wants, holder, ttl=ttl, wait=slice_),
+                wire.lease_body(
+                    wants,
+                    holder,
+                    ttl=ttl,
+                    wait=slice_,
+                    prefer=prefer[:MAXIMUM_PREFERRED],
+                ),
                 min(slice_ + ANSWER_TIME, left + LAST_ANSWER),
             )
             asked, response = yield from self._call(
@@ -214,6 +224,24 @@ class LeaseProtocol:
             yield from self._call(request, patience=RELEASE_PATIENCE)
         except LeaseNotFoundError:
             return
+
+    def keep(
+        self, lease_id: UUID, fence: int, *, seconds: float, outcome: Outcome
+    ) -> Conversation[float]:
+        """Leave a held lease for a person to look at; for how many seconds still.
+
+        Nothing renews it from now on, and the end of its run leaves it alone.
+
+        Raises LeaseEndedError if it had expired or been revoked before.
+        """
+        request = Request(
+            "POST",
+            f"/api/v1/leases/{lease_id}/keep",
+            {"fence": fence, "seconds": seconds, "outcome": outcome},
+            ANSWER_TIME,
+        )
+        _, response = yield from self._call(request, patience=RELEASE_PATIENCE)
+        return self._read(response, lambda content: float(content["expires_in"]))
 
     def renew(
         self, fences: Mapping[UUID, int], *, timeout: float = ANSWER_TIME

@@ -402,15 +402,14 @@ def _timeout_message(
     own = [
         blocker
         for blocker in blockers
-        if asker is not None and asker.is_same_test(blocker.holder)
+        if asker is not None and asker.is_same_test(blocker.holder) and not blocker.kept
     ]
     wanted = " and ".join(str(want) for want in wants)
     lines = [f"No account became free within {waited:.0f} s for {wanted}."]
     if blockers:
         lines.append("Held at present:")
         lines += [
-            f"  {blocker.login}: for {blocker.held_for:.0f} s by "
-            + ("this test itself" if blocker in own else str(blocker.holder))
+            f"  {blocker.login}: {_how_held(blocker, is_own=blocker in own)}"
             for blocker in blockers
         ]
     else:
@@ -421,5 +420,15 @@ def _timeout_message(
             "A test that needs several accounts asks for all at once: with "
             f"@pytest.mark.bot_user(count={count}) or a mark for each."
         )
+    if any(blocker.kept for blocker in blockers):
+        lines.append("`botfarm leases break` gives back an account that is kept.")
     lines.append(f"{advice}, add accounts to the pool, or run fewer workers.")
     return "\n".join(lines)
+
+
+def _how_held(blocker: Blocker, *, is_own: bool) -> str:
+    if blocker.kept and blocker.expires_in is not None:
+        minutes = blocker.expires_in / 60
+        return f"kept to be looked at, {minutes:.0f} min more, after {blocker.holder}"
+    holder = "this test itself" if is_own else str(blocker.holder)
+    return f"for {blocker.held_for:.0f} s by {holder}"

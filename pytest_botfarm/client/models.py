@@ -88,6 +88,9 @@ class LeasedUser:
     want: int
     """The index of the want that it meets."""
 
+    def __str__(self) -> str:
+        return f"{self.login} ({self.env}/{self.domain})"
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -113,6 +116,8 @@ class Blocker:
     holder: Holder
     held_for: float
     expires_in: float | None
+    kept: bool = False
+    """Whether its test is over, and it is held for a person to look at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,12 @@ def wants_body(wants: Sequence[Want]) -> Sequence[Json]:
 
 
 def lease_body(
-    wants: Sequence[Want], holder: Holder, *, ttl: float, wait: float
+    wants: Sequence[Want],
+    holder: Holder,
+    *,
+    ttl: float,
+    wait: float,
+    prefer: Sequence[UUID] = (),
 ) -> Json:
     return {
         "wants": wants_body(wants),
@@ -63,6 +68,7 @@ def lease_body(
             "host": holder.host,
             "job_url": holder.job_url,
         },
+        "prefer": [str(user_id) for user_id in prefer],
     }
 
 
@@ -136,6 +142,7 @@ def waiting_of(answer: Json) -> Waiting:
                 holder=holder_of(blocker["holder"]),
                 held_for=float(blocker["held_for"]),
                 expires_in=blocker["expires_in"],
+                kept=blocker["kept"],
             )
             for blocker in answer["blockers"]
         ),

@@ -79,6 +79,7 @@ def waiting(lease_id: UUID) -> dict[str, Any]:
         "holder": HOLDER,
         "held_for": 41.0,
         "expires_in": 19.0,
+        "kept": False,
     }
     return {
         "state": "waiting",

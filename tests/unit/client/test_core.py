@@ -400,6 +400,19 @@ class TestOtherCalls:
             stage.play(stage.protocol.renew({uuid4(): 1}), [REFUSED])
         assert len(stage.requests) == 1
 
+    def test_a_lease_is_kept_by_a_call_that_can_be_sent_again(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        conversation = stage.protocol.keep(lease_id, 7, seconds=60, outcome="failed")
+        told = {"id": str(lease_id), "expires_in": 59.5}
+        script: Script = [TransportFailure("reset"), answer(200, told)]
+        assert stage.play(conversation, script) == 59.5
+        first, second = stage.requests
+        assert first == second
+        assert first.path == f"/api/v1/leases/{lease_id}/keep"
+        assert first.body == {"fence": 7, "seconds": 60, "outcome": "failed"}
+
     def test_a_dead_workers_leases_end_in_one_call(self, stage: Stage) -> None:
         conversation = stage.protocol.release_holder(
             "run", "gw1", outcome="crashed", clean=False

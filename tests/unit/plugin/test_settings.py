@@ -100,6 +100,11 @@ def test_url_and_pool_in_the_same_place_exclude_each_other(
         ("BOTFARM_WAIT", "-1", "BOTFARM_WAIT must be a number of seconds from 0"),
         ("BOTFARM_WAIT", "long", "BOTFARM_WAIT must be a number"),
         ("BOTFARM_CAP_WORKERS", "2", "BOTFARM_CAP_WORKERS must be true or false, not"),
+        (
+            "BOTFARM_KEEP_ON_FAIL",
+            "1441",
+            "BOTFARM_KEEP_ON_FAIL must be a number of minutes from 0 to 1440",
+        ),
         ("BOTFARM_URL", "farm.example.com", "BOTFARM_URL must be like https://"),
         (
             "BOTFARM_URL",
