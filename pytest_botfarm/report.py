@@ -128,7 +128,7 @@ class Record:
             "lost": list(self.lost) if self.is_over else [],
             "notes": list(self.notes) if self.is_over else [],
             "kept": {str(it.id): it.kept for it in self.holdings if it.kept},
-            "given_back": [str(lease_id) for lease_id in self.given_back if self.is_over],
+            "given_back": list(map(str, self.given_back)) if self.is_over else [],
         }
 
 
