@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from support.beside import Beside
 from support.farm import Farm, lease_from, running_farm
+from support.suites import forget_the_outer_run
 
 
 @pytest.fixture(scope="session")
@@ -21,5 +22,6 @@ def suite(
     pytester: pytest.Pytester, farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> Beside:
     """A suite that leases from a pool of its own, of two users."""
+    forget_the_outer_run(monkeypatch)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     return Beside(pytester, farm, lease_from(farm, monkeypatch))

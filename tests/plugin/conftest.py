@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.farm import Farm, eventually, lease_from, running_farm, write_pool
-from support.suites import Suite
+from support.suites import Suite, forget_the_outer_run
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,8 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester) -> Suite:
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    forget_the_outer_run(monkeypatch)
     return Suite(pytester)
 
 

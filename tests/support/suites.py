@@ -17,6 +17,15 @@ from .farm import eventually
 UNUSED = ("randomly", "hypothesispytest", "cacheprovider", "asyncio")
 PLUGINS = tuple(text for name in UNUSED for text in ("-p", f"no:{name}"))
 
+OUTER_RUN = ("CI", "BUILD_NUMBER", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT")
+"""What this run is told, and what makes pytest print more, or a test think that it is
+in a worker."""
+
+
+def forget_the_outer_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OUTER_RUN:
+        monkeypatch.delenv(name, raising=False)
+
 
 START_TIME = 60.0
 """Seconds in which a run and its server start on a machine that is busy."""
