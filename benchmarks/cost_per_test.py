@@ -6,7 +6,6 @@ Botfarm in embedded mode, from pytest-lockable, from a pool of FileLocks, and no
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +20,12 @@ from _measuring import (
     rounds,
     run,
     table,
-    write_pool,
 )
+from _peers import BASELINE, OURS, VARIANTS, Variant, write_suite
 
 TESTS = 300
 WORKERS = 2
 ROUNDS = 3
-BASELINE, OURS = "no lock", "Botfarm"
 
 SUITE = f"""\
 import pytest
@@ -63,72 +61,6 @@ def pytest_unconfigure():
         Path(f"times-{worker}").write_text("\\n".join(TIMES))
 """
 
-NO_LOCK = """\
-@pytest.fixture
-def account():
-    return "user0"
-"""
-
-BOTFARM = """\
-@pytest.fixture
-def account(bot_user):
-    return bot_user("stage", "regular").login
-"""
-
-LOCKABLE = """\
-@pytest.fixture
-def account(lockable):
-    with lockable.auto_lock({}, timeout_s=60) as allocation:
-        yield allocation.resource_info["id"]
-"""
-
-FILELOCK = f"""\
-from filelock import FileLock, Timeout
-
-LOCKS = {{
-    name: FileLock(f"{{name}}.lock", timeout=0)
-    for name in (f"user{{number}}" for number in range({ACCOUNTS}))
-}}
-
-
-@pytest.fixture
-def account():
-    while True:
-        for name, lock in LOCKS.items():
-            try:
-                lock.acquire()
-            except Timeout:
-                continue
-            try:
-                yield name
-            finally:
-                lock.release()
-            return
-        time.sleep(0.01)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    fixture: str
-    options: tuple[str, ...]
-
-
-VARIANTS = {
-    BASELINE: Variant(NO_LOCK, ("-p", "no:botfarm", "-p", "no:pytest_lockable")),
-    OURS: Variant(BOTFARM, ("-p", "no:pytest_lockable")),
-    "pytest-lockable": Variant(
-        LOCKABLE,
-        (
-            *("-p", "no:botfarm", "--allocation_lock_folder", "."),
-            *("--allocation_hostname", "this"),
-        ),
-    ),
-    "FileLock pool": Variant(
-        FILELOCK, ("-p", "no:botfarm", "-p", "no:pytest_lockable")
-    ),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -138,19 +70,6 @@ class Cost:
     """Of the median test, everything that pytest does for it included."""
     run: float
     """Of the whole run, the start of workers and servers included."""
-
-
-def write_suite(path: Path, variant: Variant) -> None:
-    path.mkdir()
-    (path / "pytest.ini").write_text("[pytest]\n")
-    (path / "test_nothing.py").write_text(SUITE)
-    (path / "conftest.py").write_text(f"{RECORDER}\n\n{variant.fixture}")
-    write_pool(path / "botfarm.toml")
-    resources = [
-        {"id": f"user{number}", "hostname": "this", "online": True}
-        for number in range(ACCOUNTS)
-    ]
-    (path / "resources.json").write_text(json.dumps(resources))
 
 
 def measure(path: Path, variant: Variant) -> Cost:
@@ -169,7 +88,7 @@ def measure(path: Path, variant: Variant) -> Cost:
 def main() -> None:
     with folder() as path:
         for name, variant in VARIANTS.items():
-            write_suite(path / name, variant)
+            write_suite(path / name, variant, SUITE, RECORDER)
         costs = rounds(
             ROUNDS,
             {
