@@ -23,6 +23,7 @@ from botfarm_server.api import (
     kept_states,
     leases,
     pools,
+    reservations,
     users,
 )
 from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
@@ -36,6 +37,7 @@ from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
+from botfarm_server.services.reservations import ReservationService
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.users import UserService, Vocabulary
@@ -78,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api.include_router(users.router)
     api.include_router(pools.router)
     api.include_router(kept_states.router)
+    api.include_router(reservations.router)
     app.include_router(api)
     app.include_router(health.router)
     errors.install(app)
@@ -131,8 +134,8 @@ class _Farm:
             interval=settings.loop_interval,
             retention=timedelta(days=settings.retention_days),
         )
-        token = settings.bootstrap_token
         vocabulary = Vocabulary(settings.envs, settings.domains)
+        token = settings.bootstrap_token
         self.state = AppState(
             users=UserService(
                 database=self._database,
@@ -146,6 +149,7 @@ class _Farm:
             leases=LeaseService(self._database, self._room, times, self._turns),
             pools=PoolService(self._database, vocabulary),
             kept_states=KeptStateService(self._database, sealer),
+            reservations=ReservationService(self._database, vocabulary),
             readiness=Readiness(self._database, migrate=settings.migrate_at_start),
             access=Access(
                 tokens=[token.get_secret_value()] if token is not None else [],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +32,7 @@ MAXIMUM_PROSPECTS = 50
 MAXIMUM_RENEWALS = 1_000
 MAXIMUM_IMPORT_ROWS = 500
 MAXIMUM_SECRET_LENGTH = 10_000
+MAXIMUM_LIMIT = 100_000
 MAXIMUM_PASSWORD_BYTES = 72
 """bcrypt reads no further, and its newest version refuses to."""
 MAXIMUM_STATE_BYTES = 262_144
@@ -214,6 +215,27 @@ class UserIn(Request):
     domain: Text
     labels: Labels = {}
     secrets: Annotated[dict[Text, Secret], Field(max_length=20)] = {}
+
+
+class NewUserIn(UserIn):
+    reservation_id: Annotated[
+        UUID | None, Field(description="The place that it takes, if one was reserved.")
+    ] = None
+
+
+class ReservationIn(Request):
+    id: Annotated[UUID, Field(default_factory=uuid4)]
+    env: Text
+    domain: Text
+    project_id: UUID | None = None
+    limit: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAXIMUM_LIMIT,
+            description="How many users and reserved places the pool may have.",
+        ),
+    ]
 
 
 class UserPatch(Request):
@@ -416,6 +438,11 @@ class UserOut(BaseModel):
     quarantined_by: Annotated[
         str | None, Field(description="`botfarm` if the server did it by itself.")
     ]
+
+
+class ReservationOut(BaseModel):
+    id: UUID
+    expires_in: Annotated[float, Field(description="Seconds until it is free again.")]
 
 
 class ImportOut(BaseModel):

@@ -13,6 +13,7 @@ from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
+from botfarm_server.services.reservations import ReservationService
 from botfarm_server.services.users import UserService
 
 
@@ -31,6 +32,7 @@ class AppState:
     leases: LeaseService
     pools: PoolService
     kept_states: KeptStateService
+    reservations: ReservationService
     readiness: Readiness
     access: Access
 
@@ -58,6 +60,10 @@ async def pool_service(request: Request) -> PoolService:
     return state_of(request).pools
 
 
+async def reservation_service(request: Request) -> ReservationService:
+    return state_of(request).reservations
+
+
 async def ask_service(request: Request) -> AskService:
     return state_of(request).asking
 
@@ -71,4 +77,5 @@ Asking = Annotated[AskService, Depends(ask_service)]
 Leases = Annotated[LeaseService, Depends(lease_service)]
 Pools = Annotated[PoolService, Depends(pool_service)]
 KeptStates = Annotated[KeptStateService, Depends(kept_state_service)]
+Reservations = Annotated[ReservationService, Depends(reservation_service)]
 Users = Annotated[UserService, Depends(user_service)]

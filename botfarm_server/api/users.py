@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from botfarm_server.api.schemas import (
     ImportOut,
     LeaseOut,
     MessageOut,
+    NewUserIn,
     QuarantineIn,
     RestoreIn,
     Text,
@@ -31,10 +33,11 @@ from botfarm_server.api.state import Leases, Users
 from botfarm_server.domain.errors import (
     DuplicateUserError,
     InvalidRequestError,
+    ReservationNotFoundError,
     UserLockedError,
     UserNotFoundError,
 )
-from botfarm_server.domain.models import UserId, UserState
+from botfarm_server.domain.models import ReservationId, UserId, UserState
 from botfarm_server.services.users import UserDraft
 
 router = APIRouter(
@@ -49,10 +52,16 @@ router = APIRouter(
     status_code=201,
     summary="Create a user",
     response_model=UserOut,
-    responses=documented(DuplicateUserError),
+    responses=documented(DuplicateUserError, ReservationNotFoundError),
 )
-async def create(body: UserIn, users: Users) -> Any:
-    return await users.create(draft_of(body))
+async def create(body: NewUserIn, users: Users) -> Any:
+    """With `reservation_id` it takes a place that was reserved for it, and the call can
+    be repeated.
+    """
+    draft = draft_of(body)
+    if body.reservation_id is not None:
+        draft = replace(draft, reservation_id=ReservationId(body.reservation_id))
+    return await users.create(draft)
 
 
 @router.post(

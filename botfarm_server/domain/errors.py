@@ -4,11 +4,13 @@
     ├── DuplicateUserError
     ├── NotFoundError
     │   ├── UserNotFoundError
-    │   └── LeaseNotFoundError
+    │   ├── LeaseNotFoundError
+    │   └── ReservationNotFoundError
     ├── InvalidRequestError
     ├── UserLockedError
     ├── NoSuchPoolError
     ├── PoolTooSmallError
+    ├── PoolFullError
     ├── LeaseMismatchError
     ├── NoSealingKeyError
     ├── DeadlockError
@@ -38,6 +40,7 @@ from botfarm_server.domain.models import (
     Holder,
     KnotMember,
     LeaseId,
+    ReservationId,
     UserId,
     Want,
 )
@@ -143,6 +146,23 @@ class LeaseNotFoundError(NotFoundError):
 
 
 @dataclass
+class ReservationNotFoundError(NotFoundError):
+    code: ClassVar[str] = "reservation_not_found"
+    reservation_id: ReservationId
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"There is no reservation {self.reservation_id}: it has expired, was used "
+            "or was given back. Reserve a place anew."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"reservation_id": self.reservation_id}
+
+
+@dataclass
 class InvalidRequestError(BotfarmError):
     """A request whose fields are well-formed, but say what this server refuses."""
 
@@ -231,6 +251,33 @@ class PoolTooSmallError(BotfarmError):
     @property
     def facts(self) -> Mapping[str, Any]:
         return {"asked": self.asked, "existing": self.existing}
+
+
+@dataclass
+class PoolFullError(BotfarmError):
+    """No place is left for a user that is still to be made."""
+
+    code: ClassVar[str] = "pool_full"
+    pool: Want
+    limit: int
+    existing: int
+    reserved: int
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"{describe_want(self.pool)} may have {self.limit} users, and it has "
+            f"{self.existing}, with {self.reserved} more being made. "
+            "Wait for one of them, or raise the limit."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {
+            "limit": self.limit,
+            "existing": self.existing,
+            "reserved": self.reserved,
+        }
 
 
 @dataclass

@@ -14,6 +14,7 @@ from uuid import UUID
 
 LeaseId = NewType("LeaseId", UUID)
 UserId = NewType("UserId", UUID)
+ReservationId = NewType("ReservationId", UUID)
 Fence = NewType("Fence", int)
 """Grows with every grant; whoever holds an older one has lost the user."""
 
@@ -94,6 +95,24 @@ class User:
     dirty: bool
     quarantine_reason: str | None
     quarantined_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A place in a pool, kept for a user that is being made elsewhere."""
+
+    id: ReservationId
+    env: str
+    domain: str
+    project_id: UUID | None
+    expires_at: datetime
+
+    def takes(self, env: str, domain: str, project_id: UUID | None) -> bool:
+        """Whether a user of this pool may have the place."""
+        return (self.env, self.domain) == (env, domain) and self.project_id in {
+            None,
+            project_id,
+        }
 
 
 @dataclass(frozen=True, slots=True)

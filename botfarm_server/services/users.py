@@ -15,6 +15,7 @@ import structlog
 from botfarm_server.domain.errors import (
     DuplicateUserError,
     InvalidRequestError,
+    ReservationNotFoundError,
     UserLockedError,
     UserNotFoundError,
     describe_holder,
@@ -27,6 +28,7 @@ from botfarm_server.domain.models import (
     Lease,
     LeaseId,
     Pool,
+    ReservationId,
     User,
     UserId,
     UserState,
@@ -39,7 +41,14 @@ from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.store import grants, holdings, leases, queue, users
+from botfarm_server.store import (
+    grants,
+    holdings,
+    leases,
+    queue,
+    reservations,
+    users,
+)
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
 
@@ -88,6 +97,8 @@ class UserDraft:
     project_id: UUID | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    reservation_id: ReservationId | None = None
+    """The place that was reserved for it, where a suite made it."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -124,14 +135,25 @@ class UserService:
     async def create(self, draft: UserDraft) -> User:
         """Store a user; a waiter may have it at once.
 
+        One that takes a reserved place may be sent again: it is stored once.
+
         Raises:
-            InvalidRequestError: its env or domain is not in the vocabulary.
+            InvalidRequestError: its env or domain is not in the vocabulary, or its
+                place is in another pool.
             DuplicateUserError: the login is taken within its env.
+            ReservationNotFoundError: its place is no longer reserved.
 
         """
         self.vocabulary.check(draft.env, draft.domain)
         new = await self._prepared(draft)
         async with self.database.queue() as (connection, now):
+            if draft.reservation_id is not None:
+                stored = await users.find(
+                    connection, now, reservation_id=draft.reservation_id
+                )
+                if stored and (stored[0].env, stored[0].login) == draft.key:
+                    return stored[0]
+                await _take_place(connection, draft, draft.reservation_id, now)
             await users.add(connection, [new], now)
             created = await _get(connection, new.id, now)
             granted = await self._hand_on(connection, {_pool(draft)}, now)
@@ -242,6 +264,7 @@ class UserService:
             password_hash=await self.hasher.hash(draft.password),
             sealed_password=self.sealer.seal(user_id, "password", draft.password),
             sealed_secrets=self.sealer.seal_map(user_id, "secrets", draft.secrets),
+            reservation_id=draft.reservation_id,
         )
 
     async def _changes(
@@ -269,7 +292,8 @@ class UserService:
     async def retain_only(self, keys: Sequence[tuple[str, str]]) -> None:
         """Remove the users that are not listed; put those aside that are held now.
 
-        One that was put aside and is listed again comes back into rotation.
+        Users that suites made stay. One that was put aside and is listed again comes
+        back into rotation.
         """
         async with self.database.queue() as (connection, now):
             for user_id in await users.not_listed(connection, keys):
@@ -478,6 +502,23 @@ class UserService:
 
 def _pool(draft: UserDraft) -> Pool:
     return Pool(draft.env, draft.domain)
+
+
+async def _take_place(
+    connection: Connection,
+    draft: UserDraft,
+    reservation_id: ReservationId,
+    now: datetime,
+) -> None:
+    """Let a user have the place that was reserved for it."""
+    place = await reservations.get(connection, reservation_id)
+    if place is None or place.expires_at <= now:
+        raise ReservationNotFoundError(reservation_id)
+    if not place.takes(draft.env, draft.domain, draft.project_id):
+        raise InvalidRequestError(
+            [("reservation_id", "was made for another env, domain or project")]
+        )
+    await reservations.remove(connection, reservation_id)
 
 
 async def _get(connection: Connection, user_id: UserId, now: datetime) -> User:

@@ -188,7 +188,10 @@ users: Table = Table(
     Column("quarantined_by", Text),
     # The tests that failed in a row with this user, each once.
     Column("failed_tests", NullableDocument),
+    # Where a suite made the user: a place that was reserved becomes one user.
+    Column("reservation_id", Uuid),
     UniqueConstraint("env", "login"),
+    Index(None, "reservation_id", unique=True),
     Index(
         "ix_users_free",
         "env",
@@ -216,6 +219,16 @@ users: Table = Table(
         postgresql_where=text("lease_id IS NOT NULL"),
         sqlite_where=text("lease_id IS NOT NULL"),
     ),
+)
+
+reservations: Table = Table(
+    "reservations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("env", String(255), nullable=False),
+    Column("domain", String(255), nullable=False),
+    Column("project_id", Uuid),
+    Column("expires_at", UtcDateTime, nullable=False),
 )
 
 grants: Table = Table(

@@ -34,6 +34,7 @@ from botfarm_server.domain.models import (
     Fence,
     LeaseId,
     Pool,
+    ReservationId,
     User,
     UserId,
     UserState,
@@ -57,6 +58,8 @@ class StoredUser:
     password_hash: str = field(repr=False)
     sealed_password: bytes | None = field(repr=False)
     sealed_secrets: bytes | None = field(repr=False)
+    reservation_id: ReservationId | None = None
+    """The place that it was made for, if a suite made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,7 @@ def _row(user: StoredUser, now: datetime) -> Row:
         "password_hash": user.password_hash,
         "sealed_password": user.sealed_password,
         "sealed_secrets": user.sealed_secrets,
+        "reservation_id": user.reservation_id,
         "created_at": now,
         "released_at": now,
         "fence": 0,
@@ -226,6 +230,7 @@ async def find(
     domain: str | None = None,
     project_id: UUID | None = None,
     login: str | None = None,
+    reservation_id: ReservationId | None = None,
     state: UserState | None = None,
     labels: Mapping[str, str] | None = None,
     after: tuple[str, str] | None = None,
@@ -238,6 +243,7 @@ async def find(
         "domain": domain,
         "project_id": project_id,
         "login": login,
+        "reservation_id": reservation_id,
     }
     query = (
         select(*_columns(now))
@@ -475,6 +481,20 @@ def _of_any(pools: Collection[Pool]) -> Select[Any]:
     )
 
 
+async def count(
+    connection: AsyncConnection, pool: Pool, project_id: UUID | None
+) -> int:
+    """How many a pool has, or one project's part of it, in rotation or not."""
+    query = (
+        select(func.count())
+        .select_from(users)
+        .where(users.c.env == pool.env, users.c.domain == pool.domain)
+    )
+    if project_id is not None:
+        query = query.where(users.c.project_id == project_id)
+    return int((await connection.execute(query)).scalar_one())
+
+
 async def pool_sizes(connection: AsyncConnection) -> dict[Pool, int]:
     """How many users each pool has in rotation."""
     rows = await connection.execute(
@@ -524,8 +544,11 @@ async def leased(
 async def not_listed(
     connection: AsyncConnection, keys: Collection[tuple[str, str]]
 ) -> list[UserId]:
-    """Users whose env and login are not among the given pairs."""
-    query = select(users.c.id)
+    """Users whose env and login are not among the given pairs.
+
+    Those that suites made are in no list, and are left out.
+    """
+    query = select(users.c.id).where(users.c.reservation_id.is_(None))
     if keys:
         query = query.where(tuple_(users.c.env, users.c.login).not_in(list(keys)))
     return [UserId(row.id) for row in await connection.execute(query)]

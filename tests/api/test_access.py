@@ -28,6 +28,7 @@ CALLS = [
     ("PUT", f"/api/v1/leases/{uuid.UUID(int=1)}/users/{uuid.UUID(int=1)}/state"),
     ("POST", "/api/v1/leases/renew"),
     ("POST", "/api/v1/leases/release"),
+    ("POST", "/api/v1/reservations"),
 ]
 
 

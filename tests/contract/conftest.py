@@ -20,6 +20,7 @@ from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
+from botfarm_server.services.reservations import ReservationService
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.users import UserDraft, UserService, Vocabulary
@@ -41,6 +42,7 @@ class Farm:
     asking: AskService
     leases: LeaseService
     kept_states: KeptStateService
+    reservations: ReservationService
     expiry: ExpiryLoop
     sealer: Sealer
     names: Any = field(default_factory=lambda: iter(range(1_000_000)))
@@ -142,6 +144,7 @@ def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
         asking=AskService(database, room, sealer, times, turns),
         leases=LeaseService(database, room, times, turns),
         kept_states=KeptStateService(database, sealer),
+        reservations=ReservationService(database, vocabulary),
         expiry=ExpiryLoop(database, room, times, 60.0, timedelta(days=30)),
         sealer=sealer,
     )

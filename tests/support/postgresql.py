@@ -58,7 +58,8 @@ class PostgresqlServer:
     @staticmethod
     def empty(url: str) -> None:
         """Delete all rows of a migrated database."""
-        _run(_execute(url, "TRUNCATE queue_entries, grants, users, leases CASCADE"))
+        tables = "queue_entries, grants, users, leases, reservations"
+        _run(_execute(url, f"TRUNCATE {tables} CASCADE"))
 
     def program(self, name: str) -> Path:
         """One of PostgreSQL's own programs, as `pgbench`."""

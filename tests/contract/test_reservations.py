@@ -1,0 +1,102 @@
+"""Places for users that suites make, over both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+
+from botfarm_server.domain.errors import (
+    InvalidRequestError,
+    PoolFullError,
+    ReservationNotFoundError,
+)
+from botfarm_server.domain.models import ReservationId, Want
+from botfarm_server.services.users import UserDraft
+
+from .conftest import STAGE, Farm
+
+pytestmark = pytest.mark.anyio
+
+PROJECT = uuid.UUID(int=1)
+
+
+def new_id() -> ReservationId:
+    return ReservationId(uuid.uuid4())
+
+
+async def reserve(farm: Farm, want: Want = STAGE, *, limit: int) -> ReservationId:
+    place = new_id()
+    assert 0 < await farm.reservations.reserve(place, want, limit=limit) <= 600
+    return place
+
+
+def draft(
+    place: ReservationId, login: str = "made", domain: str = "regular"
+) -> UserDraft:
+    return UserDraft(login, "password", "stage", domain, reservation_id=place)
+
+
+async def test_of_many_that_reserve_at_once_as_many_succeed_as_the_limit_leaves(
+    farm: Farm,
+) -> None:
+    broken = await farm.add_user()
+    await farm.users.quarantine(broken.id, "locked out")
+    asked = (reserve(farm, limit=4) for _ in range(8))
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    places = [it for it in answers if isinstance(it, uuid.UUID)]
+    refusals = [it for it in answers if isinstance(it, PoolFullError)]
+    assert (len(places), len(refusals)) == (3, 5)
+    assert refusals[-1].facts == {"limit": 4, "existing": 1, "reserved": 3}
+    for number, place in enumerate(places):
+        await farm.users.create(draft(ReservationId(place), f"made-{number}"))
+    with pytest.raises(PoolFullError) as caught:
+        await reserve(farm, limit=4)
+    assert (caught.value.existing, caught.value.reserved) == (4, 0)
+
+
+async def test_a_place_becomes_one_user_however_often_it_is_sent(farm: Farm) -> None:
+    place = await reserve(farm, limit=1)
+    assert await farm.reservations.reserve(place, STAGE, limit=1) <= 600
+    with pytest.raises(InvalidRequestError):
+        await farm.users.create(draft(place, domain="canary"))
+    made = await farm.users.create(draft(place))
+    assert await farm.users.create(draft(place)) == made
+    with pytest.raises(ReservationNotFoundError):
+        await farm.users.create(draft(place, "another"))
+
+
+async def test_a_place_that_expired_or_was_given_back_is_free_and_of_no_use(
+    farm: Farm,
+) -> None:
+    given_back, expired = [await reserve(farm, limit=2) for _ in range(2)]
+    await farm.reservations.give_back(given_back)
+    await farm.set_time("reservations", "expires_at", expired, ago=1.0)
+    for place in (given_back, expired):
+        with pytest.raises(ReservationNotFoundError):
+            await farm.users.create(draft(place))
+    for _ in range(2):
+        await reserve(farm, limit=2)
+
+
+async def test_the_limit_is_that_of_the_project_that_is_named(farm: Farm) -> None:
+    await farm.add_user()
+    want = Want("stage", "regular", PROJECT)
+    await reserve(farm, want, limit=1)
+    with pytest.raises(PoolFullError):
+        await reserve(farm, want, limit=1)
+    with pytest.raises(PoolFullError):
+        await reserve(farm, limit=2)
+    await reserve(farm, limit=3)  # which may become a user of that project, too
+    with pytest.raises(PoolFullError):
+        await reserve(farm, want, limit=2)
+
+
+async def test_a_user_that_a_suite_made_outlives_the_pool_file_that_does_not_list_it(
+    farm: Farm,
+) -> None:
+    made = await farm.users.create(draft(await reserve(farm, limit=1)))
+    await farm.add_user("listed")
+    await farm.users.retain_only([])
+    assert await farm.users.find() == [made]
