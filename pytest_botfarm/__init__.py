@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         ServerError,
         ServerNotReachableError,
     )
-    from .client.models import Want
+    from .client.models import NewUser, Want
     from .clients import AsyncBotfarmClient, BotfarmClient
     from .fixtures import BotUserFactory, leasing
     from .users import BotUser
@@ -37,6 +37,7 @@ __all__ = [
     "BotfarmError",
     "DeadlockError",
     "LeaseLostError",
+    "NewUser",
     "NoSuchPoolError",
     "PasswordNotHeldError",
     "PoolTooSmallError",
@@ -53,6 +54,7 @@ _MODULES = {
     "BotUser": ".users",
     "BotUserFactory": ".fixtures",
     "BotfarmClient": ".clients",
+    "NewUser": ".client.models",
     "Want": ".client.models",
     "leasing": ".fixtures",
 }

@@ -14,6 +14,7 @@ import pytest
 from .report import RECORDS, Record
 
 if TYPE_CHECKING:
+    from .preparing import Preparation
     from .session import LeaseSession
     from .users import BotUser
     from .wants import Wish
@@ -38,9 +39,16 @@ class BotUserFactory:
     `leased` are all accounts so far, those of the marks first.
     """
 
-    def __init__(self, session: LeaseSession, test_id: str, record: Record) -> None:
+    def __init__(
+        self,
+        session: LeaseSession,
+        preparation: Preparation,
+        test_id: str,
+        record: Record,
+    ) -> None:
         self.leased: list[BotUser] = []
         self._session = session
+        self._preparation = preparation
         self._test_id = test_id
         self._record = record
         self._from_marks: list[BotUser] = []
@@ -114,22 +122,23 @@ class BotUserFactory:
         __tracebackhide__ = True
         outcome = self._record.outcome
         self._record.is_over = True
-        losses = [
-            loss
-            for holding in reversed(self._record.holdings)
-            if (
-                loss := self._session.release(
+        problems: list[str] = []
+        for holding in reversed(self._record.holdings):
+            holding.is_over = True
+            try:
+                problems += self._preparation.tell_release(holding, outcome)
+            finally:
+                loss = self._session.release(
                     holding, outcome=outcome, clean=outcome != "unknown"
                 )
-            )
-        ]
+            if loss is not None:
+                problems.append(str(loss))
+                self._record.lost.append(str(loss).splitlines()[0])
         self._record.notes += self._session.take_notes()
-        self._record.lost += [str(loss).splitlines()[0] for loss in losses]
         # Where something else is being raised, Ctrl-C say, it goes first.
-        if losses and sys.exc_info()[0] is None:
-            message = "\n".join(str(loss) for loss in losses)
+        if problems and sys.exc_info()[0] is None:
             # As a failure without a traceback: none of its lines is the test's.
-            pytest.fail(message, pytrace=False)
+            pytest.fail("\n".join(problems), pytrace=False)
 
     def _from_mark(self, wish: Wish) -> BotUser | None:
         for user in self._from_marks:
@@ -145,11 +154,8 @@ class BotUserFactory:
         holding = Holding([wish.want() for wish in wishes])
         # Noted before it is asked for: Ctrl-C may come before the answer does.
         self._record.holdings.append(holding)
-        self._session.acquire(
-            holding,
-            wait=self._session.settings.wait if wait is None else wait,
-            test_id=self._test_id,
-        )
+        wait = self._session.settings.wait if wait is None else wait
+        self._preparation.acquire(holding, wait=wait)
         self.leased.extend(holding.users)
         return list(holding.users)
 
@@ -187,7 +193,9 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     What all the fixtures are made of, for one of your own:
     `package_bot_user = pytest.fixture(scope="package")(leasing)`.
     """
-    from .session import session_of  # noqa: PLC0415  # not before a lease is wanted
+    # Not before a lease is wanted.
+    from .preparing import Preparation  # noqa: PLC0415
+    from .session import session_of  # noqa: PLC0415
 
     node = request.node
     is_for_one_test = request.scope == "function"
@@ -195,7 +203,8 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     record = Record(test_id, request.fixturename)
     node.stash.setdefault(RECORDS, []).append(record)
     session = session_of(request.config)
-    factory = BotUserFactory(session, test_id, record)
+    preparation = Preparation(session, node.ihook, test_id, record.note)
+    factory = BotUserFactory(session, preparation, test_id, record)
     # Not a finalizer: pytest forgets those that a fixture adds when Ctrl-C strikes in
     # its set-up.
     try:

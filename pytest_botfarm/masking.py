@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 MASK = "***"
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """The text with a mask in the place of each secret."""
+    # The longest first: a shorter one may be part of it.
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
 
 
 class Secrets(Mapping[str, str]):

@@ -18,6 +18,7 @@ DEFAULT_WAIT, MAXIMUM_WAIT = 300.0, 86_400.0
 DEFAULT_TTL, MINIMUM_TTL, MAXIMUM_TTL = 60.0, 5.0, 86_400.0
 MAXIMUM_KEEP = 1_440.0
 """Minutes: a day, the longest that a server takes."""
+MAXIMUM_LIMIT = 100_000
 
 
 class Option:
@@ -91,6 +92,14 @@ def _truth(text: str) -> bool:
         raise ValueError(f"must be true or false, not {text!r}") from None
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAXIMUM_LIMIT):
+        raise ValueError(
+            f"must be a whole number from 1 to {MAXIMUM_LIMIT}, not {text!r}"
+        )
+    return int(text)
+
+
 OPTIONS = (
     Option("url", "URL", "the Botfarm server to lease test accounts from", _url),
     Option(
@@ -128,6 +137,13 @@ OPTIONS = (
         "let `-n auto` of pytest-xdist start at most as many workers as there are "
         "accounts",
         _truth,
+    ),
+    Option(
+        "pool-limit",
+        "N",
+        "up to how many accounts of a pool the suite's hook may make new ones, in all "
+        "runs together (default: none are made)",
+        _count,
     ),
 )
 

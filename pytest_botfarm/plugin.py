@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from . import hookspecs
 from .fixtures import (
     FIXTURES,
     MARK,
@@ -44,6 +45,10 @@ CAP = pytest.StashKey[str]()
 """What the header says of the number of workers."""
 PROCESS = pytest.StashKey[tuple[int, int]]()
 """This process and the one that started it: the controller, for a worker."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -130,7 +135,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         "httpx" in sys.modules and is_configured(session.config)
     ):
         # Before a test can put doubles in the place of what the client is made of.
-        from . import heartbeat, xdist  # noqa: F401, PLC0415
+        from . import heartbeat, preparing, xdist  # noqa: F401, PLC0415
         from .foresight import foresee  # noqa: PLC0415  # only where tests lease
 
         foresee(session)

@@ -71,6 +71,11 @@ class Record:
         """Whether a test asks for the fixture that has this record."""
         return self.fixture in getattr(item, "fixturenames", ())
 
+    def note(self, text: str) -> None:
+        """Tell something in the report of a failed test, and in the summary."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def note_outcome(self, report: pytest.TestReport) -> None:
         self.outcome = max(
             self.outcome, _outcome(report) or "unknown", key=_WORSE.index
@@ -95,7 +100,7 @@ class Record:
             goes_on = holding.kept or holding.ended is None
             if keeping is not None and goes_on and keeping.is_for(self.outcome):
                 lines.append(f"  {keeping.intention(lease)}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     def properties(self) -> Iterator[tuple[str, str]]:
         """The same, one by one, for reports that programs read."""
@@ -244,7 +249,8 @@ class Summary:
             self.leases[lease["id"]] = lease
         self._lost += len(figures["lost"])
         self.lines += [f"lost in {report.nodeid}: {lost}" for lost in figures["lost"]]
-        self.lines += figures["notes"]
+        # Several tests and workers may have noticed the same.
+        self.lines += [it for it in figures["notes"] if it not in self.lines]
         for lease_id in figures["given_back"]:
             self._kept.pop(lease_id, None)
         self._kept |= figures["kept"]

@@ -34,6 +34,7 @@ from .fixtures import SESSION
 from .keeping import Keeping, keeping_of, names_of
 from .kept_state import KeptState
 from .limits import LIMIT, Limit
+from .making import Willingness
 from .report import MAIN
 from .settings import Settings, read_settings, read_token
 from .telling import say, waiting_line
@@ -83,6 +84,17 @@ class Holding:
     keeping: Keeping | None = None
     kept: str = ""
     """What the closing summary says of it once it is kept."""
+    is_over: bool = False
+    """Whether its test has ended, so that nothing is to be leased for it any more."""
+    is_told: bool = False
+    """Whether the suite's hooks heard that it was acquired, and not yet of its end."""
+
+    def begin_anew(self) -> None:
+        """Ask for the same again, after what it was has been given back."""
+        self.id = uuid4()
+        self.asked = self.answered = self.ended = None
+        self.lease = self.lifetime = self.loss = None
+        self.users = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,7 @@ class LeaseSession:
         self.embedded = embedded
         self.notes: list[str] = []
         """What the closing summary should mention."""
+        self.making = Willingness()
         self._settings = settings
         self._locate = locate
         self._say = say
@@ -173,18 +186,30 @@ class LeaseSession:
             return self.embedded.was_started
         return self._locate is not None
 
-    def acquire(self, holding: Holding, *, wait: float, test_id: str) -> None:
-        """Fill a holding with a lease. After an exception, too, it wants a release."""
+    def acquire(
+        self, holding: Holding, *, wait: float, test_id: str, keep_place: bool = False
+    ) -> None:
+        """Fill a holding with a lease. After an exception, too, it wants a release.
+
+        With `keep_place` it waits on after an AcquireTimeoutError, for some seconds.
+        """
         client = self.client()
         if self._heartbeat is None:
             self._heartbeat = self._make_heartbeat()
-        place = self._take_place(holding)
+        place = self._open.get(holding.id) or self._take_place(holding)
+        # Behind the line above, which the release looks at: a thread that a cancelled
+        # test left behind may come here while, or after, its teardown releases.
+        if holding.is_over:
+            self._open.pop(holding.id, None)
+            raise BotfarmError(f"{test_id} has ended before its account was leased")
         asker, limit = self.identity.holder(test_id), self._limit()
         cut_short = limit if limit and clock() + wait > limit.ends else None
+        keep_place = keep_place and cut_short is None
 
         def tell(waiting: Waiting) -> None:
             self._say(waiting_line(asker, holding.wants, waiting))
 
+        holding.asked = holding.asked or clock()
         conversation = client.protocol.acquire(
             holding.id,
             holding.wants,
@@ -194,12 +219,14 @@ class LeaseSession:
             prefer=self._had.get(place, ()),
             ends=None if limit is None else limit.ends,
             on_waiting=tell,
+            since=holding.asked,
+            keep_place=keep_place,
         )
-        holding.asked = clock()
         try:
             lease = client.run(conversation)
         except AcquireTimeoutError as error:
-            self._open.pop(holding.id, None)
+            if not keep_place:
+                self._open.pop(holding.id, None)
             if cut_short is not None:
                 raise error.advising(cut_short.advice) from None
             raise
@@ -223,6 +250,10 @@ class LeaseSession:
             for user in lease.users
         )
 
+    def holds(self, holding: Holding) -> bool:
+        """Whether it is to be given back, by this process, held or waiting."""
+        return holding.process == os.getpid() and holding.id in self._open
+
     def release(
         self, holding: Holding, *, outcome: Outcome, clean: bool
     ) -> LeaseLostError | None:
@@ -230,7 +261,7 @@ class LeaseSession:
 
         A server that cannot be reached is only noted: the TTL ends the lease.
         """
-        if holding.process != os.getpid() or holding.id not in self._open:
+        if not self.holds(holding):
             return None  # the parent's, in a forked child; or never asked for
         client = self.client()
         if self._heartbeat is not None:

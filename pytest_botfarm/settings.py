@@ -36,6 +36,7 @@ class Settings:
     """Minutes; 0 where a failed test's accounts are given back as all others."""
     report: Path | None = None
     cap_workers: bool = False
+    pool_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ def read_settings(
         keep_on_fail=value("keep-on-fail", 0.0),
         report=_path(config, found["report"]) if found["report"] else None,
         cap_workers=value("cap-workers", False),
+        pool_limit=value("pool-limit"),
     )
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from .masking import Secrets
+from .masking import Secrets, masked
 
 if TYPE_CHECKING:
     from .client.models import LeasedUser
@@ -27,6 +27,7 @@ class BotUser:
         "_kept_state",
         "_password",
         "_put_in_quarantine",
+        "_supply_password",
         "dirty",
         "domain",
         "env",
@@ -58,12 +59,15 @@ class BotUser:
         self._password = user.password
         self._put_in_quarantine = put_in_quarantine
         self._kept_state = kept_state
+        self._supply_password: Callable[[BotUser], str | None] | None = None
 
     @property
     def password(self) -> str:
         """The password. Raises PasswordNotHeldError if the server keeps no more than
-        its hash.
+        its hash, and the suite does not supply it.
         """
+        if self._password is None and self._supply_password is not None:
+            self._password = self._supply_password(self)
         if self._password is None:
             # Imported here, since no run that leases nothing should pay for it.
             from .client.errors import PasswordNotHeldError  # noqa: PLC0415
@@ -158,6 +162,14 @@ class BotUser:
         __tracebackhide__ = True
         sign_in = partial(function, self)
         return await self._kept_state.or_awaited_from(sign_in, expires_in)
+
+    def supply_password_by(self, supply: Callable[[BotUser], str | None]) -> None:
+        """Ask `supply` for the password once it is read and the server has none."""
+        self._supply_password = supply
+
+    def mask(self, text: str) -> str:
+        """The text with a mask in the place of this account's password and secrets."""
+        return masked(text, [self._password or "", *self.secrets.values()])
 
     def quarantine(self, reason: str) -> None:
         """Take the account out of rotation, until a person restores it.

@@ -12,7 +12,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
-from uuid import UUID
+from urllib.parse import urlencode
+from uuid import UUID, uuid4
 
 from . import wire
 from .clock import clock as the_clock
@@ -33,6 +34,7 @@ from .models import (
     Holder,
     Lease,
     Lost,
+    NewUser,
     Outcome,
     PoolSize,
     Prospect,
@@ -79,6 +81,7 @@ class Request:
     method: Literal["GET", "PUT", "POST", "DELETE"]
     path: str
     body: wire.Json = field(repr=False)
+    """Empty for none."""
     timeout: float
     """Seconds to wait for the answer."""
     connect: float = CONNECT_TIME
@@ -151,6 +154,8 @@ class LeaseProtocol:
         prefer: Sequence[UUID] = (),
         ends: float | None = None,
         on_waiting: Callable[[Waiting], None] | None = None,
+        since: float | None = None,
+        keep_place: bool = False,
     ) -> Conversation[Lease]:
         """Ask until granted, for `wait` seconds in all.
 
@@ -159,13 +164,15 @@ class LeaseProtocol:
         `on_waiting` hears of the wait after 3 s, and about every 30 s from then on.
 
         Raises AcquireTimeoutError when they are over, having given up the place in
-        the queue. After any other exception the lease may exist: release it.
+        the queue; with `keep_place` it can be asked again soon, `since` then being the
+        instant before it was asked first. After any other exception the lease may
+        exist: release it.
         """
-        asked_first = self._clock()
-        wait_ends = asked_first + wait
+        asked_first = self._clock() if since is None else since
+        wait_ends = self._clock() + wait
         if ends is not None:
             wait_ends = min(wait_ends, ends)
-        words = _Words(on_waiting, asked_first)
+        words = _Words(on_waiting, self._clock())
         while True:
             now = self._clock()
             slice_ = max(0.0, min(SLICE, wait_ends - now, words.first_within(now)))
@@ -197,7 +204,11 @@ class LeaseProtocol:
             if isinstance(answer, Lease):
                 return answer
             if answered >= wait_ends:
-                yield from self._give_up(lease_id, wants, holder, answer)
+                if not keep_place:
+                    yield from self.release(lease_id)
+                raise AcquireTimeoutError(
+                    wants, waited=answer.waited, blockers=answer.blockers, asker=holder
+                )
             words.tell(answer, answered)
             if answered - asked < SHORTEST_SLICE < slice_:
                 yield Sleep(self._jitter(SHORTEST_SLICE / 2, SHORTEST_SLICE))
@@ -364,13 +375,43 @@ class LeaseProtocol:
         request = Request(method, path, body, ANSWER_TIME)
         yield from self._call(request, patience=STATE_PATIENCE)
 
-    def _give_up(
-        self, lease_id: UUID, wants: Sequence[Want], holder: Holder, waiting: Waiting
-    ) -> Conversation[None]:
-        yield from self.release(lease_id)
-        raise AcquireTimeoutError(
-            wants, waited=waiting.waited, blockers=waiting.blockers, asker=holder
+    def count_free(self, want: Want) -> Conversation[int]:
+        """How many free users match a want; not more than it asks for are counted."""
+        query: list[tuple[str, str | int]] = [
+            *(("env", want.env), ("domain", want.domain)),
+            *(("state", "free"), ("limit", want.count)),
+            *(("label", f"{name}={text}") for name, text in want.labels.items()),
+        ]
+        if want.project_id is not None:
+            query.append(("project_id", str(want.project_id)))
+        path = f"/api/v1/users?{urlencode(query)}"
+        _, response = yield from self._call(Request("GET", path, {}, ANSWER_TIME))
+        return self._parse(response, wire.count_of)
+
+    def reserve(self, want: Want, *, limit: int) -> Conversation[UUID]:
+        """Reserve a place for a user that is to be made for a want. Returns its id.
+
+        Raises PoolFullError if the pool has `limit` users and places already.
+        """
+        reservation_id = uuid4()
+        body = wire.reservation_body(reservation_id, want, limit=limit)
+        yield from self._call(
+            Request("POST", "/api/v1/reservations", body, ANSWER_TIME)
         )
+        return reservation_id
+
+    def give_place_back(self, reservation_id: UUID) -> Conversation[None]:
+        """Free a place that was reserved and is not needed. Again is no error."""
+        path = f"/api/v1/reservations/{reservation_id}"
+        request = Request("DELETE", path, {}, ANSWER_TIME)
+        yield from self._call(request, patience=RELEASE_PATIENCE)
+
+    def create_user(
+        self, want: Want, new: NewUser, reservation_id: UUID
+    ) -> Conversation[None]:
+        """Store a user in the place that was reserved for it."""
+        body = wire.new_user_body(want, new, reservation_id=reservation_id)
+        yield from self._call(Request("POST", "/api/v1/users", body, ANSWER_TIME))
 
     def _call(
         self,
@@ -442,8 +483,11 @@ class LeaseProtocol:
         return outcome
 
     def _read(self, response: Response, reader: Callable[[wire.Json], T]) -> T:
+        return self._parse(response, lambda content: reader(wire.decode(content)))
+
+    def _parse(self, response: Response, reader: Callable[[bytes], T]) -> T:
         try:
-            return reader(wire.decode(response.content))
+            return reader(response.content)
         except wire.MALFORMED as error:
             problem = f"an answer is not of the protocol's form ({error!r})"
             raise self._wrong(problem) from None

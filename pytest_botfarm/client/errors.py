@@ -15,7 +15,9 @@ BotfarmError
 │   ├── NoSuchPoolError           404 no_such_pool
 │   ├── UserNotFoundError         404 user_not_found
 │   ├── LeaseNotFoundError        404 lease_not_found
+│   ├── ReservationNotFoundError  404 reservation_not_found
 │   ├── PoolTooSmallError         409 pool_too_small
+│   ├── PoolFullError             409 pool_full
 │   ├── UserLockedError           409 user_locked
 │   ├── LeaseMismatchError        409 lease_mismatch
 │   ├── NoSealingKeyError         409 no_sealing_key
@@ -182,6 +184,12 @@ class LeaseNotFoundError(ServerError):
     code = "lease_not_found"
 
 
+class ReservationNotFoundError(ServerError):
+    """The place for a new user has expired, was used or was given back."""
+
+    code = "reservation_not_found"
+
+
 class PoolTooSmallError(ServerError):
     """More users are asked for than exist."""
 
@@ -194,6 +202,17 @@ class PoolTooSmallError(ServerError):
     @property
     def existing(self) -> int | None:
         return self.facts.get("existing")
+
+
+class PoolFullError(ServerError):
+    """The pool has as many users, or places for new ones, as it may have."""
+
+    code = "pool_full"
+
+    @property
+    def is_being_filled(self) -> bool:
+        """Whether somebody is making a user at the moment."""
+        return int(self.facts.get("reserved", 0)) > 0
 
 
 class UserLockedError(ServerError):
@@ -338,7 +357,8 @@ class PasswordNotHeldError(BotfarmError):
         super().__init__(
             f"The server did not hand out the password of {login}: it keeps only a "
             "hash. Set BOTFARM_SECRET_KEYS on the server (`botfarm secrets "
-            "generate-key` prints a key) and import the account again."
+            "generate-key` prints a key) and import the account again, or let the "
+            "suite supply passwords through the hook pytest_botfarm_password."
         )
         self.login = login
 
@@ -367,7 +387,9 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
         NoSuchPoolError,
         UserNotFoundError,
         LeaseNotFoundError,
+        ReservationNotFoundError,
         PoolTooSmallError,
+        PoolFullError,
         UserLockedError,
         LeaseMismatchError,
         NoSealingKeyError,

@@ -36,6 +36,22 @@ class Want:
 
 
 @dataclass(frozen=True, slots=True)
+class NewUser:
+    """An account that a suite has just made on the system under test.
+
+    Its env and domain are those of the want. The want's labels are added to `labels`,
+    and its project is that of the account where none is given. Secrets are left out of
+    the repr and of `==`, as in `LeasedUser`.
+    """
+
+    login: str
+    password: str = field(repr=False, compare=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    project_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Holder:
     """Who asks for a lease, for the eyes of those who wait for the same users."""
 

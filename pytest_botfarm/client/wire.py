@@ -15,6 +15,7 @@ from .models import (
     Lease,
     LeasedUser,
     Lost,
+    NewUser,
     PassedOn,
     PoolSize,
     Prospect,
@@ -27,6 +28,14 @@ Json = Mapping[str, Any]
 
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
 """What reading an answer raises if it has not the protocol's form."""
+
+
+def count_of(content: bytes) -> int:
+    """How many an answer lists."""
+    answer = json.loads(content)
+    if not isinstance(answer, list):
+        raise TypeError("not a list")
+    return len(answer)
 
 
 def decode(content: bytes) -> Json:
@@ -69,6 +78,30 @@ def lease_body(
             "job_url": holder.job_url,
         },
         "prefer": [str(user_id) for user_id in prefer],
+    }
+
+
+def reservation_body(reservation_id: UUID, want: Want, *, limit: int) -> Json:
+    return {
+        "id": str(reservation_id),
+        "env": want.env,
+        "domain": want.domain,
+        "project_id": want.project_id and str(want.project_id),
+        "limit": limit,
+    }
+
+
+def new_user_body(want: Want, new: NewUser, *, reservation_id: UUID) -> Json:
+    project_id = new.project_id or want.project_id
+    return {
+        "login": new.login,
+        "password": new.password,
+        "project_id": project_id and str(project_id),
+        "env": want.env,
+        "domain": want.domain,
+        "labels": {**want.labels, **new.labels},
+        "secrets": dict(new.secrets),
+        "reservation_id": str(reservation_id),
     }
 
 

@@ -113,6 +113,7 @@ def test_an_unused_plugin_loads_next_to_nothing(suite: Suite) -> None:
                 "pytest_botfarm",
                 "pytest_botfarm._version",
                 "pytest_botfarm.fixtures",
+                "pytest_botfarm.hookspecs",
                 "pytest_botfarm.options",
                 "pytest_botfarm.plugin",
                 "pytest_botfarm.report",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from support.stage import (
@@ -42,7 +42,7 @@ from pytest_botfarm.client.errors import (
     ServerNotReachableError,
     WrongAnswerError,
 )
-from pytest_botfarm.client.models import Holder, Lost, Renewed
+from pytest_botfarm.client.models import Holder, Lost, NewUser, Renewed, Want
 
 
 class TestAcquire:
@@ -425,3 +425,53 @@ class TestOtherCalls:
             "outcome": "crashed",
             "clean": False,
         }
+
+
+class TestNewAccounts:
+    def test_a_wait_that_keeps_its_place_goes_on_with_the_time_of_its_first_call(
+        self, stage: Stage
+    ) -> None:
+        lease_id, asked = uuid4(), stage.now
+        keeping = stage.protocol.acquire(
+            lease_id, WANTS, ME, ttl=60, wait=1, since=asked, keep_place=True
+        )
+        with pytest.raises(AcquireTimeoutError):
+            stage.play(keeping, [answer(202, waiting(lease_id))], each_takes=1.0)
+        assert [request.method for request in stage.requests] == ["PUT"]
+        again = stage.protocol.acquire(lease_id, WANTS, ME, ttl=60, wait=9, since=asked)
+        granted = answer(200, held(lease_id, waited=2.5))
+        assert stage.play(again, [granted], each_takes=3.0).granted == asked + 2.5
+
+    def test_an_account_is_stored_in_the_place_that_was_reserved_for_it(
+        self, stage: Stage
+    ) -> None:
+        want = Want("stage", "regular", UUID(int=1), {"role": "admin"})
+        script: Script = [answer(201, {}), REFUSED, answer(201, {}), answer(204)]
+        place = stage.play(stage.protocol.reserve(want, limit=3), script[:1])
+        new = NewUser("made", "secret", labels={"plan": "free"}, secrets={"pin": "1"})
+        stage.play(stage.protocol.create_user(want, new, place), script[1:3])
+        stage.play(stage.protocol.give_place_back(place), script[3:])
+        reserved, stored, repeated, given_back = stage.requests
+        pool = {"env": "stage", "domain": "regular", "project_id": str(UUID(int=1))}
+        assert reserved.body == {"id": str(place), **pool, "limit": 3}
+        assert stored == repeated
+        assert stored.body == {
+            "login": "made",
+            "password": "secret",
+            "secrets": {"pin": "1"},
+            **pool,
+            "labels": {"role": "admin", "plan": "free"},
+            "reservation_id": str(place),
+        }
+        assert given_back.path == f"/api/v1/reservations/{place}"
+        assert "secret" not in repr(new)
+
+    def test_free_users_that_match_a_want_are_counted(self, stage: Stage) -> None:
+        want = Want("stage", "regular", labels={"role": "a&b"}, count=2)
+        counted = stage.play(stage.protocol.count_free(want), [answer(200, [{}, {}])])
+        assert counted == 2
+        (request,) = stage.requests
+        query = "env=stage&domain=regular&state=free&limit=2&label=role%3Da%26b"
+        assert request.path == f"/api/v1/users?{query}"
+        with pytest.raises(WrongAnswerError):
+            stage.play(stage.protocol.count_free(want), [answer(200, {})])

@@ -14,6 +14,7 @@ from pytest_botfarm.client import wire
 from pytest_botfarm.client.errors import (
     InvalidRequestError,
     NoSuchPoolError,
+    PoolFullError,
     PoolTooSmallError,
     ServerError,
 )
@@ -66,6 +67,10 @@ class TestErrors:
         )
         assert isinstance(small, PoolTooSmallError)
         assert (small.asked, small.existing) == (3, 2)
+        facts = {"limit": 3, "existing": 1, "reserved": 2}
+        full = wire.error_of(409, json.dumps(refusal("pool_full", **facts)).encode())
+        assert isinstance(full, PoolFullError)
+        assert full.is_being_filled
 
     def test_an_invalid_request_names_its_fields(self) -> None:
         errors = [{"field": "wants[0].env", "message": "must be one of prod, stage"}]

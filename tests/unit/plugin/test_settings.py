@@ -105,6 +105,8 @@ def test_url_and_pool_in_the_same_place_exclude_each_other(
             "1441",
             "BOTFARM_KEEP_ON_FAIL must be a number of minutes from 0 to 1440",
         ),
+        ("BOTFARM_POOL_LIMIT", "0", "BOTFARM_POOL_LIMIT must be a whole number from 1"),
+        ("BOTFARM_POOL_LIMIT", "2.5", "BOTFARM_POOL_LIMIT must be a whole number"),
         ("BOTFARM_URL", "farm.example.com", "BOTFARM_URL must be like https://"),
         (
             "BOTFARM_URL",
