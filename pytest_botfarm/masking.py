@@ -1,10 +1,33 @@
-"""Keeps secrets out of what pytest shows."""
+"""Keeps secrets out of what is shown: by not showing them, and by finding them in text.
+
+Whoever holds an account gets its password as a plain `str`, which works everywhere and
+which no repr hides. So the plugin finds it again in what pytest is about to show: as it
+is, and in the spellings that URLs, JSON, HTML, base64 and Python's own repr give it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+import re
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from html import escape
+from threading import Lock
+from urllib.parse import quote
 
 MASK = "***"
+MINIMUM_LENGTH = 4
+"""Characters. What is shorter cannot be told from ordinary text, and stays."""
+LEVELS = 3
+"""The repr of JSON within JSON, say. Ordinary passwords look alike on all of them."""
+
+_CUT = re.compile(r"""(\.{3}|…|\[\d+ chars\]|['"]\n[-+?E ]*b?['"])""")
+"""How pytest, reprlib and unittest mark that they left out the rest of a text, and how
+pprint goes on in the next line, of a diff or an error as well."""
+_UNCHANGED = re.compile("[A-Za-z0-9]+")
+"""What every spelling but base64 leaves as it is."""
+_HEXADECIMAL = re.compile("%..")
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
@@ -42,3 +65,140 @@ class Secrets(Mapping[str, str]):
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+
+class Masker:
+    """Knows secrets, and takes them out of texts. Threads may use it at once."""
+
+    def __init__(self) -> None:
+        self._changing = Lock()
+        self._secrets: tuple[_Secret, ...] = ()
+
+    def learn(self, *secrets: str | None) -> None:
+        """Mask these from now on, each line of them by itself."""
+        lines = [line.strip() for text in secrets for line in (text or "").split("\n")]
+        with self._changing:
+            known = {secret.text: secret for secret in self._secrets}
+            for line in lines:
+                if len(line) >= MINIMUM_LENGTH and line not in known:
+                    known[line] = _Secret(line)
+            # The longest first: one may be a part of another.
+            longest_first = sorted(known.values(), key=lambda it: -len(it.text))
+            self._secrets = tuple(longest_first)
+
+    def mask(self, text: str) -> str:
+        """The text with *** where a secret was, or what was left of one cut off."""
+        secrets = self._secrets
+        for secret in secrets:
+            text = secret.mask(text)
+        if not secrets or not _CUT.search(text):
+            return text
+        # Texts alternate with the marks between them.
+        pieces = _CUT.split(text)
+        last = len(pieces) - 1
+        for index in range(0, len(pieces), 2):
+            for secret in secrets:
+                pieces[index] = secret.mask_rest(
+                    pieces[index], has_tail=index > 0, has_head=index < last
+                )
+        return "".join(pieces)
+
+
+class _Secret:
+    """One line of a secret, and how to find it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._core = max(_UNCHANGED.findall(text), key=len, default="")
+        self._in_base64 = frozenset(_in_base64(text))
+
+    def mask(self, text: str) -> str:
+        if self._core in text:  # it seldom is, and this is quick to say
+            for spelling in self._spellings:
+                text = text.replace(spelling, MASK)
+        for spelling in self._in_base64:
+            text = text.replace(spelling, MASK)
+        return text
+
+    def mask_rest(self, text: str, *, has_tail: bool, has_head: bool) -> str:
+        """For a text that was cut off at its beginning, at its end, or at both."""
+        is_tail = has_tail and text[:MINIMUM_LENGTH] in self._fragments
+        is_head = has_head and text[-MINIMUM_LENGTH:] in self._fragments
+        if is_tail and is_head and any(text in it for it in self._whole):
+            return MASK
+        if is_head:
+            length = max(_overlap(text, it) for it in self._whole)
+            text = text[: len(text) - length] + MASK if length else text
+        if is_tail:
+            length = max(_overlap(it, text[: len(it)]) for it in self._whole)
+            text = MASK + text[length:] if length else text
+        return text
+
+    @cached_property
+    def _whole(self) -> Sequence[str]:
+        return (*self._spellings, *self._in_base64)
+
+    @cached_property
+    def _fragments(self) -> frozenset[str]:
+        """All that may stand beside a cut."""
+        return frozenset(
+            spelling[at : at + MINIMUM_LENGTH]
+            for spelling in self._whole
+            for at in range(len(spelling) - MINIMUM_LENGTH + 1)
+        )
+
+    @cached_property
+    def _spellings(self) -> Sequence[str]:
+        """The longest first: one may be a part of another."""
+        spellings = {self.text}
+        for _ in range(LEVELS):
+            spellings |= {spell(text) for spell in SPELLINGS for text in spellings}
+        return sorted(spellings, key=len, reverse=True)
+
+
+def _overlap(left: str, right: str) -> int:
+    """How many characters at the end of the one are the beginning of the other."""
+    last = left[-MINIMUM_LENGTH:]
+    at = right.rfind(last)
+    while at >= 0 and not left.endswith(right[: at + MINIMUM_LENGTH]):
+        at = right.rfind(last, 0, at + MINIMUM_LENGTH - 1)
+    return at + MINIMUM_LENGTH if at >= 0 else 0
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
+def _in_base64(text: str) -> Iterator[str]:
+    """What base64 makes of it, whatever stands before and after it: all characters
+    that depend on it alone.
+    """
+    utf8 = _utf8(text)
+    for before in range(3):
+        encoded = b64encode(bytes(before) + utf8).decode()
+        whole = encoded[(before * 8 + 5) // 6 : (before + len(utf8)) * 8 // 6]
+        yield whole
+        yield whole.translate({ord("+"): "-", ord("/"): "_"})  # for URLs
+
+
+def _percent(text: str, safe: str) -> str:
+    return quote(_utf8(text), safe=safe)
+
+
+# Which quotes repr escapes depends on what else stands in the string.
+SPELLINGS: Sequence[Callable[[str], str]] = (
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: repr(text)[1:-1],
+    lambda text: repr(f"{text}'\"")[1:-4],
+    lambda text: ascii(text)[1:-1],
+    lambda text: ascii(f"{text}'\"")[1:-4],
+    lambda text: repr(_utf8(text))[2:-1],
+    lambda text: repr(_utf8(text) + b"'\"")[2:-4],
+    escape,
+    lambda text: escape(text, quote=False),
+    *(partial(_percent, safe=safe) for safe in ("", "/", "!~*'()", "!$&'()*+,;=:@/?")),
+    lambda text: _percent(text, " ").replace(" ", "+"),
+    lambda text: _HEXADECIMAL.sub(lambda it: it[0].lower(), _percent(text, "")),
+)
+"""How a text is written in JSON, in Python, in HTML and, by several rules, in URLs."""

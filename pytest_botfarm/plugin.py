@@ -75,6 +75,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(controller, "botfarm-xdist-controller")
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if "BOTFARM_TOKEN" in os.environ or "BOTFARM_TOKEN_FILE" in os.environ:
+        # Before the first lease, too, a test can fail with its environment in sight.
+        from .scrubbing import learn_token  # noqa: PLC0415  # only where there is one
+
+        learn_token(session.config)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(
     collector: pytest.Collector,

@@ -36,6 +36,7 @@ from .kept_state import KeptState
 from .limits import LIMIT, Limit
 from .making import Willingness
 from .report import MAIN
+from .scrubbing import masker_of
 from .settings import Settings, read_settings, read_token
 from .telling import say, waiting_line
 from .users import BotUser
@@ -43,6 +44,7 @@ from .users import BotUser
 if TYPE_CHECKING:
     from .client.sync import Client
     from .heartbeat import Heartbeat
+    from .masking import Masker
 
 NOT_CONFIGURED = (
     "bot_user has no server and no pool of accounts. Either name a server with "
@@ -125,6 +127,7 @@ class LeaseSession:
         settings: Settings | pytest.UsageError,
         locate: Callable[[], Endpoint] | None,
         *,
+        masker: Masker,
         say: Callable[[str], None],
         limit: Callable[[], Limit | None],
         embedded: EmbeddedServer | None = None,
@@ -133,6 +136,7 @@ class LeaseSession:
         running test may wait.
         """
         self.identity = identity
+        self.masker = masker
         self.embedded = embedded
         self.notes: list[str] = []
         """What the closing summary should mention."""
@@ -237,6 +241,8 @@ class LeaseSession:
         finally:
             holding.answered = clock()
         self._had[place] = [user.id for user in lease.users]
+        for user in lease.users:
+            self.masker.learn(user.password, *user.secrets.values())
         holding.lease = lease
         holding.test_id, holding.keeping = test_id, keeping_of(self.settings)
         holding.lifetime = self._heartbeat.watch(lease)
@@ -410,7 +416,7 @@ class LeaseSession:
 
     def take_notes(self) -> list[str]:
         notes, self.notes = self.notes, []
-        return notes
+        return [self.masker.mask(note) for note in notes]
 
     def closing_notes(self) -> list[str]:
         """What only the end of the run can tell, too."""
@@ -436,6 +442,7 @@ class LeaseSession:
         from .client.sync import Client  # noqa: PLC0415  # httpx takes 180 ms
 
         endpoint = self._locate_server()
+        self.masker.learn(endpoint.token)
         if self.settings.url is not None:
             return Client(endpoint.url, endpoint.token)
         return Client(
@@ -465,6 +472,7 @@ def _make_session(config: pytest.Config) -> LeaseSession:
     make = partial(
         LeaseSession,
         identity,
+        masker=masker_of(config),
         say=_way_to_say(config),
         limit=lambda: config.stash.get(LIMIT, None),
     )

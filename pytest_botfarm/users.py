@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
 
 from .masking import Secrets, masked
@@ -182,6 +182,12 @@ class BotUser:
 
         """
         self._put_in_quarantine(self.id, self.login, reason)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a BotUser cannot be copied or pickled: the lease is this process's alone. "
+            "Pass on its login and password"
+        )
 
     def __repr__(self) -> str:
         return f"BotUser({self.login!r}, {self.env!r}, {self.domain!r})"
