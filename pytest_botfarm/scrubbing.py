@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ IDENTITY = frozenset({"_id", "nodeid", "location", "keywords", "when", "outcome"
 LIVE_HANDLERS = ("log_cli_handler", "log_file_handler")
 """Of pytest's logging plugin: what they write appears in no report. Not the handler of
 `caplog`, since a test may check that the system under test logs no password."""
+SUBTEST = frozenset({"SubtestContext", "SubTestContext"})
+"""What tells a subtest from its test, in pytest and in pytest-subtests."""
 LONGEST_OPERAND = 240
 """Characters of a compared value that are shown."""
 
@@ -114,12 +116,14 @@ class Scrubber:
 
     def _scrub_attributes(self, owner: object, names: Iterable[str]) -> bool:
         """Whether any has changed."""
-        values = {name: getattr(owner, name) for name in names}
-        scrubbed = {name: self._scrubbed(value) for name, value in values.items()}
-        for name, value in scrubbed.items():
-            # Some are frozen.
-            object.__setattr__(owner, name, value)
-        return any(scrubbed[name] is not value for name, value in values.items())
+        changed = False
+        for name in list(names):
+            value = getattr(owner, name)
+            scrubbed = self._scrubbed(value)
+            if scrubbed is not value:
+                object.__setattr__(owner, name, scrubbed)  # some are frozen
+                changed = True
+        return changed
 
     def _scrubbed(self, value: Any) -> Any:
         """The value itself, or a copy of it without the secrets.
@@ -129,25 +133,25 @@ class Scrubber:
         if isinstance(value, str):
             masked = self.masker.mask(value)
             return value if masked == value else masked
-        if type(value) is list and all(type(item) is str for item in value):
-            text = "\n".join(value)  # a secret may be broken over several lines
-            masked = self.masker.mask(text)
-            return value if masked == text else masked.split("\n")
         if type(value) in {list, tuple}:
-            items = [self._scrubbed(item) for item in value]
-            return value if all(map(is_, items, value)) else type(value)(items)
+            return self._scrubbed_items(value)
         if type(value) is dict:
-            items = [self._scrubbed(item) for item in value.values()]
-            same = all(map(is_, items, value.values()))
-            return value if same else dict(zip(value, items, strict=True))
-        if hasattr(value, "toterminal") or type(value).__module__.startswith(
-            "_pytest."
-        ):
-            # A part of a traceback, or what tells a subtest from its test.
+            copied = {name: self._scrubbed(item) for name, item in value.items()}
+            return value if all(map(is_, copied.values(), value.values())) else copied
+        if hasattr(value, "toterminal") or type(value).__name__ in SUBTEST:
             names = vars(value) if hasattr(value, "__dict__") else value.__slots__
             scrubbed = copy.copy(value)
             return scrubbed if self._scrub_attributes(scrubbed, names) else value
         return value
+
+    def _scrubbed_items(self, items: Sequence[Any]) -> Sequence[Any]:
+        if type(items) is list and all(type(item) is str for item in items):
+            # Lines of a traceback: one secret may be broken over several.
+            text = "\n".join(items)
+            masked = self.masker.mask(text)
+            return items if masked == text else masked.split("\n")
+        scrubbed = [self._scrubbed(item) for item in items]
+        return items if all(map(is_, scrubbed, items)) else type(items)(scrubbed)
 
 
 class _MaskingFormatter(logging.Formatter):

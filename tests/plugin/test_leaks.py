@@ -17,7 +17,7 @@ import pytest
 from support.farm import Farm
 from support.leaks import SPELLINGS, Searcher
 from support.servers import TOKEN
-from support.suites import PLUGINS
+from support.suites import PLUGINS, Suite
 
 LEAKING = Path(__file__).parent / "leaking"
 WAYS = re.findall(r"^ *def (test_\w+)", (LEAKING / "ways.py").read_text(), re.MULTILINE)
@@ -161,3 +161,68 @@ def test_the_search_finds_each_spelling_of_each_secret(spelling: str) -> None:
     for name, secret in SECRETS.items():
         for form in SPELLINGS[spelling](secret.splitlines()[-1]):
             assert any(leak.startswith(name) for leak in SEARCHER.leaks(f"… {form} …"))
+
+
+EMBEDDED = """
+    import os
+    import pathlib
+    import psutil
+
+    def test_it(bot_user):
+        user = bot_user()
+        client = bot_user._session.client()
+        token = client._headers["authorization"].partition(" ")[2]
+        pathlib.Path("token").write_text(token)
+        family = psutil.Process().parent().children(recursive=True)
+        arguments = [process.cmdline() for process in family]
+        assert any("botfarm_server.embedded" in line for line in arguments)
+        pathlib.Path("arguments").write_text(repr(arguments))
+        print(vars(client), user.password, dict(os.environ))
+        raise ValueError(token, user.password)
+    """
+
+
+def test_a_server_of_the_runs_own_keeps_its_token_and_its_files_to_itself(
+    suite: Suite, pool_file: Path
+) -> None:
+    password = json.dumps(SECRETS["password"])  # as TOML has it, too
+    pool_file.write_text(
+        f'[[users]]\nlogin = "alice"\npassword = {password}\n'
+        'env = "stage"\ndomain = "regular"\n'
+    )
+    suite.write(EMBEDDED)
+    result = suite.run("-n", "1", "--showlocals")
+    result.assert_outcomes(failed=1)
+    folder = suite.pytester.path
+    token = (folder / "token").read_text()
+    searcher = Searcher({**SECRETS, "token": token})
+    assert searcher.leaks(result.stdout.str() + result.stderr.str()) == {}
+    assert searcher.leaks((folder / "arguments").read_text()) == {}
+    files = list((folder / "state").rglob("*/*"))
+    assert {path.name for path in files} >= {"farm.sqlite3", "secret.key"}
+    assert {oct(path.stat().st_mode)[-3:] for path in files} == {"600"}
+    assert all(token.encode() not in path.read_bytes() for path in files)
+
+
+def test_a_plugin_that_is_unused_masks_the_token_and_nothing_else(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOTFARM_TOKEN", SECRETS["key"])
+    suite.write(
+        """
+        import os
+        import pytest
+
+        def test_its_environment():
+            assert os.environ["BOTFARM_TOKEN"] in {}
+
+        def test_another(caplog):
+            import logging
+            logging.error(os.environ["BOTFARM_TOKEN"])
+            assert os.environ["BOTFARM_TOKEN"] in caplog.text  # what a test sees is true
+            assert [1, 2, "three"] == [1, 2, "four"]
+        """
+    )
+    output = suite.run("--log-cli-level=DEBUG").stdout.str()
+    assert SEARCHER.leaks(output) == {}
+    assert "At index 2 diff: 'three' != 'four'" in output

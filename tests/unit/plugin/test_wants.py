@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 from uuid import uuid4
 
@@ -119,6 +121,12 @@ def test_an_account_shows_no_secret_and_gives_it_when_asked() -> None:
     assert len(alice.secrets) == 1
     assert alice != account()
     assert alice.secrets != account().secrets
+
+
+def test_an_account_is_neither_copied_nor_pickled() -> None:
+    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="Pass on its login and password"):
+            duplicate(user())
 
 
 def test_a_password_that_the_server_does_not_hold_says_what_to_set_there() -> None:
