@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -144,7 +144,7 @@ class Scrubber:
             return scrubbed if self._scrub_attributes(scrubbed, names) else value
         return value
 
-    def _scrubbed_items(self, items: Sequence[Any]) -> Sequence[Any]:
+    def _scrubbed_items(self, items: Any) -> Any:
         if type(items) is list and all(type(item) is str for item in items):
             # Lines of a traceback: one secret may be broken over several.
             text = "\n".join(items)

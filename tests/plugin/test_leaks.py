@@ -219,7 +219,7 @@ def test_a_plugin_that_is_unused_masks_the_token_and_nothing_else(
         def test_another(caplog):
             import logging
             logging.error(os.environ["BOTFARM_TOKEN"])
-            assert os.environ["BOTFARM_TOKEN"] in caplog.text  # what a test sees is true
+            assert os.environ["BOTFARM_TOKEN"] in caplog.text  # it sees the truth
             assert [1, 2, "three"] == [1, 2, "four"]
         """
     )

@@ -253,6 +253,10 @@ class TestOfUnittest(unittest.TestCase):
         key = self.everything["key"]
         self.assertEqual((key, 1), (key, 2))
 
+    def test_equality_of_octets_over_several_lines(self) -> None:
+        self.maxDiff = None
+        self.assertEqual([self.everything["key"].encode()], [b"x"])
+
     def test_equality_of_dictionaries(self) -> None:
         self.assertEqual(self.everything, {})
 
