@@ -146,10 +146,14 @@ class Scrubber:
 
     def _scrubbed_items(self, items: Any) -> Any:
         if type(items) is list and all(type(item) is str for item in items):
-            # Lines of a traceback: one secret may be broken over several.
-            text = "\n".join(items)
+            # Lines of a traceback, some with and some without their ends: one secret
+            # may be broken over several.
+            has_ends = all(item.endswith("\n") for item in items)
+            text = ("" if has_ends else "\n").join(items)
             masked = self.masker.mask(text)
-            return items if masked == text else masked.split("\n")
+            if masked == text:
+                return items
+            return masked.splitlines(keepends=True) if has_ends else masked.split("\n")
         scrubbed = [self._scrubbed(item) for item in items]
         return items if all(map(is_, scrubbed, items)) else type(items)(scrubbed)
 

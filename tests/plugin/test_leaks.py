@@ -132,9 +132,8 @@ def ending(way: str) -> str:
         "-vv -rA --showlocals --log-cli-level=DEBUG --log-level=DEBUG --setup-show",
         "--showlocals --durations=0",
         "--full-trace -W error -k message_or_chain_or_warning_or_finalizer",
-        "--tb=short -rA",
         "--tb=native -l",
-        "-n 2 -l -v --log-level=DEBUG -rA",
+        "-n 2 --tb=short -l -v --log-level=DEBUG -rA",
     ],
 )
 def test_no_secret_is_in_what_a_run_leaves(
@@ -211,7 +210,6 @@ def test_a_plugin_that_is_unused_masks_the_token_and_nothing_else(
     suite.write(
         """
         import os
-        import pytest
 
         def test_its_environment():
             assert os.environ["BOTFARM_TOKEN"] in {}
@@ -223,6 +221,8 @@ def test_a_plugin_that_is_unused_masks_the_token_and_nothing_else(
             assert [1, 2, "three"] == [1, 2, "four"]
         """
     )
-    output = suite.run("--log-cli-level=DEBUG").stdout.str()
+    result = suite.run("--log-cli-level=DEBUG", "--tb=native")
+    output = result.stdout.str()
     assert SEARCHER.leaks(output) == {}
+    result.stdout.fnmatch_lines(["Traceback*", "  File *", "    assert os.environ*"])
     assert "At index 2 diff: 'three' != 'four'" in output
