@@ -214,7 +214,7 @@ def test_a_plugin_that_is_unused_masks_the_token_and_nothing_else(
         import os
 
         def test_its_environment():
-            assert os.environ["BOTFARM_TOKEN"] in {}
+            raise ValueError(os.environ["BOTFARM_TOKEN"])
 
         def test_another(caplog):
             import logging
@@ -226,6 +226,6 @@ def test_a_plugin_that_is_unused_masks_the_token_and_nothing_else(
     result = suite.run("--log-cli-level=DEBUG", "--tb=native")
     output = result.stdout.str()
     assert SEARCHER.leaks(output) == {}
-    lines = ["  File *in test_its_environment", "    assert os.environ*", "Assertion*"]
+    lines = ["  File *in test_its_environment", "    raise *", "ValueError: ***"]
     result.stdout.fnmatch_lines(lines, consecutive=True)
     assert "At index 2 diff: 'three' != 'four'" in output
