@@ -21,11 +21,7 @@ from support.suites import PLUGINS, Suite
 
 LEAKING = Path(__file__).parent / "leaking"
 WAYS = re.findall(r"^ *def (test_\w+)", (LEAKING / "ways.py").read_text(), re.MULTILINE)
-SAFE = {
-    "test_user_and_user",
-    "test_error_of_the_server",
-    "test_passes_quarantine",  # the lease session masks its notes by itself
-}
+SAFE = {"test_user_and_user", "test_error_of_the_server"}
 """Ways in which nothing is left to mask."""
 
 
