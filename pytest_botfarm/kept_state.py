@@ -40,11 +40,13 @@ class KeptState:
     """The state of one account in the hands of its holder.
 
     It travels as JSON, so that text comes back as text and a dict as a dict. `connect`
-    gives a client for one conversation, `note` tells people what went wrong.
+    gives a client for one conversation, `note` tells people what went wrong, `learn` is
+    told each state, so that it can be masked.
     """
 
     __slots__ = (
         "_connect",
+        "_learn",
         "_lease",
         "_lock",
         "_note",
@@ -59,6 +61,7 @@ class KeptState:
         lease: Lease,
         connect: Callable[[], AbstractContextManager[Client]],
         note: Callable[[str], None],
+        learn: Callable[[State], None] = lambda state: None,
     ) -> None:
         self._user = user
         self._lease = lease
@@ -67,6 +70,9 @@ class KeptState:
         self._text = user.state
         self._lock = Lock()
         self._signing_in: Event | None = None
+        self._learn = learn
+        if self._text is not None:
+            learn(self.value)
 
     @property
     def value(self) -> Any:
@@ -76,6 +82,7 @@ class KeptState:
     def save(self, state: State, expires_in: float | None) -> None:
         __tracebackhide__ = True
         text = self._text = _text_of(state)
+        self._learn(state)
         self._hold(
             lambda protocol: protocol.save_state(
                 self._lease.id,

@@ -11,6 +11,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from html import escape
 from threading import Lock
@@ -19,6 +20,10 @@ from urllib.parse import quote
 MASK = "***"
 MINIMUM_LENGTH = 4
 """Characters. What is shorter cannot be told from ordinary text, and stays."""
+SHORTEST_OF_STATE = 8
+"""Characters. A state holds many texts, and most short ones are none of its secrets."""
+PUBLIC_OF_STATE = frozenset({"domain", "name", "origin", "path", "sameSite", "url"})
+"""What browsers' cookies and storages tell besides their values."""
 LEVELS = 3
 """The repr of JSON within JSON, say. Ordinary passwords look alike on all of them."""
 
@@ -85,6 +90,22 @@ class Masker:
             # The longest first: one may be a part of another.
             longest_first = sorted(known.values(), key=lambda it: -len(it.text))
             self._secrets = tuple(longest_first)
+
+    def learn_state(self, state: object) -> None:
+        """Mask the texts in what JSON can tell, but for names and addresses."""
+        if isinstance(state, str):
+            if len(state) >= SHORTEST_OF_STATE:
+                self.learn(state)
+            if state.startswith(("{", "[")):  # a storage keeps JSON as text
+                with suppress(ValueError):
+                    self.learn_state(json.loads(state))
+        elif isinstance(state, Mapping):
+            for name, value in state.items():
+                if name not in PUBLIC_OF_STATE:
+                    self.learn_state(value)
+        elif isinstance(state, Sequence):
+            for value in state:
+                self.learn_state(value)
 
     def mask(self, text: str) -> str:
         """The text with *** where a secret was, or what was left of one cut off."""

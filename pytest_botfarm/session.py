@@ -251,7 +251,9 @@ class LeaseSession:
             BotUser(
                 user,
                 put_in_quarantine,
-                KeptState(user, lease, self._connected, self._note),
+                KeptState(
+                    user, lease, self._connected, self._note, self.masker.learn_state
+                ),
             )
             for user in lease.users
         )

@@ -19,6 +19,8 @@ from support.leaks import SPELLINGS, Searcher
 from support.servers import TOKEN
 from support.suites import PLUGINS, Suite
 
+from pytest_botfarm import BotfarmClient, Want
+
 LEAKING = Path(__file__).parent / "leaking"
 WAYS = re.findall(r"^ *def (test_\w+)", (LEAKING / "ways.py").read_text(), re.MULTILINE)
 SAFE = {"test_user_and_user", "test_error_of_the_server"}
@@ -37,6 +39,8 @@ SECRETS = {
     "key": '"\\'.join(scrambled(f"part {number}", 10) for number in range(15)),
     "pem": "\n".join(["-----BEGIN SECRET-----", *PEM]),
     "token": TOKEN,
+    "state": scrambled("cookie", 20),
+    "saved": 'it\'s "kept" 100%',
 }
 SEARCHER = Searcher(SECRETS)
 
@@ -55,6 +59,10 @@ class Run:
         self.domain = farm.add_pool()
         for login in ("alice", "bob", "carol", "dave"):
             add_user(farm, login, self.domain)
+        client = BotfarmClient(farm.url, token=farm.token)
+        with client.lease_all(Want("stage", self.domain, count=4)) as users:
+            for user in users:
+                user.save_state({"cookie": SECRETS["state"]})
         command = [sys.executable, "-m", "pytest", *PLUGINS, "-p", "no:anyio"]
         command += ["--continue-on-collection-errors", "--basetemp=temporary"]
         command += ["--junitxml=junit.xml", "--botfarm-report=report.html"]
@@ -65,6 +73,7 @@ class Run:
             "BOTFARM_ENV": "stage",
             "BOTFARM_DOMAIN": self.domain,
             "PYTHONASYNCIODEBUG": "1",
+            "SAVED": SECRETS["saved"],
         }
         self.result = subprocess.run(
             [*command, *arguments],

@@ -35,7 +35,10 @@ logger = logging.getLogger("suite")
 
 @pytest.fixture(scope="session")
 def user(session_bot_user: BotUserFactory) -> BotUser:
-    return session_bot_user()
+    user = session_bot_user()
+    assert isinstance(user.state, dict)
+    user.save_state({**user.state, "later": os.environ["SAVED"]})
+    return user
 
 
 @pytest.fixture
@@ -44,6 +47,8 @@ def everything(user: BotUser) -> dict[str, str]:
         "password": user.password,
         **user.secrets,
         "token": os.environ["BOTFARM_TOKEN"],
+        "state": user.state["cookie"],
+        "saved": user.state["later"],
     }
 
 

@@ -84,3 +84,18 @@ def test_a_text_too_short_to_be_told_from_others_stays() -> None:
 
 def test_what_knows_no_secret_changes_nothing() -> None:
     assert Masker().mask("'a'\n'b'...") == "'a'\n'b'..."
+
+
+def test_the_values_of_a_state_are_secrets_and_its_names_are_not() -> None:
+    cookie = {"name": "session-of-a-login", "value": "c00kie-value", "path": "/account"}
+    kept = {"name": "login-of-user", "value": json.dumps({"access": "t0ken-of-login"})}
+    masker = Masker()
+    masker.learn_state(
+        {
+            "cookies": [{**cookie, "domain": "shop.example.com", "expires": -1.0}],
+            "origins": [{"origin": "https://shop.example.com", "localStorage": [kept]}],
+        }
+    )
+    text = "session-of-a-login at https://shop.example.com/account"
+    assert masker.mask(text) == text
+    assert masker.mask("c00kie-value; t0ken-of-login") == "***; ***"
