@@ -56,6 +56,7 @@ class Run:
             "import os\nraise ValueError(dict(os.environ))\n"
         )
         (folder / "pytest.ini").write_text("[pytest]\njunit_logging = all\n")
+        (folder / "saved").write_text(SECRETS["saved"])
         self.domain = farm.add_pool()
         for login in ("alice", "bob", "carol", "dave"):
             add_user(farm, login, self.domain)
@@ -73,7 +74,6 @@ class Run:
             "BOTFARM_ENV": "stage",
             "BOTFARM_DOMAIN": self.domain,
             "PYTHONASYNCIODEBUG": "1",
-            "SAVED": SECRETS["saved"],
         }
         self.result = subprocess.run(
             [*command, *arguments],

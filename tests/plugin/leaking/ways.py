@@ -22,6 +22,7 @@ import warnings
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Thread
 
 import httpx
@@ -37,7 +38,7 @@ logger = logging.getLogger("suite")
 def user(session_bot_user: BotUserFactory) -> BotUser:
     user = session_bot_user()
     assert isinstance(user.state, dict)
-    user.save_state({**user.state, "later": os.environ["SAVED"]})
+    user.save_state({**user.state, "later": Path("saved").read_text()})
     return user
 
 

@@ -126,7 +126,7 @@ def test_an_account_shows_no_secret_and_gives_it_when_asked() -> None:
 def test_an_account_is_neither_copied_nor_pickled() -> None:
     for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="Pass on its login and password"):
-            duplicate(user())
+            duplicate(account())
 
 
 def test_a_password_that_the_server_does_not_hold_says_what_to_set_there() -> None:
