@@ -40,7 +40,7 @@ SECRETS = {
     "pem": "\n".join(["-----BEGIN SECRET-----", *PEM]),
     "token": TOKEN,
     "state": scrambled("cookie", 20),
-    "saved": 'it\'s "kept" 100%',
+    "saved": 'xW"q\\8ü7zvJ%2zR',
 }
 SEARCHER = Searcher(SECRETS)
 
