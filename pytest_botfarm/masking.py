@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from html import escape
@@ -33,14 +33,6 @@ pprint goes on in the next line, of a diff or an error as well."""
 _UNCHANGED = re.compile("[A-Za-z0-9]+")
 """What every spelling but base64 leaves as it is."""
 _HEXADECIMAL = re.compile("%..")
-
-
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """The text with a mask in the place of each secret."""
-    # The longest first: a shorter one may be part of it.
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return text
 
 
 class Secrets(Mapping[str, str]):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .client.models import Outcome
+    from .masking import Masker
     from .session import Holding, LeaseSession
     from .users import BotUser
 
@@ -41,7 +42,7 @@ class Preparation:
         ends = clock() + wait
         while True:
             self._making.acquire(holding, ends=ends)
-            supply = _Supply(self._hooks)
+            supply = _Supply(self._hooks, self._session.masker)
             for user in holding.users:
                 user.supply_password_by(supply)
             if self._clean(holding):
@@ -58,9 +59,10 @@ class Preparation:
         holding.is_told = False
         hook = self._hooks.pytest_botfarm_releasing
         given = {"nodeid": self._test_id, "outcome": outcome}
+        mask = self._session.masker.mask
         return [
             f"pytest_botfarm_releasing failed for {user.login}: "
-            f"{described(error, user.mask)} ({place_of(error)})"
+            f"{described(error, mask)} ({place_of(error)})"
             for user in holding.users
             if (error := failure_of(hook, user=user, **given))
         ]
@@ -68,6 +70,7 @@ class Preparation:
     def _clean(self, holding: Holding) -> bool:
         """Clean what is dirty; false if that failed, and all was given back."""
         hook = self._hooks.pytest_botfarm_clean
+        mask = self._session.masker.mask
         dirty = [user for user in holding.users if user.dirty]
         if not dirty or not hook.get_hookimpls():
             return True
@@ -77,7 +80,7 @@ class Preparation:
             for user, error in failures:
                 user.dirty = error is not None
                 if error is not None:
-                    user.quarantine(f"cleaning failed: {described(error, user.mask)}")
+                    user.quarantine(f"cleaning failed: {described(error, mask)}")
             is_clean = not any(user.dirty for user in dirty)
         finally:
             if not is_clean:
@@ -101,8 +104,9 @@ class Preparation:
 class _Supply:
     """Asks the suite for the password of each account, once."""
 
-    def __init__(self, hooks: Any) -> None:
+    def __init__(self, hooks: Any, masker: Masker) -> None:
         self._hooks = hooks
+        self._masker = masker
         self._answers: dict[BotUser, str | None] = {}
         self._asking = RLock()
 
@@ -111,4 +115,5 @@ class _Supply:
             if user not in self._answers:
                 self._answers[user] = None  # also for a hook that reads the password
                 self._answers[user] = self._hooks.pytest_botfarm_password(user=user)
+                self._masker.learn(self._answers[user])
             return self._answers[user]

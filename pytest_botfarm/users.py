@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
 
-from .masking import Secrets, masked
+from .masking import Secrets
 
 if TYPE_CHECKING:
     from .client.models import LeasedUser
@@ -166,10 +166,6 @@ class BotUser:
     def supply_password_by(self, supply: Callable[[BotUser], str | None]) -> None:
         """Ask `supply` for the password once it is read and the server has none."""
         self._supply_password = supply
-
-    def mask(self, text: str) -> str:
-        """The text with a mask in the place of this account's password and secrets."""
-        return masked(text, [self._password or "", *self.secrets.values()])
 
     def quarantine(self, reason: str) -> None:
         """Take the account out of rotation, until a person restores it.

@@ -11,6 +11,7 @@ from support.suites import Suite
 
 from pytest_botfarm import BotfarmError, Want
 from pytest_botfarm.embedded import Endpoint
+from pytest_botfarm.masking import Masker
 from pytest_botfarm.session import Holding, Identity, LeaseSession
 from pytest_botfarm.settings import Settings
 
@@ -255,6 +256,7 @@ def test_nothing_is_leased_for_a_test_that_has_ended(farm: Farm, pool: str) -> N
         Identity(),
         settings,
         lambda: Endpoint(farm.url, farm.token),
+        masker=Masker(),
         say=lambda _: None,
         limit=lambda: None,
     )
