@@ -36,6 +36,7 @@ UNMEASURED = (
     "tests/contract/test_query_plans.py",
     "tests/docs",
     "tests/plugin/test_crashes.py",
+    "tests/plugin/test_leaks.py",
     "tests/torture",
 )
 """They run whole suites and servers, or the same code over and over, which the others
