@@ -24,12 +24,14 @@ from botfarm_server.api import (
     leases,
     pools,
     reservations,
+    tokens,
     users,
 )
 from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
-from botfarm_server.api.state import Access, AppState
+from botfarm_server.api.state import AppState
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.logging import configure_logging
+from botfarm_server.services.access import AccessService
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.kept_states import KeptStateService
@@ -39,6 +41,7 @@ from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.reservations import ReservationService
 from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.tokens import TokenService
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.users import UserService, Vocabulary
 from botfarm_server.services.waiting import WaitingRoom
@@ -81,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api.include_router(pools.router)
     api.include_router(kept_states.router)
     api.include_router(reservations.router)
+    api.include_router(tokens.router)
     app.include_router(api)
     app.include_router(health.router)
     errors.install(app)
@@ -134,6 +138,8 @@ class _Farm:
             interval=settings.loop_interval,
             retention=timedelta(days=settings.retention_days),
         )
+        token = settings.bootstrap_token
+        readiness = Readiness(self._database, migrate=settings.migrate_at_start)
         vocabulary = Vocabulary(settings.envs, settings.domains)
         token = settings.bootstrap_token
         self.state = AppState(
@@ -150,11 +156,14 @@ class _Farm:
             pools=PoolService(self._database, vocabulary),
             kept_states=KeptStateService(self._database, sealer),
             reservations=ReservationService(self._database, vocabulary),
-            readiness=Readiness(self._database, migrate=settings.migrate_at_start),
-            access=Access(
-                tokens=[token.get_secret_value()] if token is not None else [],
+            readiness=readiness,
+            access=AccessService(
+                self._database,
+                readiness,
+                None if token is None else token.get_secret_value(),
                 open_to_all=settings.insecure_no_auth,
             ),
+            tokens=TokenService(self._database),
         )
         self._can_seal = sealer.can_seal
 
@@ -165,8 +174,12 @@ class _Farm:
                 "BOTFARM_SECRET_KEYS is not set: passwords will not be handed out. "
                 "`botfarm secrets generate-key` prints a key."
             )
-        if self.state.access.open_to_all and not self.state.access.tokens:
-            _log.warning("no token is asked for: whoever reaches this server may lease")
+        access = self.state.access
+        if access.open_to_all and access.bootstrap_token is None:
+            _log.warning(
+                "no token is asked for until the first one is made: whoever reaches "
+                "this server may lease"
+            )
         stop = asyncio.Event()
         work = asyncio.create_task(self._run(stop), name="botfarm")
         try:

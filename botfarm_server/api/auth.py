@@ -1,48 +1,93 @@
-"""Who may call: a bearer token, or anybody on this machine where none is set."""
+"""Who may call what: the token's role, and whether what the path names is its own."""
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from botfarm_server.api.state import state_of
-from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
+from botfarm_server.domain.access import Caller
+from botfarm_server.domain.errors import ForbiddenError
+from botfarm_server.domain.models import LeaseId, Role, UserId
 
-_bearer = HTTPBearer(auto_error=False, description="The token of this server.")
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+_bearer = HTTPBearer(auto_error=False, description="A token of this server.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
+_ROLE = "botfarm_role"
+_SETTLES_OWNERSHIP = "botfarm_settles_ownership"
 
-async def admit(request: Request, credentials: Credentials) -> None:
+
+def needs(
+    role: Role, *, settles_ownership: bool = False
+) -> Callable[[Endpoint], Endpoint]:
+    """Mark the least role that may call an endpoint; one without a mark is for admins.
+
+    `settles_ownership` says that the endpoint's own transaction sees whose the lease
+    is, so that it need not be read before.
+    """
+
+    def mark(endpoint: Endpoint) -> Endpoint:
+        setattr(endpoint, _ROLE, role)
+        setattr(endpoint, _SETTLES_OWNERSHIP, settles_ownership)
+        return endpoint
+
+    return mark
+
+
+def role_needed(endpoint: Callable[..., Any]) -> Role:
+    role: Role = getattr(endpoint, _ROLE, "admin")
+    return role
+
+
+async def admit(request: Request, credentials: Credentials) -> Caller:
     """Let the request through, or refuse it.
 
-    A server without a token serves loopback alone. `botfarm serve` refuses to start
-    elsewhere; this holds under any other way to start it, too.
+    `botfarm serve` refuses to start without a token beyond loopback; this holds under
+    any other way to start it, too.
 
     Raises:
         UnauthorizedError: no token, or a wrong one.
-        ForbiddenError: there is no token to ask for, and this is no loopback address.
-        BotfarmError: what keeps the server from serving, to who may know.
+        ForbiddenError: the token's role does not reach.
+        UserNotFoundError, LeaseNotFoundError: the path names what is not the token's.
+        BotfarmError: what keeps the server from serving.
 
     """
-    state = state_of(request)
-    if state.access.tokens:
-        given = credentials.credentials.encode() if credentials else b""
-        matching = [
-            hmac.compare_digest(given, token.encode()) for token in state.access.tokens
-        ]
-        if not any(matching):
-            raise UnauthorizedError
-    elif not state.access.open_to_all and not _came_over_loopback(request):
+    access = state_of(request).access
+    by = await access.identify(
+        credentials.credentials if credentials else None,
+        over_loopback=_came_over_loopback(request),
+    )
+    endpoint = request.scope["endpoint"]
+    needed = role_needed(endpoint)
+    if not by.may(needed):
         raise ForbiddenError(
-            "This server has no token, so it answers on loopback alone. Start it with "
-            "BOTFARM_BOOTSTRAP_TOKEN, or with --insecure-no-auth."
+            f"This takes a token of role {needed}, and this one is of role {by.role}.",
+            needed=needed,
         )
-    if state.readiness.refusal is not None:
-        raise state.readiness.refusal
+    if (user_id := _named(request, "user_id")) is not None:
+        await access.check_user(by, UserId(user_id))
+    lease_id = _named(request, "lease_id")
+    if lease_id is not None and not getattr(endpoint, _SETTLES_OWNERSHIP, False):
+        await access.check_lease(by, LeaseId(lease_id), needed)
+    return by
+
+
+By = Annotated[Caller, Depends(admit)]
+
+
+def _named(request: Request, parameter: str) -> UUID | None:
+    """The id in the path; `None` also where it is none, which the endpoint refuses."""
+    try:
+        return UUID(request.path_params[parameter])
+    except (KeyError, ValueError):
+        return None
 
 
 def is_loopback(host: str) -> bool:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from botfarm_server.api.auth import admit
+from botfarm_server.api.auth import admit, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.schemas import DropStateIn, StateIn
 from botfarm_server.api.state import KeptStates
@@ -40,6 +40,7 @@ NOT_HELD = (
     summary="Leave a state for the next holders of a user",
     responses=documented(*NOT_HELD, NoSealingKeyError),
 )
+@needs("lease")
 async def save(
     lease_id: UUID, user_id: UUID, body: StateIn, kept_states: KeptStates
 ) -> None:
@@ -64,6 +65,7 @@ async def save(
     summary="Leave the next holders of a user no state",
     responses=documented(*NOT_HELD),
 )
+@needs("lease")
 async def drop(
     lease_id: UUID, user_id: UUID, body: DropStateIn, kept_states: KeptStates
 ) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from botfarm_server.api.auth import admit
+from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.schemas import (
     BreakIn,
@@ -27,7 +27,8 @@ from botfarm_server.api.schemas import (
     WaitingOut,
     WantIn,
 )
-from botfarm_server.api.state import Asking, Leases, Users
+from botfarm_server.api.state import Asking, Leases, Users, state_of
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     DeadlockError,
     LeaseEndedError,
@@ -72,6 +73,7 @@ ENDED_STATES: tuple[LeaseState, ...] = get_args(EndedState)
             NoSuchPoolError,
             PoolTooSmallError,
             LeaseMismatchError,
+            LeaseNotFoundError,
             DeadlockError,
             LeaseEndedError,
             TooManyWaitingError,
@@ -80,15 +82,21 @@ ENDED_STATES: tuple[LeaseState, ...] = get_args(EndedState)
         ),
     },
 )
+@needs("lease", settles_ownership=True)
 async def ask(
-    lease_id: UUID, body: LeaseIn, request: Request, asking: Asking, users: Users
+    lease_id: UUID,
+    body: LeaseIn,
+    request: Request,
+    asking: Asking,
+    users: Users,
+    by: By,
 ) -> Any:
     """Grant all wants at once, or wait up to `wait` seconds for them.
 
     The client makes the id, so the call can be repeated: it gives the same lease, or
     keeps the same place in the queue.
     """
-    wants = wants_of(body.wants)
+    wants = wants_of(body.wants, by)
     users.vocabulary.check_wants(wants)
 
     async def gone() -> None:
@@ -103,9 +111,12 @@ async def ask(
             wait=body.wait,
             holder=holder_of(body.holder),
             prefer=[UserId(user_id) for user_id in body.prefer],
+            by=by,
         ),
         gone,
     )
+    if isinstance(answer, Held) and answer.waited:
+        await state_of(request).access.check_still(by)
     told = _told_held(answer) if isinstance(answer, Held) else _told_waiting(answer)
     return Response(
         told.model_dump_json(),
@@ -121,10 +132,11 @@ async def ask(
     response_model=RenewOut,
     responses=documented(),
 )
-async def renew(body: RenewIn, leases: Leases) -> Any:
+@needs("lease")
+async def renew(body: RenewIn, leases: Leases, by: By) -> Any:
     """Move each expiry to a full TTL from now; say of the others why they ended."""
     renewals = [(LeaseId(it.id), Fence(it.fence)) for it in body.leases]
-    return {"leases": await leases.renew(renewals)}
+    return {"leases": await leases.renew(renewals, by)}
 
 
 @router.post(
@@ -133,13 +145,15 @@ async def renew(body: RenewIn, leases: Leases) -> Any:
     response_model=ReleasedOut,
     responses=documented(),
 )
-async def end_holder(body: EndHolderIn, leases: Leases) -> Any:
+@needs("lease")
+async def end_holder(body: EndHolderIn, leases: Leases, by: By) -> Any:
     """Their users are handed on at once, since nobody uses them any more.
 
-    Leases that are kept go on.
+    Leases that are kept go on. A token of role `lease` ends those that it took,
+    whoever else names the same run.
     """
     released = await leases.end_holder(
-        body.run_id, body.worker_id, outcome=body.outcome, clean=body.clean
+        body.run_id, body.worker_id, outcome=body.outcome, clean=body.clean, by=by
     )
     return {"released": released}
 
@@ -149,9 +163,12 @@ async def end_holder(body: EndHolderIn, leases: Leases) -> Any:
     status_code=204,
     response_class=Response,
     summary="Release a held lease or cancel a waiting one",
-    responses=documented(LeaseEndedError, LeaseMismatchError),
+    responses=documented(LeaseNotFoundError, LeaseEndedError, LeaseMismatchError),
 )
-async def end(lease_id: UUID, leases: Leases, body: EndLeaseIn | None = None) -> None:
+@needs("lease", settles_ownership=True)
+async def end(
+    lease_id: UUID, leases: Leases, by: By, body: EndLeaseIn | None = None
+) -> None:
     """Again is no error. A later PUT with this id does not bring the lease back."""
     body = body or EndLeaseIn()
     await leases.end(
@@ -159,6 +176,7 @@ async def end(lease_id: UUID, leases: Leases, body: EndLeaseIn | None = None) ->
         fence=None if body.fence is None else Fence(body.fence),
         outcome=body.outcome,
         clean=body.clean,
+        by=by,
     )
 
 
@@ -168,6 +186,7 @@ async def end(lease_id: UUID, leases: Leases, body: EndLeaseIn | None = None) ->
     response_model=KeptOut,
     responses=documented(LeaseNotFoundError, LeaseEndedError, LeaseMismatchError),
 )
+@needs("lease")
 async def keep(lease_id: UUID, body: KeepIn, leases: Leases) -> Any:
     """Its holder has done with it. It ends after `seconds`, or when somebody ends it.
 
@@ -189,6 +208,7 @@ async def keep(lease_id: UUID, body: KeepIn, leases: Leases) -> Any:
     response_model=LeaseOut,
     responses=documented(LeaseNotFoundError, LeaseEndedError),
 )
+@needs("admin")
 async def break_lease(lease_id: UUID, body: BreakIn, leases: Leases) -> Any:
     """The holder is told at its next renewal, and its test fails."""
     await leases.break_lease(LeaseId(lease_id), body.reason)
@@ -198,9 +218,11 @@ async def break_lease(lease_id: UUID, body: BreakIn, leases: Leases) -> Any:
 @router.get(
     "", summary="List leases", response_model=list[LeaseOut], responses=documented()
 )
+@needs("read")
 async def find(
     response: Response,
     leases: Leases,
+    by: By,
     state: LeaseSelection = "live",
     run_id: Text | None = None,
     worker_id: Text | None = None,
@@ -214,6 +236,7 @@ async def find(
         run_id=run_id,
         worker_id=worker_id,
         user_id=None if user_id is None else UserId(user_id),
+        project_id=by.project_id,
         before=cursor,
         limit=limit,
     )
@@ -228,6 +251,7 @@ async def find(
     response_model=LeaseOut,
     responses=documented(LeaseNotFoundError),
 )
+@needs("read")
 async def show(lease_id: UUID, leases: Leases) -> Any:
     return shown(await leases.show(LeaseId(lease_id)))
 
@@ -259,9 +283,12 @@ def _told_waiting(waiting: Waiting) -> WaitingOut:
     )
 
 
-def wants_of(wants: Sequence[WantIn]) -> list[Want]:
+def wants_of(wants: Sequence[WantIn], by: Caller) -> list[Want]:
+    """What is asked for; a want without a project is of the caller's."""
     return [
-        Want(want.env, want.domain, want.project_id, want.labels, want.count)
+        by.within_project(
+            Want(want.env, want.domain, want.project_id, want.labels, want.count)
+        )
         for want in wants
     ]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from botfarm_server.api.auth import admit
+from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented, told
 from botfarm_server.api.leases import wants_of
 from botfarm_server.api.schemas import CheckIn, CheckOut, PoolsOut
@@ -16,9 +16,10 @@ router = APIRouter(prefix="/pools", tags=["pools"], dependencies=[Depends(admit)
 
 
 @router.get("", summary="List pools", response_model=PoolsOut, responses=documented())
-async def find(pools: Pools) -> Any:
+@needs("read")
+async def find(pools: Pools, by: By) -> Any:
     """Those that have users in rotation, with how many; in quarantine is not."""
-    return {"pools": await pools.sizes()}
+    return {"pools": await pools.sizes(by.project_id)}
 
 
 @router.post(
@@ -27,13 +28,15 @@ async def find(pools: Pools) -> Any:
     response_model=CheckOut,
     responses=documented(),
 )
-async def check(body: CheckIn, pools: Pools) -> Any:
+@needs("read")
+async def check(body: CheckIn, pools: Pools, by: By) -> Any:
     """Tell of each what asking for it would be refused with, if it would be.
 
     Nothing is granted, and nothing waits. The errors are `no_such_pool`,
     `pool_too_small` and `invalid_request`, each with its facts.
     """
-    prospects = await pools.check([wants_of(lease.wants) for lease in body.leases])
+    leases = [wants_of(lease.wants, by) for lease in body.leases]
+    prospects = await pools.check(leases, by.project_id)
     return {
         "leases": [
             {

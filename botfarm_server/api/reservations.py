@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from botfarm_server.api.auth import admit
+from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.schemas import ReservationIn, ReservationOut
 from botfarm_server.api.state import Reservations
@@ -28,7 +28,8 @@ router = APIRouter(
     response_model=ReservationOut,
     responses=documented(PoolFullError),
 )
-async def reserve(body: ReservationIn, reservations: Reservations) -> Any:
+@needs("lease")
+async def reserve(body: ReservationIn, reservations: Reservations, by: By) -> Any:
     """Before a suite makes an account on the system under test, so that all suites
     together make no more than `limit`.
 
@@ -42,7 +43,7 @@ async def reserve(body: ReservationIn, reservations: Reservations) -> Any:
     not used expires. The client may choose the id, so that the call can be repeated.
     """
     reservation_id = ReservationId(body.id)
-    want = Want(body.env, body.domain, body.project_id)
+    want = Want(body.env, body.domain, by.project_for(body.project_id))
     expires_in = await reservations.reserve(reservation_id, want, limit=body.limit)
     return {"id": reservation_id, "expires_in": expires_in}
 
@@ -54,6 +55,7 @@ async def reserve(body: ReservationIn, reservations: Reservations) -> Any:
     summary="Give a place back",
     responses=documented(),
 )
+@needs("lease")
 async def give_back(reservation_id: UUID, reservations: Reservations) -> None:
     """`204` as well where it has expired or was used."""
     await reservations.give_back(ReservationId(reservation_id))

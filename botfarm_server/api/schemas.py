@@ -19,7 +19,13 @@ from pydantic import (
     StringConstraints,
 )
 
-from botfarm_server.domain.models import EndedState, LeaseState, Outcome, UserState
+from botfarm_server.domain.models import (
+    EndedState,
+    LeaseState,
+    Outcome,
+    Role,
+    UserState,
+)
 
 MAXIMUM_WAIT = 60.0
 """Seconds that one call may wait; a client that wants longer asks again."""
@@ -33,6 +39,8 @@ MAXIMUM_RENEWALS = 1_000
 MAXIMUM_IMPORT_ROWS = 500
 MAXIMUM_SECRET_LENGTH = 10_000
 MAXIMUM_LIMIT = 100_000
+MAXIMUM_TOKEN_LIFE = 10 * 365 * 86_400.0
+"""Seconds; beyond, somebody has counted in another unit."""
 MAXIMUM_PASSWORD_BYTES = 72
 """bcrypt reads no further, and its newest version refuses to."""
 MAXIMUM_STATE_BYTES = 262_144
@@ -271,6 +279,37 @@ class RestoreIn(Request):
 
 class BreakIn(Request):
     reason: LongText
+
+
+class TokenIn(Request):
+    name: Annotated[Text, Field(description="What it is for, to tell it apart.")]
+    role: Role
+    project_id: Annotated[
+        UUID | None, Field(description="The only project that it is to know of.")
+    ] = None
+    expires_in: Annotated[
+        float | None,
+        Field(ge=1, le=MAXIMUM_TOKEN_LIFE, description="Seconds; null is for ever."),
+    ] = None
+
+
+class TokenOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    name: str
+    role: Role
+    project_id: UUID | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: Annotated[datetime | None, Field(description="To the minute.")]
+    revoked_at: datetime | None
+
+
+class NewTokenOut(TokenOut):
+    token: Annotated[
+        str, Field(description="What its holder sends; it is not told again.")
+    ]
 
 
 class HolderOut(BaseModel):

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from botfarm_server.services.access import AccessService
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.reservations import ReservationService
+from botfarm_server.services.tokens import TokenService
 from botfarm_server.services.users import UserService
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who may call."""
-
-    tokens: Sequence[str] = field(repr=False)
-    open_to_all: bool
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,8 @@ class AppState:
     kept_states: KeptStateService
     reservations: ReservationService
     readiness: Readiness
-    access: Access
+    access: AccessService
+    tokens: TokenService
 
 
 def state_of(request: Request) -> AppState:
@@ -64,6 +58,10 @@ async def reservation_service(request: Request) -> ReservationService:
     return state_of(request).reservations
 
 
+async def token_service(request: Request) -> TokenService:
+    return state_of(request).tokens
+
+
 async def ask_service(request: Request) -> AskService:
     return state_of(request).asking
 
@@ -78,4 +76,5 @@ Leases = Annotated[LeaseService, Depends(lease_service)]
 Pools = Annotated[PoolService, Depends(pool_service)]
 KeptStates = Annotated[KeptStateService, Depends(kept_state_service)]
 Reservations = Annotated[ReservationService, Depends(reservation_service)]
+Tokens = Annotated[TokenService, Depends(token_service)]
 Users = Annotated[UserService, Depends(user_service)]

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from botfarm_server.api.auth import admit
+from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.leases import holder_of, shown
 from botfarm_server.api.schemas import (
@@ -29,9 +29,11 @@ from botfarm_server.api.schemas import (
     UserOut,
     UserPatch,
 )
-from botfarm_server.api.state import Leases, Users
+from botfarm_server.api.state import Leases, State, Users
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     DuplicateUserError,
+    ForbiddenError,
     InvalidRequestError,
     ReservationNotFoundError,
     UserLockedError,
@@ -54,11 +56,18 @@ router = APIRouter(
     response_model=UserOut,
     responses=documented(DuplicateUserError, ReservationNotFoundError),
 )
-async def create(body: NewUserIn, users: Users) -> Any:
+@needs("lease")
+async def create(body: NewUserIn, users: Users, by: By) -> Any:
     """With `reservation_id` it takes a place that was reserved for it, and the call can
-    be repeated.
+    be repeated. A token of role `lease` makes users in reserved places alone.
     """
-    draft = draft_of(body)
+    if body.reservation_id is None and not by.may("admin"):
+        raise ForbiddenError(
+            "A token of role lease makes users in reserved places alone; without a "
+            "reservation_id it takes the role admin.",
+            needed="admin",
+        )
+    draft = draft_of(_within_project(body, by))
     if body.reservation_id is not None:
         draft = replace(draft, reservation_id=ReservationId(body.reservation_id))
     return await users.create(draft)
@@ -68,20 +77,23 @@ async def create(body: NewUserIn, users: Users) -> Any:
     "/import",
     summary="Create or update many users at once",
     response_model=ImportOut,
-    responses=documented(),
+    responses=documented(DuplicateUserError),
 )
-async def import_all(body: ImportIn, users: Users) -> Any:
+@needs("admin")
+async def import_all(body: ImportIn, users: Users, by: By) -> Any:
     """All or none. A user is known by env and login; one unchanged is left alone."""
-    drafts = [draft_of(user) for user in body.users]
-    return await users.import_all(drafts, dry_run=body.dry_run)
+    drafts = [draft_of(_within_project(user, by)) for user in body.users]
+    return await users.import_all(drafts, dry_run=body.dry_run, by=by)
 
 
 @router.get(
     "", summary="List users", response_model=list[UserOut], responses=documented()
 )
+@needs("read")
 async def find(
     response: Response,
     users: Users,
+    by: By,
     env: Text | None = None,
     domain: Text | None = None,
     project_id: UUID | None = None,
@@ -97,10 +109,12 @@ async def find(
 
     With `limit`, the header `Botfarm-Next-Cursor` says how to go on.
     """
+    if project_id is not None and not by.knows(project_id):
+        return []
     found = await users.find(
         env=env,
         domain=domain,
-        project_id=project_id,
+        project_id=project_id or by.project_id,
         login=login,
         state=state,
         labels=_labels(label),
@@ -120,6 +134,7 @@ async def find(
     response_model=UserOut,
     responses=documented(UserNotFoundError),
 )
+@needs("read")
 async def get(user_id: UUID, users: Users) -> Any:
     return await users.get(UserId(user_id))
 
@@ -130,7 +145,8 @@ async def get(user_id: UUID, users: Users) -> Any:
     response_model=UserOut,
     responses=documented(UserNotFoundError),
 )
-async def change(user_id: UUID, body: UserPatch, users: Users) -> Any:
+@needs("admin")
+async def change(user_id: UUID, body: UserPatch, users: Users, by: By) -> Any:
     changes = {name: getattr(body, name) for name in body.model_fields_set}
     errors = [
         (name, "must not be null")
@@ -139,6 +155,8 @@ async def change(user_id: UUID, body: UserPatch, users: Users) -> Any:
     ]
     if errors:
         raise InvalidRequestError(errors)
+    if "project_id" in changes:
+        changes["project_id"] = by.project_for(body.project_id)
     if body.password is not None:
         changes["password"] = body.password.get_secret_value()
     return await users.change(UserId(user_id), changes)
@@ -151,6 +169,7 @@ async def change(user_id: UUID, body: UserPatch, users: Users) -> Any:
     summary="Remove a user that nobody holds",
     responses=documented(UserNotFoundError, UserLockedError),
 )
+@needs("admin")
 async def remove(user_id: UUID, users: Users) -> None:
     await users.remove(UserId(user_id))
 
@@ -161,11 +180,14 @@ async def remove(user_id: UUID, users: Users) -> None:
     response_model=AcquiredOut,
     responses=documented(UserNotFoundError, UserLockedError),
 )
-async def acquire(user_id: UUID, users: Users, body: AcquireIn | None = None) -> Any:
+@needs("lease")
+async def acquire(
+    user_id: UUID, users: Users, by: By, body: AcquireIn | None = None
+) -> Any:
     """Without a `ttl` the user stays locked until it is released."""
     body = body or AcquireIn()
     acquired = await users.acquire(
-        UserId(user_id), ttl=body.ttl, holder=holder_of(body.holder)
+        UserId(user_id), ttl=body.ttl, holder=holder_of(body.holder), by=by
     )
     return {
         "message": "User acquired",
@@ -183,11 +205,12 @@ async def acquire(user_id: UUID, users: Users, body: AcquireIn | None = None) ->
     response_model=MessageOut,
     responses=documented(UserNotFoundError, UserLockedError),
 )
-async def release(user_id: UUID, users: Users) -> Any:
+@needs("lease")
+async def release(user_id: UUID, users: Users, by: By) -> Any:
     """`409` where a test holds the user by a lease of its own: that one ends by its
-    lease's id, or is broken on purpose.
+    lease's id, or is broken on purpose. So it is where another token has acquired it.
     """
-    released = await users.release(UserId(user_id))
+    released = await users.release(UserId(user_id), by)
     return {"message": "User released" if released else "User was not locked"}
 
 
@@ -197,8 +220,15 @@ async def release(user_id: UUID, users: Users) -> Any:
     response_model=UserOut,
     responses=documented(UserNotFoundError),
 )
-async def quarantine(user_id: UUID, body: QuarantineIn, users: Users) -> Any:
-    """Whoever holds it keeps it until the release."""
+@needs("lease")
+async def quarantine(
+    user_id: UUID, body: QuarantineIn, users: Users, state: State, by: By
+) -> Any:
+    """Whoever holds it keeps it until the release.
+
+    A token of role `lease` may do so to a user that it holds.
+    """
+    await state.access.check_holds(by, UserId(user_id))
     return await users.quarantine(UserId(user_id), body.reason, body.author)
 
 
@@ -208,6 +238,7 @@ async def quarantine(user_id: UUID, body: QuarantineIn, users: Users) -> Any:
     response_model=UserOut,
     responses=documented(UserNotFoundError),
 )
+@needs("admin")
 async def restore(user_id: UUID, users: Users, body: RestoreIn | None = None) -> Any:
     """A waiter may have it at once. Reason and author are logged."""
     body = body or RestoreIn()
@@ -220,16 +251,25 @@ async def restore(user_id: UUID, users: Users, body: RestoreIn | None = None) ->
     response_model=list[LeaseOut],
     responses=documented(UserNotFoundError),
 )
+@needs("read")
 async def find_leases(
     user_id: UUID,
     users: Users,
     leases: Leases,
+    by: By,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Any:
     """Newest first, ended ones included until the retention period is over."""
     await users.get(UserId(user_id))
-    views = await leases.find(states=None, user_id=UserId(user_id), limit=limit)
+    views = await leases.find(
+        states=None, user_id=UserId(user_id), project_id=by.project_id, limit=limit
+    )
     return [shown(view) for view in views]
+
+
+def _within_project(user: UserIn, by: Caller) -> UserIn:
+    project_id = by.project_for(user.project_id)
+    return user.model_copy(update={"project_id": project_id})
 
 
 def draft_of(user: UserIn) -> UserDraft:

@@ -5,7 +5,8 @@
     ├── NotFoundError
     │   ├── UserNotFoundError
     │   ├── LeaseNotFoundError
-    │   └── ReservationNotFoundError
+    │   ├── ReservationNotFoundError
+    │   └── TokenNotFoundError
     ├── InvalidRequestError
     ├── UserLockedError
     ├── NoSuchPoolError
@@ -16,6 +17,9 @@
     ├── DeadlockError
     ├── LeaseEndedError
     ├── UnauthorizedError
+    │   ├── TokenMistypedError
+    │   ├── TokenExpiredError
+    │   └── TokenRevokedError
     ├── ForbiddenError
     ├── TooManyWaitingError
     ├── SecretUnreadableError
@@ -41,6 +45,7 @@ from botfarm_server.domain.models import (
     KnotMember,
     LeaseId,
     ReservationId,
+    Role,
     UserId,
     Want,
 )
@@ -160,6 +165,20 @@ class ReservationNotFoundError(NotFoundError):
     @property
     def facts(self) -> Mapping[str, Any]:
         return {"reservation_id": self.reservation_id}
+
+
+@dataclass
+class TokenNotFoundError(NotFoundError):
+    code: ClassVar[str] = "token_not_found"
+    token_id: UUID
+
+    @property
+    def detail(self) -> str:
+        return f"There is no token {self.token_id}."
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"token_id": self.token_id}
 
 
 @dataclass
@@ -389,13 +408,51 @@ class UnauthorizedError(BotfarmError):
 
 
 @dataclass
+class TokenMistypedError(UnauthorizedError):
+    code: ClassVar[str] = "token_mistyped"
+
+    @property
+    def detail(self) -> str:
+        return (
+            "The token is mistyped or cut off: its checksum does not fit. Copy it "
+            "anew, as `botfarm tokens create` has shown it."
+        )
+
+
+@dataclass
+class TokenExpiredError(UnauthorizedError):
+    code: ClassVar[str] = "token_expired"
+    name: str
+
+    @property
+    def detail(self) -> str:
+        return f"The token {self.name!r} has expired. Ask an admin for a new one."
+
+
+@dataclass
+class TokenRevokedError(UnauthorizedError):
+    code: ClassVar[str] = "token_revoked"
+    name: str
+
+    @property
+    def detail(self) -> str:
+        return f"The token {self.name!r} was revoked. Ask an admin for a new one."
+
+
+@dataclass
 class ForbiddenError(BotfarmError):
     code: ClassVar[str] = "forbidden"
     reason: str
+    needed: Role | None = None
+    """The role that may."""
 
     @property
     def detail(self) -> str:
         return self.reason
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {} if self.needed is None else {"needed": self.needed}
 
 
 @dataclass

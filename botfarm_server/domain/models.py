@@ -15,6 +15,7 @@ from uuid import UUID
 LeaseId = NewType("LeaseId", UUID)
 UserId = NewType("UserId", UUID)
 ReservationId = NewType("ReservationId", UUID)
+TokenId = NewType("TokenId", UUID)
 Fence = NewType("Fence", int)
 """Grows with every grant; whoever holds an older one has lost the user."""
 
@@ -25,6 +26,8 @@ EndedState = Literal["released", "cancelled", "abandoned", "expired", "revoked"]
 LeaseSelection = Literal["live", "ended", "all", LeaseState]
 """Which leases to list; live are those waiting or held."""
 UserState = Literal["free", "held", "resting", "quarantined"]
+Role = Literal["read", "lease", "admin"]
+"""What a token may; each may what those before it may."""
 Outcome = Literal["passed", "failed", "error", "skipped", "crashed", "unknown"]
 
 
@@ -153,6 +156,29 @@ class Lease:
     """The deadlock out of which this waiter was taken, as its youngest."""
     kept_at: datetime | None = None
     """Since then it is held for a person to look at, and renewed by nobody."""
+    token_id: TokenId | None = None
+    """Whose it is; `None` where it was asked for without a stored token."""
+
+    @property
+    def project_id(self) -> UUID | None:
+        """The project that all its wants name, if they do."""
+        named = {want.project_id for want in self.wants}
+        return named.pop() if len(named) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token as people see it: what is secret about it is not kept."""
+
+    id: TokenId
+    name: str
+    role: Role
+    project_id: UUID | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    """To the minute."""
+    revoked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

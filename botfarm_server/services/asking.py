@@ -20,6 +20,7 @@ from botfarm_server.services.answers import (
 )
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.possibility import outside_of, why_impossible
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.settling import Settled, poll_by
 from botfarm_server.services.turns import Turns
@@ -52,12 +53,15 @@ class AskService:
             NoSuchPoolError, PoolTooSmallError: waiting could not end.
             DeadlockError: everybody in the way waits as well.
             LeaseMismatchError: the id was used before, with other wants.
+            LeaseNotFoundError: the id was used before, by somebody else.
             LeaseEndedError: the lease is over.
             ShuttingDownError, TooManyWaitingError: ask again.
 
         """
         if self.room.is_closed():
             raise ShuttingDownError
+        if outside_of(asked.by.project_id, asked.wants):
+            await self._refuse(asked)
         if asked.wait <= 0:
             settled = await self.turns.settle(asked)
             return _held(settled) or await self._look(asked.lease_id)
@@ -86,6 +90,13 @@ class AskService:
         if isinstance(answer, Waiting) and self.room.is_closed():
             raise ShuttingDownError
         return answer
+
+    async def _refuse(self, asked: Asked) -> None:
+        """Refuse wants of another project: to the caller it has no users."""
+        async with self.database.read() as connection:
+            refusal = await why_impossible(connection, asked.wants, asked.by.project_id)
+        if refusal is not None:
+            raise refusal
 
     async def _look_again(self, lease_id: LeaseId) -> Held | Waiting:
         """What came of a wait: most often the grant, and the test has it sooner."""

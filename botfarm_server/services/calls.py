@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.models import (
     Fence,
     Holder,
@@ -27,6 +28,7 @@ class Asked:
     prefer: Sequence[UserId] = ()
     """Users that it would like best. It matters only where nobody is before it, and is
     no part of what is asked for."""
+    by: Caller = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Returned:
     fence: Fence | None = None
     outcome: Outcome | None = None
     clean: bool = True
+    by: Caller = EVERYTHING
 
 
 Call = Asked | Returned

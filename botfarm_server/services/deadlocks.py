@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from botfarm_server.domain.deadlock import Claim, Party, find_knots, party_of
 from botfarm_server.domain.errors import describe_want
@@ -16,6 +17,8 @@ from botfarm_server.services.hand_on import hand_on
 from botfarm_server.store import leases, parties, queue, users
 from botfarm_server.store.engine import Connection, Database
 from botfarm_server.store.parties import Possession
+
+OF_ANOTHER_PROJECT = "an account of another project"
 
 Possessions = Mapping[Party, Sequence[Possession]]
 
@@ -35,7 +38,8 @@ async def break_knots(
         claims = await _claims(connection, waiting.values(), having, kept)
         endings: list[Ending] = []
         for knot in find_knots(claims, _users(having)):
-            members = [_member(waiting[it.lease_id], having) for it in knot]
+            told_to = waiting[knot[-1].lease_id].project_id
+            members = [_member(waiting[it.lease_id], having, told_to) for it in knot]
             youngest = await leases.lock(connection, knot[-1].lease_id)
             if youngest is None or youngest.state != "waiting":
                 raise AssertionError("a waiter changed behind the queue lock")
@@ -118,14 +122,24 @@ def _users(having: Possessions) -> dict[Party, list[Candidate]]:
     return {party: [it.user for it in its] for party, its in having.items()}
 
 
-def _member(lease: Lease, having: Possessions) -> KnotMember:
+def _member(lease: Lease, having: Possessions, told_to: UUID | None) -> KnotMember:
+    """A waiter of a knot, without what a caller of one project must not see."""
     holder = lease.holder
+    has = having.get(party_of(holder, lease.id), ())
     return KnotMember(
         lease_id=lease.id,
         test_id=holder.test_id,
         worker_id=holder.worker_id,
         run_id=holder.run_id,
         host=holder.host,
-        has=[it.login for it in having.get(party_of(holder, lease.id), ())],
-        waits_for=[describe_want(want) for want in lease.wants],
+        has=[
+            it.login if told_to in {None, it.user.project_id} else OF_ANOTHER_PROJECT
+            for it in has
+        ],
+        waits_for=[
+            describe_want(want)
+            if told_to is None or want.project_id in {None, told_to}
+            else OF_ANOTHER_PROJECT
+            for want in lease.wants
+        ],
     )

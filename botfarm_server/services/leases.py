@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import (
     BotfarmError,
     LeaseMismatchError,
@@ -57,9 +59,12 @@ class LeaseService:
     turns: Turns
 
     async def renew(
-        self, renewals: Sequence[tuple[LeaseId, Fence]]
+        self, renewals: Sequence[tuple[LeaseId, Fence]], by: Caller = EVERYTHING
     ) -> list[Renewed | Lost]:
-        """Move the expiry of each lease that is held under its fence still."""
+        """Move the expiry of each lease that is held under its fence still.
+
+        A lease that is not the caller's is as unknown as one that does not exist.
+        """
         async with self.database.write() as connection:
             found = await leases.lock_held(connection, [name for name, _ in renewals])
             # After the rows are locked: a lease may have lapsed while we waited.
@@ -67,7 +72,11 @@ class LeaseService:
             by_ttl: dict[float | None, list[LeaseId]] = {}
             for lease_id, fence in renewals:
                 lease = found.get(lease_id)
-                if lease is not None and _is_renewable(lease, fence, now):
+                if (
+                    lease is not None
+                    and by.owns(lease)
+                    and _is_renewable(lease, fence, now)
+                ):
                     by_ttl.setdefault(lease.ttl, []).append(lease_id)
             for ttl, lease_ids in by_ttl.items():
                 await leases.extend(
@@ -77,6 +86,7 @@ class LeaseService:
             others = [name for name, _ in renewals if name not in found]
             if others:
                 found |= await leases.get_all(connection, others)
+            found = {name: lease for name, lease in found.items() if by.owns(lease)}
             return [
                 Renewed(lease_id, renewed[lease_id])
                 if lease_id in renewed
@@ -122,6 +132,7 @@ class LeaseService:
         fence: Fence | None = None,
         outcome: Outcome | None = None,
         clean: bool = True,
+        by: Caller = EVERYTHING,
     ) -> None:
         """Release a held lease or cancel a waiting one; again is no error.
 
@@ -131,9 +142,11 @@ class LeaseService:
         Raises:
             LeaseEndedError: it had expired or been revoked before.
             LeaseMismatchError: it is held under another fence.
+            LeaseNotFoundError: it is somebody else's.
 
         """
-        settled = await self.turns.settle(Returned(lease_id, fence, outcome, clean))
+        returned = Returned(lease_id, fence, outcome, clean, by)
+        settled = await self.turns.settle(returned)
         if isinstance(settled.answer, BotfarmError):
             raise settled.answer
 
@@ -171,6 +184,7 @@ class LeaseService:
         *,
         outcome: Outcome | None,
         clean: bool,
+        by: Caller = EVERYTHING,
     ) -> int:
         """End all leases of a run or worker that is known to be dead; how many.
 
@@ -178,7 +192,8 @@ class LeaseService:
         they are handed on without a delay.
         """
         async with self.database.queue() as (connection, _):
-            live = await leases.live_of_holder(connection, run_id, worker_id)
+            named = await leases.live_of_holder(connection, run_id, worker_id)
+            live = [lease for lease in named if by.owns(lease)]
             now = await read_clock(connection)  # renewals may have had the rows
             endings: list[Ending] = []
             for state in ("held", "waiting"):
@@ -221,6 +236,7 @@ class LeaseService:
         run_id: str | None = None,
         worker_id: str | None = None,
         user_id: UserId | None = None,
+        project_id: UUID | None = None,
         before: int | None = None,
         limit: int,
     ) -> list[LeaseView]:
@@ -233,6 +249,7 @@ class LeaseService:
                 run_id=run_id,
                 worker_id=worker_id,
                 user_id=user_id,
+                project_id=project_id,
                 before=before,
                 limit=limit,
             )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from botfarm_server.domain.errors import BotfarmError
 from botfarm_server.domain.models import Want
-from botfarm_server.services.possibility import why_impossible
+from botfarm_server.services.possibility import outside_of, why_impossible
 from botfarm_server.services.users import Vocabulary
 from botfarm_server.store import users
 from botfarm_server.store.engine import Connection, Database
@@ -38,24 +39,32 @@ class PoolService:
     database: Database
     vocabulary: Vocabulary
 
-    async def sizes(self) -> list[PoolSize]:
+    async def sizes(self, project_id: UUID | None = None) -> list[PoolSize]:
         """The pools that have users in rotation, by env and domain."""
         async with self.database.read() as connection:
-            found = await users.pool_sizes(connection)
+            found = await users.pool_sizes(connection, project_id)
         sizes = [PoolSize(pool.env, pool.domain, found[pool]) for pool in found]
         return sorted(sizes, key=lambda it: (it.env, it.domain))
 
-    async def check(self, leases: Sequence[Sequence[Want]]) -> list[Prospect]:
+    async def check(
+        self, leases: Sequence[Sequence[Want]], project_id: UUID | None = None
+    ) -> list[Prospect]:
         """The prospects of leases, each given as the wants that it would have."""
         async with self.database.read() as connection:
-            return [await self._prospect(connection, wants) for wants in leases]
+            return [
+                await self._prospect(connection, wants, project_id) for wants in leases
+            ]
 
     async def _prospect(
-        self, connection: Connection, wants: Sequence[Want]
+        self, connection: Connection, wants: Sequence[Want], project_id: UUID | None
     ) -> Prospect:
-        matching = [await users.count_in_rotation(connection, want) for want in wants]
+        outside = outside_of(project_id, wants)
+        matching = [
+            0 if want in outside else await users.count_in_rotation(connection, want)
+            for want in wants
+        ]
         try:
             self.vocabulary.check_wants(wants)
         except BotfarmError as error:
             return Prospect(matching, error)
-        return Prospect(matching, await why_impossible(connection, wants))
+        return Prospect(matching, await why_impossible(connection, wants, project_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from botfarm_server.domain.errors import (
     BotfarmError,
@@ -18,23 +19,35 @@ NEAREST_POOLS = 5
 
 
 async def why_impossible(
-    connection: Connection, wants: Sequence[Want]
+    connection: Connection, wants: Sequence[Want], project_id: UUID | None
 ) -> BotfarmError | None:
-    """Why no users in rotation could ever meet the wants, if so it is."""
+    """Why no users in rotation could ever meet the wants, if so it is.
+
+    To a caller of a project there are no users but that project's.
+    """
+    outside = outside_of(project_id, wants)
     asked = sum(want.count for want in wants)
     existing = await users.in_rotation_for(connection, wants, limit=asked)
     assignment = assign(wants, existing)
-    if assignment.complete:
+    if assignment.complete and not outside:
         return None
     unmatched = [
         want
         for want in wants
-        if not await users.in_rotation_for(connection, [want], limit=1)
+        if want in outside
+        or not await users.in_rotation_for(connection, [want], limit=1)
     ]
     if unmatched:
-        sizes = await users.pool_sizes(connection)
+        sizes = await users.pool_sizes(connection, project_id)
         return NoSuchPoolError(unmatched, _nearest(unmatched[0], sizes))
     return PoolTooSmallError(wants, asked, len(assignment.taken))
+
+
+def outside_of(project_id: UUID | None, wants: Sequence[Want]) -> list[Want]:
+    """The wants of other projects than the caller's, if it has one."""
+    if project_id is None:
+        return []
+    return [want for want in wants if want.project_id != project_id]
 
 
 def _nearest(want: Want, sizes: dict[Pool, int]) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from botfarm_server.domain.errors import (
     BotfarmError,
     LeaseMismatchError,
+    LeaseNotFoundError,
 )
 from botfarm_server.domain.lifecycle import (
     LeaseTimes,
@@ -89,6 +90,7 @@ class Turn:
         found, users_held, self.now = await grants.lock_with_users(
             self.connection, [call.lease_id for call in calls], self.now
         )
+        calls = self._of_owners(calls, found)
         returned = [it for it in calls if isinstance(it, Returned)]
         asking = [it for it in calls if isinstance(it, Asked)]
         await self._take_back(returned, found, users_held)
@@ -119,6 +121,20 @@ class Turn:
             self._settled[answer.lease.id] = replace(before, answer=answer)
         return self._settled
 
+    def _of_owners(
+        self, calls: Sequence[Call], found: Mapping[LeaseId, Lease]
+    ) -> list[Call]:
+        """The calls but those about leases of others, to whom they do not exist."""
+        owners = []
+        for call in calls:
+            lease = found.get(call.lease_id)
+            if lease is None or call.by.owns(lease):
+                owners.append(call)
+            else:
+                refusal = LeaseNotFoundError(call.lease_id)
+                self._settled[call.lease_id] = Settled(refusal)
+        return owners
+
     async def _hand_on_from(self, endings: Sequence[Ending]) -> None:
         self.granted += await hand_on_from(
             self.connection, endings, now=self.now, times=self.times
@@ -145,7 +161,7 @@ class Turn:
             lease = found.get(call.lease_id)
             answer: BotfarmError | None = None
             if lease is None:
-                tombstone = _tombstone(call.lease_id, self.now)
+                tombstone = _tombstone(call, self.now)
                 await leases.insert_ended(self.connection, tombstone)
             elif lease.state == "held" and has_lapsed(lease, self.now):
                 self.endings += await end_lapsed(
@@ -222,7 +238,7 @@ class Turn:
 
     async def _keep_waiting(self, call: Asked, lease: Lease) -> None:
         """Move the time until which the place is kept; end what cannot be met."""
-        refusal = await why_impossible(self.connection, call.wants)
+        refusal = await why_impossible(self.connection, call.wants, call.by.project_id)
         if refusal is not None:
             endings = await end_leases(
                 self.connection,
@@ -301,9 +317,12 @@ class Turn:
         """Take places at the end of the queue, in the order of arrival."""
         refusals: dict[object, BotfarmError | None] = {}
         for call in calls:
-            key = alike(call.wants)
+            # A refusal names the pools that this caller may know of.
+            key = (call.by.project_id, alike(call.wants))
             if key not in refusals:
-                refusals[key] = await why_impossible(self.connection, call.wants)
+                refusals[key] = await why_impossible(
+                    self.connection, call.wants, call.by.project_id
+                )
             refusal = refusals[key]
             if refusal is not None:
                 self._settled[call.lease_id] = Settled(refusal)
@@ -321,6 +340,7 @@ class Turn:
             ttl=call.ttl,
             created_at=self.now,
             poll_by=self._poll_by(call.wait),
+            token_id=call.by.token_id,
         )
 
     def _poll_by(self, wait: float) -> datetime:
@@ -336,9 +356,9 @@ def ended_by_holder(lease: Lease) -> EndedState:
     return "released" if lease.state == "held" else "cancelled"
 
 
-def _tombstone(lease_id: LeaseId, now: datetime) -> Lease:
+def _tombstone(call: Returned, now: datetime) -> Lease:
     return Lease(
-        id=lease_id,
+        id=call.lease_id,
         state="cancelled",
         wants=(),
         holder=Holder(),
@@ -346,4 +366,5 @@ def _tombstone(lease_id: LeaseId, now: datetime) -> Lease:
         created_at=now,
         ended_at=now,
         end_reason="it was given back before it was asked for",
+        token_id=call.by.token_id,
     )

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import (
     DuplicateUserError,
     InvalidRequestError,
@@ -162,7 +163,11 @@ class UserService:
         return created
 
     async def import_all(
-        self, drafts: Sequence[UserDraft], *, dry_run: bool = False
+        self,
+        drafts: Sequence[UserDraft],
+        *,
+        dry_run: bool = False,
+        by: Caller = EVERYTHING,
     ) -> Imported:
         """Create the users that are new and update those that differ.
 
@@ -171,13 +176,14 @@ class UserService:
 
         Raises:
             InvalidRequestError: with the index and the field of each bad one.
+            DuplicateUserError: a login is taken by a user that the caller must not see.
 
         """
         self._check_all(drafts)
         attempt = 1
         while True:
             try:
-                return await self._import_once(drafts, dry_run=dry_run)
+                return await self._import_once(drafts, dry_run=dry_run, by=by)
             except DuplicateUserError:
                 # Another import has stored one of them since this one looked.
                 if attempt == IMPORT_ATTEMPTS:
@@ -185,10 +191,13 @@ class UserService:
                 attempt += 1
 
     async def _import_once(
-        self, drafts: Sequence[UserDraft], *, dry_run: bool
+        self, drafts: Sequence[UserDraft], *, dry_run: bool, by: Caller
     ) -> Imported:
         async with self.database.read() as connection:
             known = await users.stored(connection, [it.key for it in drafts])
+        for user in known.values():
+            if not by.knows(user.project_id):
+                raise DuplicateUserError(user.login, user.env)
         new = [it for it in drafts if it.key not in known]
         stored = [(it, known[it.key]) for it in drafts if it.key in known]
         # Together: without a sealing key each takes as long as hashing it anew.
@@ -416,7 +425,12 @@ class UserService:
         _log.info("user removed", user_id=str(user_id))
 
     async def acquire(
-        self, user_id: UserId, *, ttl: float | None, holder: Holder
+        self,
+        user_id: UserId,
+        *,
+        ttl: float | None,
+        holder: Holder,
+        by: Caller = EVERYTHING,
     ) -> Acquired:
         """Lease one user, now or not at all.
 
@@ -430,7 +444,7 @@ class UserService:
         lease_id = LeaseId(uuid.uuid4())
         async with self.database.queue() as (connection, now):
             user = await _get(connection, user_id, now)
-            want = Want(user.env, user.domain, user_id=user_id)
+            want = Want(user.env, user.domain, user.project_id, user_id=user_id)
             kept: dict[LeaseId, Sequence[Candidate]] = {}
             granted = await self._hand_on(connection, {want.pool}, now, kept)
             is_kept = any(user_id == it.id for its in kept.values() for it in its)
@@ -447,6 +461,7 @@ class UserService:
                 created_at=now,
                 granted_at=now,
                 expires_at=renewed_expiry(now, ttl),
+                token_id=by.token_id,
             )
             ((held, _),) = await grants.insert_held(
                 connection, [(lease, Grant(lease_id, {user_id: 0}))]
@@ -461,12 +476,13 @@ class UserService:
             expires_in=ttl,
         )
 
-    async def release(self, user_id: UserId) -> bool:
+    async def release(self, user_id: UserId, by: Caller = EVERYTHING) -> bool:
         """End the lease that the first API took of a user; was there one?
 
         Raises:
             UserNotFoundError
-            UserLockedError: the user belongs to a lease that its holder gives back.
+            UserLockedError: the user belongs to a lease that its holder gives back,
+                or that is not the caller's.
 
         """
         async with self.database.queue() as (connection, before):
@@ -479,7 +495,7 @@ class UserService:
             now = await read_clock(connection)  # a renewal may have had the row
             if lease is None or is_ended(lease.state):
                 return False
-            if lease.wants[0].user_id is None:
+            if lease.wants[0].user_id is None or not by.owns(lease):
                 raise await _locked(connection, user_id)
             endings = await end_leases(
                 connection, [lease], "released", now=now, times=self.times

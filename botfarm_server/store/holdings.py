@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from botfarm_server.domain.models import Fence, Holder, LeaseId, UserId
+from botfarm_server.domain.models import Fence, Holder, LeaseId, TokenId, UserId
 from botfarm_server.store.tables import grants, leases, users
 
 
@@ -83,6 +84,26 @@ async def holdings_of(
     """Who holds the named users now; a user that nobody holds is left out."""
     rows = await connection.execute(_holdings().where(users.c.id.in_(list(user_ids))))
     return {holding.user_id: holding for holding in map(_holding, rows)}
+
+
+async def project_of(connection: AsyncConnection, user_id: UserId) -> UUID | None:
+    """The project of a user; `None` as well where there is no such user."""
+    query = select(users.c.project_id).where(users.c.id == user_id)
+    found: UUID | None = (await connection.execute(query)).scalar_one_or_none()
+    return found
+
+
+async def token_that_holds(
+    connection: AsyncConnection, user_id: UserId
+) -> TokenId | None:
+    """The token with which a user is held, if it is held with a stored one."""
+    query = (
+        select(leases.c.token_id)
+        .join_from(users, leases, users.c.lease_id == leases.c.id)
+        .where(users.c.id == user_id)
+    )
+    found: TokenId | None = (await connection.execute(query)).scalar_one_or_none()
+    return found
 
 
 async def users_of(

@@ -74,6 +74,7 @@ def lease_of(row: Any) -> Lease:
             ]
         ),
         kept_at=row.kept_at,
+        token_id=row.token_id,
     )
 
 
@@ -164,6 +165,8 @@ def row_of(lease: Lease) -> Row:
         "ended_at": lease.ended_at,
         "outcome": lease.outcome,
         "end_reason": lease.end_reason,
+        "token_id": lease.token_id,
+        "project_id": lease.project_id,
     }
 
 
@@ -327,6 +330,7 @@ async def find(
     run_id: str | None = None,
     worker_id: str | None = None,
     user_id: UserId | None = None,
+    project_id: UUID | None = None,
     before: int | None = None,
     limit: int,
 ) -> list[Lease]:
@@ -341,6 +345,8 @@ async def find(
     if user_id is not None:
         of_user = select(grants.c.lease_id).where(grants.c.user_id == user_id)
         query = query.where(leases.c.id.in_(of_user))
+    if project_id is not None:
+        query = query.where(leases.c.project_id == project_id)
     if before is not None:
         query = query.where(leases.c.number < before)
     return [lease_of(row) for row in await connection.execute(query)]

@@ -107,6 +107,11 @@ leases: Table = Table(
     Column("knot", NullableDocument),
     # Null in all that an older server writes, which keeps none.
     Column("kept_at", UtcDateTime),
+    # Whose it is. No foreign key: SQLite would have to copy the table to add one, and
+    # tokens are never deleted.
+    Column("token_id", Uuid),
+    # The project that all its wants name; null where they name several or none.
+    Column("project_id", Uuid),
     UniqueConstraint("id"),
     CheckConstraint(
         "state IN ('waiting', 'held', 'released', 'cancelled', 'abandoned',"
@@ -142,6 +147,13 @@ leases: Table = Table(
         "worker_id",
         postgresql_where=text(LIVE),
         sqlite_where=text(LIVE),
+    ),
+    Index(
+        "ix_leases_project_id",
+        "project_id",
+        "number",
+        postgresql_where=text("project_id IS NOT NULL"),
+        sqlite_where=text("project_id IS NOT NULL"),
     ),
     Index(
         "ix_leases_ended_at",
@@ -269,6 +281,23 @@ queue_entries: Table = Table(
     # where an older server wrote it, which is a kind of its own.
     Column("kind", Uuid),
     Index(None, "lease_id"),
+)
+
+tokens: Table = Table(
+    "tokens",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("project_id", Uuid),
+    # SHA-256 in hexadecimal digits; the token itself is not kept.
+    Column("hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    UniqueConstraint("hash"),
+    CheckConstraint("role IN ('read', 'lease', 'admin')", name="role"),
 )
 
 Row = dict[str, Any]

@@ -495,13 +495,18 @@ async def count(
     return int((await connection.execute(query)).scalar_one())
 
 
-async def pool_sizes(connection: AsyncConnection) -> dict[Pool, int]:
-    """How many users each pool has in rotation."""
-    rows = await connection.execute(
+async def pool_sizes(
+    connection: AsyncConnection, project_id: UUID | None = None
+) -> dict[Pool, int]:
+    """How many users each pool has in rotation, of a project if one is named."""
+    query = (
         select(users.c.env, users.c.domain, func.count())
         .where(users.c.quarantined_at.is_(None))
         .group_by(users.c.env, users.c.domain)
     )
+    if project_id is not None:
+        query = query.where(users.c.project_id == project_id)
+    rows = await connection.execute(query)
     return {Pool(env, domain): size for env, domain, size in rows}
 
 

@@ -9,6 +9,9 @@ BotfarmError
 ├── ServerError                   the server refused; also any code unknown here
 │   ├── DuplicateUserError        400 duplicate_user
 │   ├── UnauthorizedError         401 unauthorized
+│   │   ├── TokenMistypedError    401 token_mistyped
+│   │   ├── TokenExpiredError     401 token_expired
+│   │   └── TokenRevokedError     401 token_revoked
 │   ├── ForbiddenError            403 forbidden
 │   ├── NoSuchPathError           404 not_found
 │   ├── MethodNotAllowedError     405 method_not_allowed
@@ -16,6 +19,7 @@ BotfarmError
 │   ├── UserNotFoundError         404 user_not_found
 │   ├── LeaseNotFoundError        404 lease_not_found
 │   ├── ReservationNotFoundError  404 reservation_not_found
+│   ├── TokenNotFoundError        404 token_not_found
 │   ├── PoolTooSmallError         409 pool_too_small
 │   ├── PoolFullError             409 pool_full
 │   ├── UserLockedError           409 user_locked
@@ -134,10 +138,33 @@ class UnauthorizedError(ServerError):
     code = "unauthorized"
 
 
+class TokenMistypedError(UnauthorizedError):
+    """The token's checksum does not fit: it is cut off or changed."""
+
+    code = "token_mistyped"
+
+
+class TokenExpiredError(UnauthorizedError):
+    """The token's time is over."""
+
+    code = "token_expired"
+
+
+class TokenRevokedError(UnauthorizedError):
+    """An admin has ended the token."""
+
+    code = "token_revoked"
+
+
 class ForbiddenError(ServerError):
     """The token does not allow this."""
 
     code = "forbidden"
+
+    @property
+    def needed(self) -> str | None:
+        """The role that a token needs for it."""
+        return self.facts.get("needed")
 
 
 class NoSuchPathError(ServerError):
@@ -188,6 +215,12 @@ class ReservationNotFoundError(ServerError):
     """The place for a new user has expired, was used or was given back."""
 
     code = "reservation_not_found"
+
+
+class TokenNotFoundError(ServerError):
+    """There is no token of this id."""
+
+    code = "token_not_found"
 
 
 class PoolTooSmallError(ServerError):
@@ -381,6 +414,9 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
     for error in (
         DuplicateUserError,
         UnauthorizedError,
+        TokenMistypedError,
+        TokenExpiredError,
+        TokenRevokedError,
         ForbiddenError,
         NoSuchPathError,
         MethodNotAllowedError,
@@ -388,6 +424,7 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
         UserNotFoundError,
         LeaseNotFoundError,
         ReservationNotFoundError,
+        TokenNotFoundError,
         PoolTooSmallError,
         PoolFullError,
         UserLockedError,
