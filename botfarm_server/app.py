@@ -138,7 +138,6 @@ class _Farm:
             interval=settings.loop_interval,
             retention=timedelta(days=settings.retention_days),
         )
-        token = settings.bootstrap_token
         readiness = Readiness(self._database, migrate=settings.migrate_at_start)
         vocabulary = Vocabulary(settings.envs, settings.domains)
         token = settings.bootstrap_token
@@ -160,7 +159,7 @@ class _Farm:
             access=AccessService(
                 self._database,
                 readiness,
-                None if token is None else token.get_secret_value(),
+                settings.admin_token(),
                 open_to_all=settings.insecure_no_auth,
             ),
             tokens=TokenService(self._database),

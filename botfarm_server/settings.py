@@ -10,6 +10,7 @@ import base64
 import binascii
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -103,8 +104,13 @@ class Settings(BaseSettings):
     )
     bootstrap_token: SecretStr | None = Field(
         default=None,
-        description="The bearer token that every call must carry.",
+        description="A token of role admin that is not stored in the database.",
         examples=["<32 or more random characters>"],
+    )
+    bootstrap_token_file: Path | None = Field(
+        default=None,
+        description="File that holds it, where the variable itself is not set.",
+        examples=["/run/secrets/botfarm-token"],
     )
     insecure_no_auth: bool = Field(
         default=False,
@@ -269,11 +275,23 @@ class Settings(BaseSettings):
     @classmethod
     def _can_be_sent(cls, given: SecretStr | None) -> SecretStr | None:
         if given is not None:
-            text = given.get_secret_value()
-            if len(text) < 16 or not text.isascii() or not text.isprintable():
-                msg = "at least 16 printable ASCII characters are needed"
-                raise ValueError(msg)
+            _check_token(given.get_secret_value())
         return given
+
+    @field_validator("bootstrap_token_file")
+    @classmethod
+    def _holds_a_token(cls, given: Path | None) -> Path | None:
+        if given is not None:
+            _check_token(_read_token(given))
+        return given
+
+    def admin_token(self) -> str | None:
+        """The bootstrap token, of the variable or else of the file."""
+        if self.bootstrap_token is not None:
+            return self.bootstrap_token.get_secret_value()
+        if self.bootstrap_token_file is not None:
+            return _read_token(self.bootstrap_token_file)
+        return None
 
     def sealing_keys(self) -> tuple[bytes, ...]:
         """The keys as bytes, newest first."""
@@ -284,6 +302,22 @@ def _split_commas(given: Any) -> Any:
     if isinstance(given, str):
         return tuple(part.strip() for part in given.split(",") if part.strip())
     return given
+
+
+def _read_token(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        msg = f"the file cannot be read ({error.strerror})"
+        raise ValueError(msg) from None
+    except UnicodeDecodeError:
+        return ""
+
+
+def _check_token(text: str) -> None:
+    if len(text) < 16 or not text.isascii() or not text.isprintable():
+        msg = "at least 16 printable ASCII characters are needed"
+        raise ValueError(msg)
 
 
 def _decode_key(key: SecretStr) -> bytes:

@@ -14,6 +14,7 @@ from botfarm_server.api.schemas import NewTokenOut, TokenIn, TokenOut
 from botfarm_server.api.state import Tokens
 from botfarm_server.domain.errors import TokenNotFoundError
 from botfarm_server.domain.models import TokenId
+from botfarm_server.services.tokens import NewToken
 
 router = APIRouter(prefix="/tokens", tags=["tokens"], dependencies=[Depends(admit)])
 
@@ -39,7 +40,7 @@ async def create(body: TokenIn, response: Response, tokens: Tokens, by: By) -> A
         expires_in=body.expires_in,
     )
     response.headers["Cache-Control"] = "no-store"
-    return {**asdict(made.token), "token": made.secret}
+    return told(made)
 
 
 @router.get(
@@ -65,3 +66,8 @@ async def revoke(token_id: UUID, tokens: Tokens, by: By) -> None:
     What was leased with it ends as any lease does that nobody renews.
     """
     await tokens.revoke(by, TokenId(token_id))
+
+
+def told(made: NewToken) -> dict[str, Any]:
+    """A new token as `NewTokenOut` tells it."""
+    return {**asdict(made.token), "token": made.secret}

@@ -196,7 +196,7 @@ class FarmClient:
         default = f"The server answered with status {response.status_code}."
         message = str(facts.get("detail", default))
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            message = self._unauthorized()
+            message = self._unauthorized(facts)
         try:
             retry_after = float(response.headers.get("Retry-After", "1"))
         except ValueError:
@@ -209,12 +209,14 @@ class FarmClient:
             retry_after=retry_after,
         )
 
-    def _unauthorized(self) -> str:
+    def _unauthorized(self, facts: Mapping[str, Any]) -> str:
         if self._token is None:
             return (
                 f"The server at {self._url} asks for a token. Set BOTFARM_TOKEN to it, "
                 "or BOTFARM_TOKEN_FILE to the name of a file that holds it."
             )
+        if facts.get("error") != "unauthorized" and "detail" in facts:
+            return f"{self._token.source.rstrip(',')}: {facts['detail']}"
         return (
             f"The server at {self._url} does not accept the token of "
             f"{self._token.source.rstrip(',')}. Ask whoever runs it for the right one."

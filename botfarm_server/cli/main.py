@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from botfarm_server.cli import db, keys, leases, serve, users
+from botfarm_server.cli import db, keys, leases, serve, tokens, users
 from botfarm_server.cli.errors import CommandError
 from botfarm_server.cli.output import complain, make_output_unfailing
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.add_typer(users.app, name="users")
 app.add_typer(leases.app, name="leases")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(db.app, name="db")
 app.add_typer(keys.app, name="secrets")
 

@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 from botfarm_server.cli.errors import CommandError, UsageError
+from botfarm_server.domain.access import EVERYTHING
 from botfarm_server.domain.errors import BotfarmError, DatabaseUnavailableError
+from botfarm_server.domain.models import Role
+from botfarm_server.logging import configure_logging
+from botfarm_server.services.tokens import NewToken, TokenService
 from botfarm_server.settings import SettingsError, load_settings
-from botfarm_server.store import migrations, users
+from botfarm_server.store import migrations, tokens, users
 from botfarm_server.store.dialects import database_url, raise_fences
 from botfarm_server.store.engine import Database
 
@@ -54,8 +59,12 @@ def check() -> str:
         found = _revision(given)
     if found == migrations.HEAD:
         return f"{place_of(given)} is at revision {found}, as this version needs it."
+    raise _wrong_revision(given, found)
+
+
+def _wrong_revision(given: str, found: str | None) -> CommandError:
     later = "; if that is a later one, install the version of pytest-botfarm it is of"
-    raise CommandError(
+    return CommandError(
         f"{place_of(given)} is {_described(found)}, and this version needs revision "
         f"{migrations.HEAD}. Run `botfarm db upgrade`{'' if found is None else later}."
     )
@@ -83,6 +92,75 @@ async def _raise_fences(database: Database, rest: float) -> None:
         async with database.queue() as (connection, now):
             await raise_fences(connection, LOST_GRANTS)
             await users.rest_all(connection, now + timedelta(seconds=rest))
+    finally:
+        await database.dispose()
+
+
+def create_token(
+    given: str,
+    name: str,
+    role: Role,
+    *,
+    project_id: UUID | None,
+    expires_in: float | None,
+) -> NewToken:
+    """Make a token in the database itself; who may write there needs none.
+
+    Raises:
+        UsageError: the URL is not one of a database.
+        CommandError: it cannot be used, or has not the schema of this version.
+
+    """
+    try:
+        url = database_url(given)
+    except ValueError as error:
+        raise UsageError(f"--database-url: {error}.") from None
+    configure_logging("WARNING", "text")  # standard output is the token's
+    with _told(given):
+        found = _revision(given)
+        if found != migrations.HEAD:
+            raise _wrong_revision(given, found)
+        return asyncio.run(
+            _create_token(
+                Database(url, pool_size=2),
+                name,
+                role,
+                project_id=project_id,
+                expires_in=expires_in,
+            )
+        )
+
+
+async def _create_token(
+    database: Database,
+    name: str,
+    role: Role,
+    *,
+    project_id: UUID | None,
+    expires_in: float | None,
+) -> NewToken:
+    try:
+        return await TokenService(database).create(
+            EVERYTHING, name, role, project_id=project_id, expires_in=expires_in
+        )
+    finally:
+        await database.dispose()
+
+
+def has_tokens(given: str) -> bool:
+    """Whether the database is known to have tokens; false where it cannot tell."""
+    try:
+        if _revision(given) != migrations.HEAD:
+            return False
+        return asyncio.run(_has_tokens(Database(database_url(given), pool_size=2)))
+    except BotfarmError:
+        return False
+
+
+async def _has_tokens(database: Database) -> bool:
+    try:
+        async with database.read() as connection:
+            return await tokens.exist(connection)
     finally:
         await database.dispose()
 

@@ -30,6 +30,7 @@ def serve(
 
     from botfarm_server.api.auth import is_loopback  # noqa: PLC0415
     from botfarm_server.app import create_app, set_up_logging  # noqa: PLC0415
+    from botfarm_server.cli import schema  # noqa: PLC0415
     from botfarm_server.serving import Server  # noqa: PLC0415
     from botfarm_server.settings import SettingsError, load_settings  # noqa: PLC0415
 
@@ -39,12 +40,18 @@ def serve(
         settings = load_settings(overrides)
     except SettingsError as error:
         refuse(str(error), exit_code=2)
-    has_token = settings.bootstrap_token is not None
-    if not (has_token or settings.insecure_no_auth or is_loopback(settings.host)):
+    is_guarded = (
+        settings.admin_token() is not None
+        or settings.insecure_no_auth
+        or is_loopback(settings.host)
+        or schema.has_tokens(settings.database_url)
+    )
+    if not is_guarded:
         refuse(
-            f"{settings.host} can be reached from other machines, and no token is set. "
-            "Set BOTFARM_BOOTSTRAP_TOKEN to a long random text, listen on 127.0.0.1, "
-            "or say --insecure-no-auth.",
+            f"{settings.host} can be reached from other machines, and there is no "
+            "token. Make one with `botfarm tokens create NAME --role admin "
+            "--database-url URL`, set BOTFARM_BOOTSTRAP_TOKEN to a long random text, "
+            "listen on 127.0.0.1, or say --insecure-no-auth.",
             exit_code=2,
         )
     set_up_logging(settings)

@@ -1,0 +1,311 @@
+"""Who gets what: every endpoint, by role, by project and by whose the lease is."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from botfarm_server.app import create_app
+from botfarm_server.settings import fixed_settings
+
+from .conftest import ALICE, Start
+
+pytestmark = pytest.mark.anyio
+
+BOOTSTRAP = "a-long-enough-token"
+OURS, THEIRS = (str(uuid.UUID(int=number)) for number in (1, 2))
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A user of our project, and the lease with which our `holder` has it."""
+
+    login: str
+    user_id: str
+    lease_id: str
+    fence: int
+    token_id: str
+
+    @property
+    def want(self) -> Json:
+        labels = {"login": self.login}
+        pool = {"env": "stage", "domain": "regular"}
+        return {**pool, "project_id": OURS, "labels": labels}
+
+
+def new_user(_: Scene) -> Json:
+    return {**ALICE, "login": uuid.uuid4().hex, "project_id": OURS}
+
+
+def wants(scene: Scene) -> Json:
+    return {"wants": [scene.want]}
+
+
+def state(scene: Scene) -> Json:
+    return {"fence": scene.fence, "state": "cookies"}
+
+
+CALLERS = ("reader", "holder", "other", "admin", "stranger")
+"""Tokens of our project: of role read, the lease token that has the lease, another of
+that role, an admin; and an admin of their project."""
+
+Body = Callable[[Scene], Json] | None
+TABLE: dict[str, tuple[Body, tuple[int, int, int, int, int]]] = {
+    "POST /users": (new_user, (403, 403, 403, 201, 403)),
+    "POST /users/import": (
+        lambda scene: {"users": [new_user(scene)]},
+        (403, 403, 403, 200, 403),
+    ),
+    "GET /users": (None, (200, 200, 200, 200, 200)),
+    "GET /users/{user_id}": (None, (200, 200, 200, 200, 404)),
+    "PATCH /users/{user_id}": (lambda _: {"labels": {}}, (403, 403, 403, 200, 404)),
+    "DELETE /users/{user_id}": (None, (403, 403, 403, 409, 404)),
+    "POST /users/{user_id}/acquire": (None, (403, 409, 409, 409, 404)),
+    "POST /users/{user_id}/release": (None, (403, 409, 409, 409, 404)),
+    "POST /users/{user_id}/quarantine": (
+        lambda _: {"reason": "locked out"},
+        (403, 200, 403, 200, 404),
+    ),
+    "POST /users/{user_id}/restore": (None, (403, 403, 403, 200, 404)),
+    "GET /users/{user_id}/leases": (None, (200, 200, 200, 200, 404)),
+    "PUT /leases/{lease_id}": (wants, (403, 200, 404, 200, 404)),
+    "POST /leases/renew": (
+        lambda scene: {"leases": [{"id": scene.lease_id, "fence": scene.fence}]},
+        (403, 200, 200, 200, 200),
+    ),
+    "DELETE /leases/{lease_id}": (None, (403, 204, 404, 204, 404)),
+    "POST /leases/release": (
+        lambda scene: {"run_id": scene.login},
+        (403, 200, 200, 200, 200),
+    ),
+    "POST /leases/{lease_id}/break": (
+        lambda _: {"reason": "stuck"},
+        (403, 403, 403, 200, 404),
+    ),
+    "GET /leases": (None, (200, 200, 200, 200, 200)),
+    "GET /leases/{lease_id}": (None, (200, 200, 200, 200, 404)),
+    "PUT /leases/{lease_id}/users/{user_id}/state": (state, (403, 204, 404, 204, 404)),
+    "DELETE /leases/{lease_id}/users/{user_id}/state": (
+        lambda scene: {"fence": scene.fence},
+        (403, 204, 404, 204, 404),
+    ),
+    "GET /pools": (None, (200, 200, 200, 200, 200)),
+    "POST /pools/check": (
+        lambda scene: {"leases": [wants(scene)]},
+        (200, 200, 200, 200, 200),
+    ),
+    "POST /tokens": (
+        lambda _: {"name": "new", "role": "read", "project_id": OURS},
+        (403, 403, 403, 201, 403),
+    ),
+    "GET /tokens": (None, (403, 403, 403, 200, 200)),
+    "DELETE /tokens/{token_id}": (None, (403, 403, 403, 204, 404)),
+}
+
+
+async def call(
+    client: httpx.AsyncClient, token: str, method: str, path: str, body: Any = None
+) -> httpx.Response:
+    return await client.request(
+        method,
+        f"/api/v1{path}",
+        json=body,
+        headers={"Authorization": f"Bearer {token}"},
+    )
+
+
+async def make(client: httpx.AsyncClient, role: str, **given: Any) -> Json:
+    """A token as the API tells it, made by the bootstrap token."""
+    body = {"name": "tested", "role": role, **given}
+    made = await call(client, BOOTSTRAP, "POST", "/tokens", body)
+    assert made.status_code == 201, made.text
+    told: Json = made.json()
+    return told
+
+
+async def tokens_of_callers(client: httpx.AsyncClient) -> dict[str, str]:
+    roles = ("read", "lease", "lease", "admin", "admin")
+    projects = (OURS, OURS, OURS, OURS, THEIRS)
+    return {
+        caller: (await make(client, role, project_id=project))["token"]
+        for caller, role, project in zip(CALLERS, roles, projects, strict=True)
+    }
+
+
+async def add_user(client: httpx.AsyncClient, project_id: str | None) -> Json:
+    login = uuid.uuid4().hex
+    user = {**ALICE, "login": login, "labels": {"login": login}}
+    user |= {"password": f"secret {login}", "project_id": project_id}
+    added = await call(client, BOOTSTRAP, "POST", "/users", user)
+    told: Json = added.json()
+    return told
+
+
+async def a_scene(client: httpx.AsyncClient, tokens: dict[str, str]) -> Scene:
+    user = await add_user(client, OURS)
+    victim = await make(client, "read", project_id=OURS)
+    scene = Scene(user["login"], user["id"], str(uuid.uuid4()), 0, victim["id"])
+    holder = {"run_id": scene.login}
+    path, body = f"/leases/{scene.lease_id}", {**wants(scene), "holder": holder}
+    held = await call(client, tokens["holder"], "PUT", path, body)
+    assert held.status_code == 200, held.text
+    fence = held.json()["fence"]
+    return Scene(scene.login, scene.user_id, scene.lease_id, fence, scene.token_id)
+
+
+async def test_the_table_says_who_gets_what(start: Start) -> None:
+    """And a stranger reads of no login, nobody but who may of a password."""
+    async with start(bootstrap_token=BOOTSTRAP) as client:
+        tokens = await tokens_of_callers(client)
+        for call_of, (body_of, statuses) in TABLE.items():
+            method, path = call_of.split(" ")
+            scene = await a_scene(client, tokens)
+            for caller, status in zip(CALLERS, statuses, strict=True):
+                body = body_of(scene) if body_of else None
+                where = path.format(**vars(scene))
+                answer = await call(client, tokens[caller], method, where, body)
+                told = (call_of, caller, answer.text)
+                assert answer.status_code == status, told
+                if caller == "stranger":
+                    assert scene.login not in answer.text.replace(
+                        f"with login={scene.login}", ""
+                    ), told
+                if not (method == "PUT" and answer.status_code == 200):
+                    assert f"secret {scene.login}" not in answer.text, told
+                if status == 403 and caller != "stranger":
+                    assert answer.json()["needed"] in {"lease", "admin"}, told
+                if answer.is_success and method != "GET":
+                    scene = await a_scene(client, tokens)
+            refused = await client.request(method, f"/api/v1{where}", json=body)
+            assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (
+                401,
+                "Bearer",
+            )
+
+
+def test_every_endpoint_has_a_row_and_asks_for_a_token() -> None:
+    settings = fixed_settings({"database_url": "sqlite:///never-opened.sqlite3"})
+    document = create_app(settings).openapi()
+    found = {
+        f"{method.upper()} {path.removeprefix('/api/v1')}": operation
+        for path, methods in document["paths"].items()
+        if path.startswith("/api/")
+        for method, operation in methods.items()
+    }
+    assert found.keys() == TABLE.keys()
+    assert all(operation["security"] for operation in found.values())
+
+
+async def test_a_lease_token_touches_its_own_leases_alone(start: Start) -> None:
+    """Nor renews, nor ends by the run, nor gives back what another has acquired."""
+    async with start(bootstrap_token=BOOTSTRAP) as client:
+        tokens = await tokens_of_callers(client)
+        scene = await a_scene(client, tokens)
+        renewal = {"leases": [{"id": scene.lease_id, "fence": scene.fence}]}
+
+        async def renewed(caller: str) -> str:
+            path = "/leases/renew"
+            answer = await call(client, tokens[caller], "POST", path, renewal)
+            return str(answer.json()["leases"][0]["state"])
+
+        async def released(caller: str) -> int:
+            body = {"run_id": scene.login}
+            answer = await call(client, tokens[caller], "POST", "/leases/release", body)
+            return int(answer.json()["released"])
+
+        assert [await renewed(it) for it in ("other", "stranger", "holder")] == [
+            *("unknown", "unknown", "held")
+        ]
+        assert [await released(it) for it in ("other", "stranger", "holder")] == [
+            *(0, 0, 1)
+        ]
+        path = f"/users/{scene.user_id}"
+        assert (await call(client, tokens["holder"], "POST", f"{path}/acquire")).json()
+        statuses = [
+            (await call(client, tokens[it], "POST", f"{path}/release")).status_code
+            for it in ("other", "holder")
+        ]
+        assert statuses == [409, 200]
+        unseen = f"/leases/{uuid.uuid4()}"
+        assert [
+            (await call(client, tokens[it], "DELETE", unseen)).status_code
+            for it in ("other", "other", "holder")
+        ] == [204, 204, 404]
+
+
+async def test_a_project_is_all_that_its_tokens_know_of(start: Start) -> None:
+    """In wants, counts, refusals and lists, in what waits, and in what they write."""
+    async with start(bootstrap_token=BOOTSTRAP) as client:
+        tokens = await tokens_of_callers(client)
+        ours, theirs = await add_user(client, OURS), await add_user(client, THEIRS)
+        pool = {"env": "stage", "domain": "regular"}
+        stranger, lease = tokens["stranger"], f"/leases/{uuid.uuid4()}"
+        held = await call(client, stranger, "PUT", lease, {"wants": [pool]})
+        assert [user["login"] for user in held.json()["users"]] == [theirs["login"]]
+        for want, code in (
+            ({**pool, "project_id": OURS}, "no_such_pool"),
+            ({**pool, "count": 2}, "pool_too_small"),
+        ):
+            asked = {"wants": [want]}
+            path = f"/leases/{uuid.uuid4()}"
+            refused = await call(client, stranger, "PUT", path, asked)
+            checked = await call(
+                client, stranger, "POST", "/pools/check", {"leases": [asked]}
+            )
+            assert refused.json()["error"] == code
+            assert checked.json()["leases"][0]["error"] == refused.json()
+            assert refused.json().get("existing", 1) == 1
+            assert all(it["users"] == 1 for it in refused.json().get("pools", []))
+        waits = await call(
+            client, stranger, "PUT", f"/leases/{uuid.uuid4()}", {"wants": [pool]}
+        )
+        assert [it["login"] for it in waits.json()["blockers"]] == [theirs["login"]]
+        sizes = await call(client, stranger, "GET", "/pools")
+        assert sizes.json()["pools"] == [{**pool, "users": 1}]
+        listed = await call(client, stranger, "GET", "/users")
+        assert [user["login"] for user in listed.json()] == [theirs["login"]]
+        foreign = await call(client, stranger, "GET", f"/users?project_id={OURS}")
+        assert foreign.json() == []
+        seen = await call(client, tokens["reader"], "GET", "/leases?state=all")
+        assert seen.json() == []
+        taken = {**ALICE, "login": ours["login"], "project_id": None}
+        imported = await call(
+            client, stranger, "POST", "/users/import", {"users": [taken]}
+        )
+        assert imported.json()["error"] == "duplicate_user"
+        moved = await call(
+            client, stranger, "PATCH", f"/users/{theirs['id']}", {"project_id": None}
+        )
+        assert moved.json()["error"] == "forbidden"
+        made = await call(
+            client, stranger, "POST", "/tokens", {"name": "more", "role": "admin"}
+        )
+        assert made.json()["project_id"] == THEIRS
+        known = await call(client, stranger, "GET", "/tokens")
+        assert {token["project_id"] for token in known.json()} == {THEIRS}
+
+
+async def test_a_revoked_token_is_refused_by_every_replica(start: Start) -> None:
+    """At once, also where the other replica has just let it in."""
+    settings = {"bootstrap_token": BOOTSTRAP}
+    async with start(**settings) as client, start(**settings) as replica:
+        made = await make(client, "read")
+        token = made["token"]
+        assert (await call(replica, token, "GET", "/users")).status_code == 200
+        [listed] = (await call(client, BOOTSTRAP, "GET", "/tokens")).json()
+        assert listed["last_used_at"] is not None
+        assert {**listed, "last_used_at": None, "token": token} == made
+        for _ in range(2):
+            path = f"/tokens/{made['id']}"
+            revoked = await call(client, BOOTSTRAP, "DELETE", path)
+            assert revoked.status_code == 204
+        refused = await call(replica, token, "GET", "/users")
+        assert (refused.status_code, refused.json()["error"]) == (401, "token_revoked")
+        missing = await call(client, BOOTSTRAP, "DELETE", f"/tokens/{uuid.uuid4()}")
+        assert missing.json()["error"] == "token_not_found"
