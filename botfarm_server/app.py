@@ -140,7 +140,6 @@ class _Farm:
         )
         readiness = Readiness(self._database, migrate=settings.migrate_at_start)
         vocabulary = Vocabulary(settings.envs, settings.domains)
-        token = settings.bootstrap_token
         self.state = AppState(
             users=UserService(
                 database=self._database,

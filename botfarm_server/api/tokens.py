@@ -6,15 +6,19 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, Depends, Response
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.schemas import NewTokenOut, TokenIn, TokenOut
 from botfarm_server.api.state import Tokens
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import TokenNotFoundError
 from botfarm_server.domain.models import TokenId
 from botfarm_server.services.tokens import NewToken
+
+_log = structlog.get_logger("botfarm.tokens")
 
 router = APIRouter(prefix="/tokens", tags=["tokens"], dependencies=[Depends(admit)])
 
@@ -39,6 +43,7 @@ async def create(body: TokenIn, response: Response, tokens: Tokens, by: By) -> A
         project_id=body.project_id,
         expires_in=body.expires_in,
     )
+    _log.info("token created", **_facts(made.token.id, by), name=body.name)
     response.headers["Cache-Control"] = "no-store"
     return told(made)
 
@@ -66,6 +71,12 @@ async def revoke(token_id: UUID, tokens: Tokens, by: By) -> None:
     What was leased with it ends as any lease does that nobody renews.
     """
     await tokens.revoke(by, TokenId(token_id))
+    _log.info("token revoked", **_facts(token_id, by))
+
+
+def _facts(token_id: UUID, by: Caller) -> dict[str, str]:
+    maker = "the bootstrap token" if by.token_id is None else str(by.token_id)
+    return {"token_id": str(token_id), "by": maker}
 
 
 def told(made: NewToken) -> dict[str, Any]:

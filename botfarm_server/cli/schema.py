@@ -13,7 +13,6 @@ from botfarm_server.cli.errors import CommandError, UsageError
 from botfarm_server.domain.access import EVERYTHING
 from botfarm_server.domain.errors import BotfarmError, DatabaseUnavailableError
 from botfarm_server.domain.models import Role
-from botfarm_server.logging import configure_logging
 from botfarm_server.services.tokens import NewToken, TokenService
 from botfarm_server.settings import SettingsError, load_settings
 from botfarm_server.store import migrations, tokens, users
@@ -115,7 +114,6 @@ def create_token(
         url = database_url(given)
     except ValueError as error:
         raise UsageError(f"--database-url: {error}.") from None
-    configure_logging("WARNING", "text")  # standard output is the token's
     with _told(given):
         found = _revision(given)
         if found != migrations.HEAD:

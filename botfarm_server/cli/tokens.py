@@ -9,7 +9,8 @@ from uuid import UUID
 import typer
 
 from botfarm_server.cli.client import connected
-from botfarm_server.cli.errors import UsageError
+from botfarm_server.cli.errors import CommandError, UsageError
+from botfarm_server.cli.finding import SHORT_ID
 from botfarm_server.cli.options import DEFAULT_URL, AsJson, Url
 from botfarm_server.cli.output import note, print_json, print_table
 from botfarm_server.domain.models import Role
@@ -111,27 +112,38 @@ def list_tokens(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
 
 @app.command()
 def revoke(
-    token_id: Annotated[
-        UUID, typer.Argument(metavar="TOKEN", help="Its id, as the list shows it.")
-    ],
+    token: Annotated[str, typer.Argument(help="Its id, or how the id begins.")],
     url: Url = DEFAULT_URL,
 ) -> None:
     """End a token at once. What was leased with it expires."""
     with connected(url) as client:
-        client.delete(f"/tokens/{token_id}")
-    note(f"Revoked token {token_id}.")
+        found = [
+            it for it in client.get("/tokens") if it["id"].startswith(token.lower())
+        ]
+        if len(found) != 1 or not token:
+            raise CommandError(
+                f"{len(found) or 'No'} tokens have an id that begins with {token!r}. "
+                "`botfarm tokens list` shows them."
+            )
+        client.delete(f"/tokens/{found[0]['id']}")
+    note(f"Revoked token {found[0]['id']} ({found[0]['name']}).")
 
 
 def _row(token: Any) -> tuple[str, ...]:
     revoked = token["revoked_at"]
     return (
-        token["id"],
+        token["id"][:SHORT_ID],
         token["name"],
         token["role"],
         token["project_id"] or "all",
-        token["last_used_at"] or "never",
-        f"revoked {revoked}" if revoked else token["expires_at"] or "never",
+        _minute(token["last_used_at"]),
+        f"revoked {_minute(revoked)}" if revoked else _minute(token["expires_at"]),
     )
+
+
+def _minute(time: str | None) -> str:
+    """`2030-01-31 12:00`, in UTC."""
+    return "never" if time is None else time[:16].replace("T", " ")
 
 
 def _seconds(given: str) -> float:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
-import structlog
-
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import TokenNotFoundError
 from botfarm_server.domain.models import Role, Token, TokenId
@@ -17,8 +15,6 @@ from botfarm_server.domain.tokens import digest_of, new_token
 from botfarm_server.store import tokens
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
-
-_log = structlog.get_logger("botfarm.tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,6 @@ class TokenService:
                 revoked_at=None,
             )
             await tokens.add(connection, token, digest_of(secret))
-        _log.info("token created", token_id=str(token.id), name=name, role=role)
         return NewToken(token, secret)
 
     async def find(self, by: Caller) -> Sequence[Token]:
@@ -87,4 +82,3 @@ class TokenService:
             now = await read_clock(connection)
             if not await tokens.revoke(connection, token_id, by.project_id, now):
                 raise TokenNotFoundError(token_id)
-        _log.info("token revoked", token_id=str(token_id))

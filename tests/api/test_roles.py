@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
 from botfarm_server.app import create_app
+from botfarm_server.domain.tokens import new_token
 from botfarm_server.settings import fixed_settings
 
 from .conftest import ALICE, Start
@@ -31,6 +33,7 @@ class Scene:
     lease_id: str
     fence: int
     token_id: str
+    reservation_id: str = str(uuid.UUID(int=3))
 
     @property
     def want(self) -> Json:
@@ -58,6 +61,13 @@ that role, an admin; and an admin of their project."""
 Body = Callable[[Scene], Json] | None
 TABLE: dict[str, tuple[Body, tuple[int, int, int, int, int]]] = {
     "POST /users": (new_user, (403, 403, 403, 201, 403)),
+    "POST /reservations": (
+        lambda it: (
+            {"env": "stage", "domain": "regular", "project_id": OURS} | {"limit": 1000}
+        ),
+        (403, 201, 201, 201, 403),
+    ),
+    "DELETE /reservations/{reservation_id}": (None, (403, 204, 204, 204, 204)),
     "POST /users/import": (
         lambda scene: {"users": [new_user(scene)]},
         (403, 403, 403, 200, 403),
@@ -83,6 +93,10 @@ TABLE: dict[str, tuple[Body, tuple[int, int, int, int, int]]] = {
     "POST /leases/release": (
         lambda scene: {"run_id": scene.login},
         (403, 200, 200, 200, 200),
+    ),
+    "POST /leases/{lease_id}/keep": (
+        lambda it: {"fence": it.fence, "seconds": 60, "outcome": "failed"},
+        (403, 200, 404, 200, 404),
     ),
     "POST /leases/{lease_id}/break": (
         lambda _: {"reason": "stuck"},
@@ -225,6 +239,11 @@ async def test_a_lease_token_touches_its_own_leases_alone(start: Start) -> None:
         assert [await released(it) for it in ("other", "stranger", "holder")] == [
             *(0, 0, 1)
         ]
+        place = {"env": "stage", "domain": "regular", "limit": 99}
+        reserved = await call(client, tokens["other"], "POST", "/reservations", place)
+        made = {**ALICE, "project_id": None, "reservation_id": reserved.json()["id"]}
+        user = await call(client, tokens["other"], "POST", "/users", made)
+        assert (user.status_code, user.json()["project_id"]) == (201, OURS)
         path = f"/users/{scene.user_id}"
         assert (await call(client, tokens["holder"], "POST", f"{path}/acquire")).json()
         statuses = [
@@ -280,7 +299,7 @@ async def test_a_project_is_all_that_its_tokens_know_of(start: Start) -> None:
         )
         assert imported.json()["error"] == "duplicate_user"
         moved = await call(
-            client, stranger, "PATCH", f"/users/{theirs['id']}", {"project_id": None}
+            client, stranger, "PATCH", f"/users/{theirs['id']}", {"project_id": OURS}
         )
         assert moved.json()["error"] == "forbidden"
         made = await call(
@@ -309,3 +328,37 @@ async def test_a_revoked_token_is_refused_by_every_replica(start: Start) -> None
         assert (refused.status_code, refused.json()["error"]) == (401, "token_revoked")
         missing = await call(client, BOOTSTRAP, "DELETE", f"/tokens/{uuid.uuid4()}")
         assert missing.json()["error"] == "token_not_found"
+
+
+async def test_a_server_is_open_until_its_first_token_and_never_again(
+    start: Start,
+) -> None:
+    """A mistyped token is told so before that, and an ended one for how it ended."""
+
+    async def told(token: str) -> tuple[int, str | None]:
+        answer = await call(client, token, "GET", "/users")
+        body = answer.json()
+        return answer.status_code, body["error"] if answer.is_error else None
+
+    async with start(insecure_no_auth=True) as client, start() as replica:
+        assert await told("whatever") == (200, None)
+        made = await call(
+            replica, "", "POST", "/tokens", {"name": "admin", "role": "admin"}
+        )
+        token, token_id = made.json()["token"], made.json()["id"]
+        assert await told("whatever") == (401, "unauthorized")
+        assert await told(token) == (200, None)
+        swapped = token[:-8] + token[-7] + token[-8] + token[-6:]
+        for wrong in {token[:-1], swapped} - {token}:
+            assert await told(wrong) == (401, "token_mistyped")
+        assert await told(new_token("admin")) == (401, "unauthorized")
+        body = {"name": "short", "role": "read", "expires_in": 1}
+        short = (await call(client, token, "POST", "/tokens", body)).json()
+        while (answer := await told(short["token"])) == (200, None):
+            await anyio.sleep(0.1)
+        assert answer == (401, "token_expired")
+        assert (
+            await call(client, token, "DELETE", f"/tokens/{token_id}")
+        ).status_code == 204
+        assert await told(token) == (401, "token_revoked")
+        assert await told("whatever") == (401, "unauthorized")

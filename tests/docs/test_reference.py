@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,6 @@ def test_every_setting_of_the_server_is_documented(name: str) -> None:
 def test_every_endpoint_is_documented(tmp_path: Path) -> None:
     app = create_app(fixed_settings({"database_url": f"sqlite:///{tmp_path}/f.db"}))
     for path in app.openapi()["paths"]:
-        told = path.replace("{user_id}", "{id}").replace("{lease_id}", "{id}")
+        told = re.sub(r"\{\w+_id\}", "{id}", path)
         last = told.rsplit("/", 1)[-1]
         assert f"{told}" in README or f"…/{last}`" in README, path

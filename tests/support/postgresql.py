@@ -58,7 +58,7 @@ class PostgresqlServer:
     @staticmethod
     def empty(url: str) -> None:
         """Delete all rows of a migrated database."""
-        tables = "queue_entries, grants, users, leases, reservations"
+        tables = "queue_entries, grants, users, leases, reservations, tokens"
         _run(_execute(url, f"TRUNCATE {tables} CASCADE"))
 
     def program(self, name: str) -> Path:

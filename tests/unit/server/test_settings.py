@@ -61,6 +61,8 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         ("BOTFARM_SECRET_KEYS", "c2hvcnQ=", "32 random bytes in base64"),
         ("BOTFARM_SECRET_KEYS", "not base64!", "32 random bytes in base64"),
         ("BOTFARM_BOOTSTRAP_TOKEN", "short", "at least 16 printable ASCII"),
+        ("BOTFARM_BOOTSTRAP_TOKEN_FILE", "no-such-file", "cannot be read (No such"),
+        ("BOTFARM_BOOTSTRAP_TOKEN_FILE", __file__, "at least 16 printable ASCII"),
         ("BOTFARM_CORS_ORIGINS", "*", "scheme and a host"),
         ("BOTFARM_RETENTION_DAYS", "1e308", "less than or equal to 36500"),
         ("BOTFARM_BCRYPT_COST", "3", "greater than or equal to 4"),
@@ -79,6 +81,18 @@ def test_a_wrong_setting_is_one_line_with_name_reason_and_example(
     assert "\n" not in message
     if name in {"BOTFARM_SECRET_KEYS", "BOTFARM_BOOTSTRAP_TOKEN"}:
         assert given not in message
+
+
+def test_the_bootstrap_token_comes_from_the_variable_or_else_from_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("a-token-that-is-in-a-file\n")
+    assert load_settings().admin_token() is None
+    monkeypatch.setenv("BOTFARM_BOOTSTRAP_TOKEN_FILE", str(path))
+    assert load_settings().admin_token() == "a-token-that-is-in-a-file"
+    monkeypatch.setenv("BOTFARM_BOOTSTRAP_TOKEN", "a-token-of-the-environment")
+    assert load_settings().admin_token() == "a-token-of-the-environment"
 
 
 def test_a_misspelt_setting_is_noticed_and_a_name_of_the_plugin_is_none() -> None:
