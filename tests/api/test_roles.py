@@ -154,7 +154,7 @@ async def tokens_of_callers(client: httpx.AsyncClient) -> dict[str, str]:
 
 async def add_user(client: httpx.AsyncClient, project_id: str | None) -> Json:
     login = uuid.uuid4().hex
-    user = {**ALICE, "login": login, "labels": {"login": login}}
+    user: Json = {**ALICE, "login": login, "labels": {"login": login}}
     user |= {"password": f"secret {login}", "project_id": project_id}
     added = await call(client, BOOTSTRAP, "POST", "/users", user)
     told: Json = added.json()
