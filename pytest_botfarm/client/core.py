@@ -55,7 +55,8 @@ ANSWER_TIME = 10.0
 CONNECT_TIME = 5.0
 FIRST_CONTACT = 5.0
 """Seconds for which a server that never answered is tried: it may just be starting,
-but the URL may as well be wrong."""
+but the URL may as well be wrong. The first call of a wait is no longer than that, so
+that a server soon is one that answered."""
 RECONNECT = 30.0
 """Seconds for which a server that answered before is tried: a restart fits in."""
 RELEASE_PATIENCE = 5.0
@@ -86,6 +87,8 @@ class Request:
     """Seconds to wait for the answer."""
     connect: float = CONNECT_TIME
     """Seconds to wait for a connection, if that is less."""
+    waits: float = 0.0
+    """Seconds for which the server may be silent, since the call waits there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +172,16 @@ class LeaseProtocol:
         exist: release it.
         """
         asked_first = self._clock() if since is None else since
-        wait_ends = self._clock() + wait
-        if ends is not None:
-            wait_ends = min(wait_ends, ends)
+        over_by = math.inf if ends is None else ends
+        wait_ends = min(self._clock() + wait, over_by)
         words = _Words(on_waiting, self._clock())
-        while True:
+
+        def request() -> Request:
             now = self._clock()
-            slice_ = max(0.0, min(SLICE, wait_ends - now, words.first_within(now)))
-            left = math.inf if ends is None else max(0.0, ends - now)
-            request = Request(
+            longest = SLICE if self.was_reached else FIRST_CONTACT
+            slice_ = max(0.0, min(longest, wait_ends - now, words.first_within(now)))
+            left = max(0.0, over_by - now)
+            return Request(
                 "PUT",
                 f"/api/v1/leases/{lease_id}",
                 wire.lease_body(
@@ -188,9 +192,12 @@ class LeaseProtocol:
                     prefer=prefer[:MAXIMUM_PREFERRED],
                 ),
                 min(slice_ + ANSWER_TIME, left + LAST_ANSWER),
+                waits=slice_,
             )
+
+        while True:
             asked, response = yield from self._call(
-                request, patience=left, busy_until=wait_ends
+                request, busy_until=wait_ends, over_by=over_by
             )
             answered = self._clock()
             answer: Lease | Waiting
@@ -210,7 +217,7 @@ class LeaseProtocol:
                     wants, waited=answer.waited, blockers=answer.blockers, asker=holder
                 )
             words.tell(answer, answered)
-            if answered - asked < SHORTEST_SLICE < slice_:
+            if answered - asked < SHORTEST_SLICE < wait_ends - asked:
                 yield Sleep(self._jitter(SHORTEST_SLICE / 2, SHORTEST_SLICE))
 
     def release(
@@ -415,21 +422,24 @@ class LeaseProtocol:
 
     def _call(
         self,
-        request: Request,
+        request: Request | Callable[[], Request],
         *,
-        patience: float | None = None,
+        patience: float = math.inf,
         busy_until: float | None = None,
+        over_by: float = math.inf,
     ) -> Conversation[tuple[float, Response]]:
         """Send until answered. Returns when the answered request was sent, too.
 
-        Trouble is borne for `patience` seconds on end, a busy server's 429 until
-        `busy_until`. A server that has moved is asked there at once.
+        A request that depends on the time is made each time that it is sent. Trouble
+        is borne for `patience` seconds on end, though not beyond `over_by`, a busy
+        server's 429 until `busy_until`. A server that has moved is asked there at once.
         """
         trouble_since: float | None = None
         pause = FIRST_PAUSE
         while True:
             asked = self._clock()
-            outcome = yield request
+            sent = request() if callable(request) else request
+            outcome = yield sent
             if isinstance(outcome, Moved):
                 self.url, trouble_since = outcome.url, None
                 self.failures += 1
@@ -442,8 +452,14 @@ class LeaseProtocol:
             elif not isinstance(problem, AskAgainError):
                 raise problem
             now = self._clock()
-            trouble_since = asked if trouble_since is None else trouble_since
-            until = trouble_since + self._borne(patience)
+            # Some proxies cut every call that is silent for long.
+            was_borne = CONNECT_TIME < now - asked < sent.waits
+            trouble_since = (
+                min(now, asked + sent.waits)
+                if trouble_since is None or was_borne
+                else trouble_since
+            )
+            until = min(trouble_since + min(patience, self._patience), over_by)
             if busy_until is not None and isinstance(problem, TooManyWaitingError):
                 until = busy_until
             seconds = self._jitter(pause / 2, pause)
@@ -456,10 +472,6 @@ class LeaseProtocol:
                 raise problem
             yield Sleep(seconds)
             pause = min(pause * 2, LONGEST_PAUSE)
-
-    def _borne(self, patience: float | None) -> float:
-        """Seconds for which trouble is borne now."""
-        return self._patience if patience is None else min(patience, self._patience)
 
     def _judge(
         self, outcome: Response | TransportFailure | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import pytest
@@ -45,6 +46,16 @@ from pytest_botfarm.client.errors import (
 from pytest_botfarm.client.models import Holder, Lost, NewUser, Renewed, Want
 
 
+def cut_off(stage: Stage) -> Callable[[Request], Reply]:
+    """A connection that ends a second before its call would have waited enough."""
+
+    def cut(request: Request) -> Reply:
+        stage.now += request.body["wait"] - 1
+        return TransportFailure("reset")
+
+    return cut
+
+
 class TestAcquire:
     def test_a_free_user_is_granted_in_one_call(self, stage: Stage) -> None:
         lease_id = uuid4()
@@ -65,7 +76,7 @@ class TestAcquire:
         lease_id = uuid4()
         script = [answer(202, waiting(lease_id))] * 2 + [answer(200, held(lease_id))]
         stage.play(asking(stage, lease_id, wait=50), script, each_takes=SLICE)
-        assert [request.body["wait"] for request in stage.requests] == [20, 20, 10]
+        assert [request.body["wait"] for request in stage.requests] == [5, 20, 10]
         assert {request.path for request in stage.requests} == {
             f"/api/v1/leases/{lease_id}"
         }
@@ -129,7 +140,7 @@ class TestAcquire:
             stage.play(asking(stage, lease_id, ends=ends), script)
         assert ends - LONGEST_PAUSE < stage.now <= ends
         asked = stage.requests[0]
-        assert (asked.body["wait"], asked.timeout) == (10, 10 + LAST_ANSWER)
+        assert (asked.body["wait"], asked.timeout) == (5, 10 + LAST_ANSWER)
 
     def test_an_answer_that_comes_back_early_is_not_asked_for_in_a_tight_loop(
         self, stage: Stage
@@ -205,6 +216,49 @@ class TestTrouble:
         with pytest.raises(ServerNotReachableError):
             stage.play(asking(stage, lease_id), script)
         assert RECONNECT / 2 < sum(stage.sleeps) <= RECONNECT + 1
+
+    def test_the_time_of_a_restart_begins_when_a_waiting_call_is_cut_off(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script: Script = [
+            answer(202, waiting(lease_id)),
+            cut_off(stage),
+            *[REFUSED] * 8,
+            answer(200, held(lease_id)),
+        ]
+        stage.play(asking(stage, lease_id), script)
+        assert stage.requests[1].body["wait"] == SLICE
+        assert RECONNECT / 2 < sum(stage.sleeps) < RECONNECT
+
+    def test_a_proxy_that_cuts_every_waiting_call_ends_no_wait(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        script: Script = [
+            answer(202, waiting(lease_id)),
+            *[cut_off(stage)] * 5,
+            answer(200, held(lease_id)),
+        ]
+        stage.play(asking(stage, lease_id), script)
+        assert stage.now > 1_000 + 2 * RECONNECT
+
+    def test_a_first_call_that_is_cut_off_is_sent_again(self, stage: Stage) -> None:
+        lease_id = uuid4()
+        script: Script = [cut_off(stage), REFUSED, answer(200, held(lease_id))]
+        stage.play(asking(stage, lease_id), script)
+        assert stage.requests[0].body["wait"] == FIRST_CONTACT
+
+    def test_a_call_that_was_cut_off_waits_for_what_is_left(self, stage: Stage) -> None:
+        lease_id, ends = uuid4(), stage.now + 20
+        script: Script = [cut_off(stage), answer(200, held(lease_id))]
+        stage.play(asking(stage, lease_id, wait=5), script)
+        assert stage.requests[1].body["wait"] == pytest.approx(0.9)
+        script = [answer(202, waiting(lease_id)), *script]
+        stage.play(asking(stage, lease_id, ends=ends), script)
+        left = ends - stage.now
+        asked = stage.requests[-1]
+        assert (asked.body["wait"], asked.timeout) == (left, left + LAST_ANSWER)
 
     def test_a_server_that_has_moved_is_asked_there_at_once(self, stage: Stage) -> None:
         """Even by a renewal, which is tried once, and however long the move took."""
