@@ -20,6 +20,7 @@ from contextlib import (
     contextmanager,
 )
 from dataclasses import dataclass
+from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -60,9 +61,8 @@ def _address(url: str | None, token: str | None) -> tuple[str, str | None]:
     return url.rstrip("/"), token
 
 
-def _holder(name: str | None) -> Holder:
-    program = name or os.path.basename(sys.argv[0]) or "a program"  # noqa: PTH119
-    return Holder(uuid4().hex, f"process {os.getpid()}", program, socket.gethostname())
+def _program() -> str:
+    return os.path.basename(sys.argv[0]) or "a program"  # noqa: PTH119
 
 
 @dataclass(slots=True)
@@ -74,13 +74,23 @@ class _Held:
 
 
 class _Leases:
-    """What both clients share: the heartbeat, and what becomes of a lease."""
+    """What both clients share: who asks, the heartbeat, what becomes of a lease."""
 
     def __init__(self, url: str, token: str | None, name: str | None) -> None:
-        self._url, self._token, self._name = url, token, name
+        self._url, self._token, self._name = url, token, name or _program()
+        self._run_id, self._numbers = uuid4().hex, count(1)
         self._lock = Lock()
         self._held = 0
         self._heartbeat: Heartbeat | None = None
+
+    def holder(self) -> Holder:
+        """Who asks for the next lease.
+
+        Each is a worker of its own: which of a program's leases depend on one another
+        is not known, and two of one worker would be taken to do so.
+        """
+        worker_id = f"process {os.getpid()}, lease {next(self._numbers)}"
+        return Holder(self._run_id, worker_id, self._name, socket.gethostname())
 
     def begin(self, lease: Lease) -> _Held:
         with self._lock:
@@ -165,8 +175,7 @@ class BotfarmClient:
         """
         self.url, token = _address(url, token)
         self._client = Client(self.url, token)
-        self._holder = _holder(name)
-        self._leases = _Leases(self.url, token, self._holder.test_id)
+        self._leases = _Leases(self.url, token, name)
 
     def __repr__(self) -> str:
         return f"BotfarmClient({self.url!r})"
@@ -217,7 +226,8 @@ class BotfarmClient:
         Raises as `lease` does.
         """
         protocol, lease_id = self._client.protocol, uuid4()
-        asked = protocol.acquire(lease_id, wants, self._holder, ttl=ttl, wait=wait)
+        holder = self._leases.holder()
+        asked = protocol.acquire(lease_id, wants, holder, ttl=ttl, wait=wait)
         try:
             lease = self._client.run(asked)
         except BaseException:
@@ -269,8 +279,7 @@ class AsyncBotfarmClient:
         """As of BotfarmClient."""
         self.url, token = _address(url, token)
         self._client = AsyncClient(self.url, token)
-        self._holder = _holder(name)
-        self._leases = _Leases(self.url, token, self._holder.test_id)
+        self._leases = _Leases(self.url, token, name)
 
     def __repr__(self) -> str:
         return f"AsyncBotfarmClient({self.url!r})"
@@ -307,7 +316,8 @@ class AsyncBotfarmClient:
     ) -> AsyncIterator[Sequence[BotUser]]:
         """Accounts for several wants, all at once or none; see BotfarmClient."""
         protocol, lease_id = self._client.protocol, uuid4()
-        asked = protocol.acquire(lease_id, wants, self._holder, ttl=ttl, wait=wait)
+        holder = self._leases.holder()
+        asked = protocol.acquire(lease_id, wants, holder, ttl=ttl, wait=wait)
         try:
             lease = await self._client.run(asked)
         except BaseException:

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import trio
-from support.farm import Farm, eventually
+from support.farm import DEADLINE, Farm, eventually
 
 from pytest_botfarm import (
     AcquireTimeoutError,
@@ -30,6 +32,20 @@ from pytest_botfarm import (
 def client(farm: Farm) -> Iterator[BotfarmClient]:
     with BotfarmClient(farm.url, token=farm.token, name="a script") as client:
         yield client
+
+
+def let_a_knot_be_found(farm: Farm, pool: str, *, leases: int) -> None:
+    """Wait until a pool has so many leases, and the server has looked for knots."""
+    eventually(lambda: len(farm.leases(pool)) == leases, f"{leases} leases")
+    body = {
+        "wants": [{"env": "stage", "domain": farm.add_pool("knot")}],
+        "wait": DEADLINE,
+        "holder": {"run_id": pool, "worker_id": "gw0"},
+    }
+    held, waits = (f"/api/v1/leases/{uuid.uuid4()}" for _ in range(2))
+    farm.http.put(held, json=body).raise_for_status()
+    refused = farm.http.put(waits, json=body, timeout=2 * DEADLINE)
+    assert refused.json()["error"] == "deadlock"
 
 
 def test_an_account_is_leased_for_a_block(farm: Farm, client: BotfarmClient) -> None:
@@ -152,6 +168,39 @@ def test_a_block_that_is_cancelled_leaves_nothing_behind(
 
     asyncio.run(cancel())
     assert [lease["id"] for lease in farm.leases(pool)] == ([other] if other else [])
+
+
+def test_a_thread_that_waits_for_another_of_its_client_is_no_knot(
+    farm: Farm, client: BotfarmClient
+) -> None:
+    pool = farm.add_pool("alice")
+
+    def lease() -> str:
+        with client.lease("stage", pool) as user:
+            return user.login
+
+    with ThreadPoolExecutor() as threads:
+        with client.lease("stage", pool):
+            asked = [threads.submit(lease) for _ in range(2)]
+            let_a_knot_be_found(farm, pool, leases=3)
+        assert [it.result() for it in asked] == [f"alice@{pool}"] * 2
+
+
+def test_a_task_that_waits_for_another_of_its_client_is_no_knot(farm: Farm) -> None:
+    pool = farm.add_pool("alice")
+
+    async def lease(client: AsyncBotfarmClient) -> str:
+        async with client.lease("stage", pool) as user:
+            return user.login
+
+    async def lease_in_tasks() -> list[str]:
+        async with AsyncBotfarmClient(farm.url, token=farm.token) as client:
+            async with client.lease("stage", pool):
+                asked = [asyncio.create_task(lease(client)) for _ in range(2)]
+                await asyncio.to_thread(let_a_knot_be_found, farm, pool, leases=3)
+            return await asyncio.gather(*asked)
+
+    assert asyncio.run(lease_in_tasks()) == [f"alice@{pool}"] * 2
 
 
 def test_a_program_needs_no_pytest_and_ends_without_warnings(
