@@ -19,7 +19,7 @@ from contextlib import (
     closing,
     contextmanager,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -71,6 +71,17 @@ class _Held:
     heartbeat: Heartbeat
     lifetime: Lifetime | None
     users: Sequence[BotUser]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is asked for, until it is granted or given up."""
+
+    id: UUID = field(default_factory=uuid4)
+
+    def anew(self) -> UUID:
+        self.id = uuid4()
+        return self.id
 
 
 class _Leases:
@@ -225,13 +236,15 @@ class BotfarmClient:
 
         Raises as `lease` does.
         """
-        protocol, lease_id = self._client.protocol, uuid4()
+        protocol, asked = self._client.protocol, _Asked()
         holder = self._leases.holder()
-        asked = protocol.acquire(lease_id, wants, holder, ttl=ttl, wait=wait)
+        asking = protocol.acquire(
+            asked.id, wants, holder, ttl=ttl, wait=wait, anew=asked.anew
+        )
         try:
-            lease = self._client.run(asked)
+            lease = self._client.run(asking)
         except BaseException:
-            self._give_up(lease_id)
+            self._give_up(asked.id)
             raise
         held, ended = self._leases.begin(lease), None
         try:
@@ -242,7 +255,7 @@ class BotfarmClient:
             try:
                 self._client.run(
                     protocol.release(
-                        lease_id, fence=lease.fence, outcome=outcome, clean=clean
+                        lease.id, fence=lease.fence, outcome=outcome, clean=clean
                     )
                 )
             except LeaseEndedError as error:
@@ -315,14 +328,16 @@ class AsyncBotfarmClient:
         self, *wants: Want, wait: float = WAIT, ttl: float = TTL
     ) -> AsyncIterator[Sequence[BotUser]]:
         """Accounts for several wants, all at once or none; see BotfarmClient."""
-        protocol, lease_id = self._client.protocol, uuid4()
+        protocol, asked = self._client.protocol, _Asked()
         holder = self._leases.holder()
-        asked = protocol.acquire(lease_id, wants, holder, ttl=ttl, wait=wait)
+        asking = protocol.acquire(
+            asked.id, wants, holder, ttl=ttl, wait=wait, anew=asked.anew
+        )
         try:
-            lease = await self._client.run(asked)
+            lease = await self._client.run(asking)
         except BaseException:
             with CancelScope(shield=True):
-                await self._give_up(lease_id)
+                await self._give_up(asked.id)
             raise
         held, ended = self._leases.begin(lease), None
         try:
@@ -335,7 +350,7 @@ class AsyncBotfarmClient:
                 try:
                     await self._client.run(
                         protocol.release(
-                            lease_id, fence=lease.fence, outcome=outcome, clean=clean
+                            lease.id, fence=lease.fence, outcome=outcome, clean=clean
                         )
                     )
                 except LeaseEndedError as error:

@@ -203,15 +203,21 @@ class LeaseSession:
         place = self._open.get(holding.id) or self._take_place(holding)
         # Behind the line above, which the release looks at: a thread that a cancelled
         # test left behind may come here while, or after, its teardown releases.
-        if holding.is_over:
-            self._open.pop(holding.id, None)
-            raise BotfarmError(f"{test_id} has ended before its account was leased")
+        self._refuse_if_over(holding, test_id)
         asker, limit = self.identity.holder(test_id), self._limit()
         cut_short = limit if limit and clock() + wait > limit.ends else None
         keep_place = keep_place and cut_short is None
 
         def tell(waiting: Waiting) -> None:
             self._say(waiting_line(asker, holding.wants, waiting))
+
+        def anew() -> UUID:
+            self._open.pop(holding.id, None)
+            holding.begin_anew()
+            holding.asked = clock()
+            self._open[holding.id] = place
+            self._refuse_if_over(holding, test_id)
+            return holding.id
 
         holding.asked = holding.asked or clock()
         conversation = client.protocol.acquire(
@@ -225,6 +231,7 @@ class LeaseSession:
             on_waiting=tell,
             since=holding.asked,
             keep_place=keep_place,
+            anew=anew,
         )
         try:
             lease = client.run(conversation)
@@ -311,6 +318,11 @@ class LeaseSession:
             with suppress(BotfarmError):  # its time ends it
                 client.run(client.protocol.release(lease.id, fence=lease.fence))
         return [lease.id for lease in leases]
+
+    def _refuse_if_over(self, holding: Holding, test_id: str) -> None:
+        if holding.is_over:
+            self._open.pop(holding.id, None)
+            raise BotfarmError(f"{test_id} has ended before its account was leased")
 
     def _take_place(self, holding: Holding) -> Place:
         """The first of two alike leases of a test has its users, and the second its."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
 from urllib.parse import urlencode
@@ -22,6 +22,7 @@ from .errors import (
     AcquireTimeoutError,
     AskAgainError,
     BotfarmError,
+    LeaseEndedError,
     LeaseNotFoundError,
     NoSuchPathError,
     NotABotfarmServerError,
@@ -74,6 +75,8 @@ MAXIMUM_PROSPECTS = 50
 MAXIMUM_PREFERRED = 100
 """Users that one call may name as those which it would like best."""
 
+_GIVEN_UP = frozenset({"abandoned", "expired"})
+"""How a lease ends that its client did not hear of in time, waiting or granted."""
 _GATEWAY_STATUSES = frozenset({502, 503, 504})
 
 
@@ -159,12 +162,15 @@ class LeaseProtocol:
         on_waiting: Callable[[Waiting], None] | None = None,
         since: float | None = None,
         keep_place: bool = False,
+        anew: Callable[[], UUID] | None = None,
     ) -> Conversation[Lease]:
         """Ask until granted, for `wait` seconds in all.
 
         Users to `prefer` are granted rather than others if they are free and nobody
         waits. Whatever the trouble, it is over shortly after the instant `ends`.
         `on_waiting` hears of the wait after 3 s, and about every 30 s from then on.
+        A lease that the server gave up while it could not be asked for is asked for
+        under another id, which `anew` makes; it is at the end of the queue then.
 
         Raises AcquireTimeoutError when they are over, having given up the place in
         the queue; with `keep_place` it can be asked again soon, `since` then being the
@@ -195,19 +201,24 @@ class LeaseProtocol:
                 waits=slice_,
             )
 
+        in_vain = 0.0
         while True:
-            asked, response = yield from self._call(
-                request, busy_until=wait_ends, over_by=over_by
-            )
+            try:
+                asked, response = yield from self._call(
+                    request, busy_until=wait_ends, over_by=over_by
+                )
+            except LeaseEndedError as error:
+                if anew is None or error.state not in _GIVEN_UP:
+                    raise
+                now = self._clock()
+                in_vain, asked_first = in_vain + now - asked_first, now
+                lease_id = anew()
+                continue
             answered = self._clock()
-            answer: Lease | Waiting
-            if response.status == 200:
-                times = wire.Times(asked_first, asked, answered)
-                answer = self._read(response, partial(wire.lease_of, times=times))
-            else:
-                answer = self._read(response, wire.waiting_of)
+            answer = self._told(response, wire.Times(asked_first, asked, answered))
             if answer.id != lease_id:
                 raise self._wrong(f"asked for lease {lease_id}, told of {answer.id}")
+            answer = replace(answer, waited=answer.waited + in_vain)
             if isinstance(answer, Lease):
                 return answer
             if answered >= wait_ends:
@@ -219,6 +230,11 @@ class LeaseProtocol:
             words.tell(answer, answered)
             if answered - asked < SHORTEST_SLICE < wait_ends - asked:
                 yield Sleep(self._jitter(SHORTEST_SLICE / 2, SHORTEST_SLICE))
+
+    def _told(self, response: Response, times: wire.Times) -> Lease | Waiting:
+        if response.status == 200:
+            return self._read(response, partial(wire.lease_of, times=times))
+        return self._read(response, wire.waiting_of)
 
     def release(
         self,

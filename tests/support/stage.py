@@ -130,6 +130,13 @@ class Stage:
 
 
 def asking(
-    stage: Stage, lease_id: UUID, *, wait: float = 300.0, ends: float | None = None
+    stage: Stage,
+    lease_id: UUID,
+    *,
+    wait: float = 300.0,
+    ends: float | None = None,
+    anew: Callable[[], UUID] | None = None,
 ) -> Conversation[Lease]:
-    return stage.protocol.acquire(lease_id, WANTS, ME, ttl=60.0, wait=wait, ends=ends)
+    return stage.protocol.acquire(
+        lease_id, WANTS, ME, ttl=60.0, wait=wait, ends=ends, anew=anew
+    )

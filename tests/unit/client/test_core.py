@@ -260,6 +260,39 @@ class TestTrouble:
         asked = stage.requests[-1]
         assert (asked.body["wait"], asked.timeout) == (left, left + LAST_ANSWER)
 
+    @pytest.mark.parametrize("state", ["abandoned", "expired"])
+    def test_what_was_given_up_in_an_outage_is_asked_for_under_another_id(
+        self, stage: Stage, state: str
+    ) -> None:
+        first, second, began = uuid4(), uuid4(), stage.now
+
+        def grant(request: Request) -> Reply:
+            stage.now += 5
+            return answer(200, held(second, waited=4.0))
+
+        script: Script = [
+            answer(202, waiting(first)),
+            cut_off(stage),
+            answer(410, refusal("lease_ended", state=state, users=[])),
+            grant,
+        ]
+        asked = asking(stage, first, wait=60, anew=lambda: second)
+        lease = stage.play(asked, script)
+        paths = [request.path.rpartition("/")[2] for request in stage.requests]
+        assert paths == [*[str(first)] * 3, str(second)]
+        assert lease.id == second
+        assert lease.granted == pytest.approx(stage.now - 1)
+        assert lease.waited == pytest.approx(lease.granted - began)
+
+    @pytest.mark.parametrize("state", ["cancelled", "released", "revoked"])
+    def test_what_somebody_has_ended_is_not_asked_for_again(
+        self, stage: Stage, state: str
+    ) -> None:
+        ended = answer(410, refusal("lease_ended", state=state, users=[]))
+        with pytest.raises(LeaseEndedError):
+            stage.play(asking(stage, uuid4(), anew=uuid4), [ended])
+        assert len(stage.requests) == 1
+
     def test_a_server_that_has_moved_is_asked_there_at_once(self, stage: Stage) -> None:
         """Even by a renewal, which is tried once, and however long the move took."""
         lease_id = uuid4()
