@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from . import rules_of_clients, rules_of_database, rules_of_machine
+from . import (
+    rules_of_clients,
+    rules_of_database,
+    rules_of_machine,
+    rules_of_waiting,
+)
 from .evidence import Evidence
 from .violations import Violation
 
@@ -19,6 +24,8 @@ RULES: Sequence[Rule] = (
     rules_of_database.nothing_is_left,
     rules_of_database.nobody_is_overtaken,
     rules_of_database.handed_on_in_time,
+    rules_of_waiting.nobody_waits_for_what_is_free,
+    rules_of_waiting.patience_has_an_end,
     rules_of_clients.beliefs_do_not_overlap,
     rules_of_clients.beliefs_end_before_the_lease,
     rules_of_clients.uses_are_within_the_lease,
@@ -30,6 +37,7 @@ RULES: Sequence[Rule] = (
     rules_of_machine.logs_are_clean,
     rules_of_machine.resources_are_level,
     rules_of_machine.enough_before_the_first_fault,
+    rules_of_machine.enough_under_faults,
 )
 
 
@@ -43,6 +51,7 @@ class Verdict:
     refused_uses: int
     losses: int
     leases_before_faults: int
+    hand_ons_under_faults: int
     longest_hand_on: float
     faults: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
@@ -69,6 +78,7 @@ def check(evidence: Evidence) -> Verdict:
         refused_uses=sum(1 for seen in evidence.seen if not seen.accepted),
         losses=sum(1 for lease in evidence.leases if lease.state == "expired"),
         leases_before_faults=rules_of_machine.leases_before_faults(evidence),
+        hand_ons_under_faults=rules_of_machine.hand_ons_under_faults(evidence),
         longest_hand_on=rules_of_database.longest_hand_on(evidence),
         faults=Counter(fault.kind for fault in evidence.faults),
         answers=answers,

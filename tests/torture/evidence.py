@@ -116,6 +116,8 @@ class LeaseRow:
     expires: float | None = None
     ended: float | None = None
     fence: int | None = None
+    party: str = ""
+    """Its holder: those of one party are held, or waited for, by one worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +156,18 @@ class Rules:
 
     loop_interval: float = 1.0
     lock_delay: float = 15.0
+    poll_grace: float = 15.0
+    patience: float = 10.0
+    """How long a waiter for several users may be passed."""
     pool_size: int = 10
     slack: float = 5.0
     """What a busy machine may add to anything."""
     leases_before_faults: int = 0
     """A run with fewer leases before its first fault does not count."""
+    leases_under_faults: int = 0
+    """Nor does one with fewer of them from then on."""
+    hand_ons_under_faults: int = 0
+    """Nor one with fewer grants to those who had waited."""
 
 
 @dataclass(slots=True)

@@ -34,13 +34,13 @@ from .witness import Stand, Witness
 T = TypeVar("T")
 
 STAGE = Want("stage", "regular")
-CLAIM_WINDOW, LOOP_INTERVAL = 1.0, 0.2
+CLAIM_WINDOW, POLL_GRACE, LOOP_INTERVAL = 1.0, 2.0, 0.2
 DEADLINE = 20.0
 """Seconds until a test gives up on what it waits for."""
 VARIABLES = {
     "BOTFARM_CLAIM_WINDOW": str(CLAIM_WINDOW),
     "BOTFARM_LOCK_DELAY": "0",
-    "BOTFARM_POLL_GRACE": "2",
+    "BOTFARM_POLL_GRACE": str(POLL_GRACE),
     "BOTFARM_LOOP_INTERVAL": str(LOOP_INTERVAL),
 }
 
@@ -149,7 +149,14 @@ class Scene:
             shown = (await http.get(f"/api/v1/leases/{lease.id}")).json()
         return (shown["expires_in"] or 0.0) > more_than
 
-    async def verdict(self) -> Verdict:
+    async def is_waiting(self, lease_id: uuid.UUID) -> bool:
+        """Whether the farm has a waiter of this id."""
+        url = self.laboratory.second.url
+        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE) as http:
+            shown = (await http.get(f"/api/v1/leases/{lease_id}")).json()
+        return bool(shown.get("state") == "waiting")
+
+    async def verdict(self, *, slack: float = DEADLINE) -> Verdict:
         """Let the farm come to rest, and judge."""
         for actor in self._actors:
             await actor.leave()
@@ -164,7 +171,12 @@ class Scene:
                 return answer.status_code == 200 and not answer.json()
 
             await eventually(at_rest)
-        rules = Rules(loop_interval=LOOP_INTERVAL, lock_delay=0.0, slack=DEADLINE)
+        rules = Rules(
+            loop_interval=LOOP_INTERVAL,
+            lock_delay=0.0,
+            poll_grace=POLL_GRACE,
+            slack=slack,
+        )
         evidence = evidence_of(self.folder, rules)
         await add_rows(evidence, self.laboratory.database_url)
         for actor in self._actors:
@@ -194,13 +206,16 @@ class Actor:
         lease_id = lease_id or uuid.uuid4()
         protocol = self.client.protocol
         holder = Holder(run_id=self.history.process, worker_id=str(lease_id))
-        outcome = "failed"
+        outcome = "cancelled"
         self.history.write("ask", lease=str(lease_id), wait=wait)
         try:
             lease = await self.client.run(
                 protocol.acquire(lease_id, [STAGE], holder, ttl=TTL, wait=wait)
             )
             outcome = "held"
+        except BotfarmError as error:
+            outcome = type(error).__name__
+            raise
         finally:
             self.history.write("asked", lease=str(lease_id), outcome=outcome)
         self._lives[lease.id] = self.keeper.watch(lease)
@@ -234,6 +249,15 @@ class Actor:
         except BotfarmError as error:
             return error
         return None
+
+    async def end(self, lease_id: uuid.UUID) -> None:
+        """End a lease by its holder's name, be it held or waiting."""
+        protocol = self.client.protocol
+        await self.client.run(
+            protocol.release_holder(
+                self.history.process, str(lease_id), outcome="crashed", clean=False
+            )
+        )
 
     async def leave(self) -> None:
         if self._keeping is not None:

@@ -6,7 +6,7 @@ nothing. Each is installed behind a switch, so that one server can play all of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,8 +14,9 @@ from uuid import uuid4
 
 from sqlalchemy import func, insert, select, text, update
 
-from botfarm_server.domain.models import EndedState, Lease, LeaseId
-from botfarm_server.domain.queueing import Grant
+from botfarm_server.domain.models import Candidate, EndedState, Lease, LeaseId
+from botfarm_server.domain.queueing import Grant, Plan, Waiter
+from botfarm_server.services import hand_on
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.leases import LeaseService
@@ -172,11 +173,27 @@ def no_repeatable_id(failpoints: Failpoints, is_on: Callable[[], bool]) -> None:
     ask.by(ask_anew)
 
 
+def hand_on_does_nothing(failpoints: Failpoints, is_on: Callable[[], bool]) -> None:
+    """Users become free, and no waiter is granted any."""
+    plan = replaced(hand_on, "plan_grants")
+
+    def plan_nothing(
+        waiters: Iterable[Waiter], free: Sequence[Candidate], **others: Any
+    ) -> Plan:
+        if is_on():
+            return Plan([], {}, free)
+        planned: Plan = plan.original(waiters, free, **others)
+        return planned
+
+    plan.by(plan_nothing)
+
+
 MUTANTS: Mapping[str, Callable[[Failpoints, Callable[[], bool]], None]] = {
     "read-then-write": read_then_write,
     "release-by-user": release_by_user,
     "start-of-transaction": start_of_transaction,
     "stale-sweeper": stale_sweeper,
     "no-repeatable-id": no_repeatable_id,
+    "hand-on-does-nothing": hand_on_does_nothing,
 }
 """The client's own mutant, which has no deadline, is in `client.py`."""

@@ -41,6 +41,12 @@ def holdings_by_user(evidence: Evidence) -> Mapping[str, Sequence[Holding]]:
     return found
 
 
+def rested_at(evidence: Evidence, holding: Holding) -> float:
+    """From when the user may be handed on: not at once if its holder vanished."""
+    delay = evidence.rules.lock_delay if holding.lease.state == "expired" else 0.0
+    return holding.end + delay
+
+
 def one_holder_at_a_time(evidence: Evidence) -> Iterator[Violation]:
     for user, holdings in holdings_by_user(evidence).items():
         last: Holding | None = None
@@ -88,7 +94,7 @@ def fences_grow(evidence: Evidence) -> Iterator[Violation]:
 def ends_in_their_time(evidence: Evidence) -> Iterator[Violation]:
     """No lease ends as expired before its time, or as released after it."""
     stalls = Stalls(evidence.faults)
-    patience = _time_of_the_loop(evidence)
+    patience = time_of_the_loop(evidence)
     swept = {
         call.lease for call in evidence.calls if call.operation == "release"
     }  # the dead holder's leases: whether they had lapsed does not matter
@@ -117,7 +123,7 @@ def ends_in_their_time(evidence: Evidence) -> Iterator[Violation]:
                 )
 
 
-def _time_of_the_loop(evidence: Evidence) -> float:
+def time_of_the_loop(evidence: Evidence) -> float:
     """Seconds within which the loop comes to what is due.
 
     Its transaction takes its turn among those of the calls: as long as releases take,
@@ -179,7 +185,7 @@ given the benefit.
 """
 
 
-def _may_have_been_away(evidence: Evidence) -> set[str | None]:
+def may_have_been_away(evidence: Evidence) -> set[str | None]:
     """Leases of which some call got no answer: the server may have seen it leave."""
     return {
         call.lease
@@ -191,7 +197,7 @@ def _may_have_been_away(evidence: Evidence) -> set[str | None]:
 def _comings_and_goings(evidence: Evidence) -> Sequence[tuple[float, int, LeaseRow]]:
     """Arrivals and departures of waiters for one user, and the grants of all."""
     events: list[tuple[float, int, LeaseRow]] = []
-    away = _may_have_been_away(evidence)
+    away = may_have_been_away(evidence)
     for lease in evidence.leases:
         waited = lease.granted is None or lease.granted > lease.created
         waited = waited and lease.id not in away
@@ -224,16 +230,13 @@ class HandOn:
 
 def hand_ons(evidence: Evidence) -> Iterator[HandOn]:
     """Hand-ons of single users; for several, others may rightly have come between."""
-    away = _may_have_been_away(evidence)
+    away = may_have_been_away(evidence)
     for holdings in holdings_by_user(evidence).values():
         for before, after in pairwise(holdings):
             wants = after.lease.wants
             if len(wants) != 1 or wants[0].count != 1 or after.lease.id in away:
                 continue
-            rested = before.end + (
-                evidence.rules.lock_delay if before.lease.state == "expired" else 0.0
-            )
-            free_since = max(rested, after.lease.created)
+            free_since = max(rested_at(evidence, before), after.lease.created)
             if after.start > free_since:
                 yield HandOn(after.lease, free_since, after.start)
 
@@ -244,7 +247,7 @@ def longest_hand_on(evidence: Evidence) -> float:
 
 def handed_on_in_time(evidence: Evidence) -> Iterator[Violation]:
     stalls = Stalls(evidence.faults)
-    allowed = _time_of_the_loop(evidence)
+    allowed = time_of_the_loop(evidence)
     for it in hand_ons(evidence):
         took = it.granted - it.free_since - stalls.within(it.free_since, it.granted)
         if took > allowed:

@@ -58,12 +58,26 @@ def _growth(server: str, samples: list[Sample]) -> Iterator[Violation]:
         yield Violation("file descriptors grew", f"{server} from {early} to {late}")
 
 
+def first_fault(evidence: Evidence) -> float:
+    return min((fault.start for fault in evidence.faults), default=float("inf"))
+
+
 def leases_before_faults(evidence: Evidence) -> int:
-    first = min((fault.start for fault in evidence.faults), default=float("inf"))
+    first = first_fault(evidence)
     return sum(
         1
         for lease in evidence.leases
         if lease.granted is not None and lease.granted < first
+    )
+
+
+def hand_ons_under_faults(evidence: Evidence) -> int:
+    """Leases that had waited and were granted after the first fault."""
+    first = first_fault(evidence)
+    return sum(
+        1
+        for lease in evidence.leases
+        if lease.granted is not None and lease.granted > max(first, lease.created)
     )
 
 
@@ -75,3 +89,26 @@ def enough_before_the_first_fault(evidence: Evidence) -> Iterator[Violation]:
             "does not count",
             f"{found} leases before the first fault, and {needed} are needed",
         )
+
+
+def enough_under_faults(evidence: Evidence) -> Iterator[Violation]:
+    """A farm that stands still breaks no other rule."""
+    granted = sum(1 for lease in evidence.leases if lease.granted is not None)
+    rules = evidence.rules
+    for what, found, needed in (
+        (
+            "leases",
+            granted - leases_before_faults(evidence),
+            rules.leases_under_faults,
+        ),
+        (
+            "leases that had waited",
+            hand_ons_under_faults(evidence),
+            rules.hand_ons_under_faults,
+        ),
+    ):
+        if evidence.faults and found < needed:
+            yield Violation(
+                "does not count",
+                f"{found} {what} after the first fault, and {needed} are needed",
+            )

@@ -105,6 +105,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="before the first fault; fewer do not count (default: %(default)s)",
     )
     parser.add_argument(
+        "--under-faults",
+        type=int,
+        metavar="LEASES",
+        help="from the first fault on, and a tenth of them for those who had waited; "
+        "fewer do not count (default: one for each second)",
+    )
+    parser.add_argument(
         "--mutant",
         choices=[*MUTANTS, NO_DEADLINE],
         help="replace one piece of the servers, or of the clients, by a wrong one",
@@ -126,6 +133,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if given.users is None:
         # Fewer than workers, so that some wait.
         given.users = max(6, given.clients * given.workers * 2 // 3)
+    if given.under_faults is None:
+        given.under_faults = int(given.seconds)
     if min(given.servers, given.clients, given.workers, given.users) < 1:
         parser.error("servers, clients, workers and users are at least 1")
     wanted = None if given.faults == "all" else _names(given.faults)
@@ -187,8 +196,11 @@ async def torture(given: argparse.Namespace, folder: Path) -> Verdict:
     rules = Rules(
         loop_interval=farming.LOOP_INTERVAL,
         lock_delay=farming.LOCK_DELAY,
+        poll_grace=farming.POLL_GRACE,
         pool_size=farming.POOL_SIZE,
         leases_before_faults=given.warm_up,
+        leases_under_faults=given.under_faults,
+        hand_ons_under_faults=given.under_faults // 10,
     )
     farm = Farm(folder, size, rules)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from torture.evidence import (
     Rules,
     Sample,
     Seen,
+    UserRow,
     WantRow,
 )
 from torture.history import History
@@ -52,6 +54,34 @@ def fence_shrinks(evidence: Evidence) -> None:
         change(rows, 1, fence=1)
 
 
+TWO = WantRow("stage", "regular", count=2)
+
+
+def never_handed_on(evidence: Evidence) -> None:
+    """A waiter that is granted nothing, though the user is free from 20.0 on."""
+    waiter = LeaseRow("waiter", 4, "cancelled", [STAGE], 19.5, None, None, 24.0)
+    evidence.leases.append(waiter)
+
+
+def never_handed_two(evidence: Evidence) -> None:
+    never_handed_on(evidence)
+    change(evidence.leases, 3, wants=[TWO])
+    evidence.users.append(UserRow("bob", "stage", "regular", {}, fence=0))
+
+
+def passed_for_ever(evidence: Evidence) -> None:
+    """A waiter for two that one after the other passes, longer than it must bear."""
+    evidence.rules = replace(evidence.rules, patience=5.0)
+    never_handed_two(evidence)
+    change(evidence.leases, 3, number=0, created=9.0, ended=19.0)
+    evidence.leases.append(
+        LeaseRow("long", -1, "released", [STAGE], 8.0, 8.0, 90.0, 30.0, 4)
+    )
+    evidence.grants.append(GrantRow(4, "long", "bob"))
+    evidence.asks.append(Ask("client", "long", 8.0, 1.0, 8.1, "held"))
+    change(evidence.users, 1, fence=4)
+
+
 def memory(evidence: Evidence) -> None:
     evidence.samples = [
         Sample("server", 1, at, 5, 50, 100_000_000 + at * 4_000_000)
@@ -63,6 +93,12 @@ def descriptors(evidence: Evidence) -> None:
     evidence.samples = [
         Sample("server", 1, at, 5, 50 + at, 100_000_000) for at in range(100)
     ]
+
+
+def few_under_faults(evidence: Evidence, **needed: int) -> None:
+    """Two leases came after the first fault, and both had waited."""
+    evidence.rules = replace(evidence.rules, **needed)
+    evidence.faults.append(Fault("cut", "0-0", 11.0, 11.5))
 
 
 BROKEN: list[tuple[str, Break]] = [
@@ -78,6 +114,9 @@ BROKEN: list[tuple[str, Break]] = [
     ("left behind", lambda it: change(it.leases, 2, ended=None, state="held")),
     ("overtaken", overtaken),
     ("handed on late", lambda it: change(it.leases, 2, granted=20.6, ended=21.0)),
+    ("waited for what was free", never_handed_on),
+    ("waited for what was free", never_handed_two),
+    ("passed for too long", passed_for_ever),
     ("two clients believed", lambda it: change(it.beliefs, 0, end=12.2)),
     ("believed without a lease", lambda it: change(it.beliefs, 1, end=17.6)),
     ("believed without a lease", lambda it: change(it.beliefs, 1, start=11.9)),
@@ -114,6 +153,8 @@ BROKEN: list[tuple[str, Break]] = [
         "does not count",
         lambda it: setattr(it, "rules", Rules(leases_before_faults=4)),
     ),
+    ("does not count", lambda it: few_under_faults(it, leases_under_faults=3)),
+    ("does not count", lambda it: few_under_faults(it, hand_ons_under_faults=3)),
 ]
 
 
@@ -156,6 +197,23 @@ def test_a_waiter_that_came_at_the_instant_of_a_grant_is_not_overtaken() -> None
     evidence = sound()
     overtaken(evidence)
     change(evidence.leases, 3, created=18.6)
+    assert check(evidence).violations == []
+
+
+def test_what_is_kept_for_an_impatient_waiter_is_not_free_for_another() -> None:
+    evidence = sound()
+    never_handed_on(evidence)
+    evidence.rules = replace(evidence.rules, patience=1.0)
+    pair = LeaseRow("pair", 3, "cancelled", [TWO], 18.0, None, None, 24.0)
+    change(evidence.leases, 2, number=2)
+    evidence.leases.append(pair)
+    assert check(evidence).violations == []
+
+
+def test_a_waiter_for_two_may_be_passed_while_it_is_patient() -> None:
+    evidence = sound()
+    passed_for_ever(evidence)
+    evidence.rules = replace(evidence.rules, patience=9.7)
     assert check(evidence).violations == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_botfarm.client.errors import LeaseEndedError
 
 from .failpoints import Point
-from .laboratory import CLAIM_WINDOW, Laboratory, eventually, held_at
+from .laboratory import CLAIM_WINDOW, LOOP_INTERVAL, Laboratory, eventually, held_at
 from .mutants import MUTANTS
 from .run import NO_DEADLINE
 from .violations import TOLERANCE
@@ -122,6 +122,33 @@ async def test_an_id_that_cannot_be_repeated_is_caught(
 
 
 @sound_and_mutated
+async def test_a_hand_on_that_does_nothing_is_caught(
+    laboratory: Laboratory, mutated: bool
+) -> None:
+    scene = await laboratory.scene()
+    switch(laboratory, "hand-on-does-nothing", on=mutated)
+    holder, other = scene.actor(laboratory.first), scene.actor(laboratory.second)
+    held = await holder.ask()
+    waiting_id = uuid.uuid4()
+    waiting = asyncio.create_task(other.ask(wait=60.0, lease_id=waiting_id))
+    await eventually(lambda: scene.is_waiting(waiting_id))
+    began = holder.history.now()
+    await holder.release(held)
+    released = holder.history.now()
+    if not mutated:
+        await other.release(await waiting)
+        assert (await scene.verdict()).violations == []
+        return
+    # Longer than the checker allows: it goes by the loop, and by what releases took.
+    until = released + 3 * LOOP_INTERVAL + 3 * (released - began)
+    await eventually(lambda: holder.history.now() > until)
+    await other.end(waiting_id)
+    with pytest.raises(LeaseEndedError):
+        await waiting
+    assert (await scene.verdict(slack=0.0)).broken() == {"waited for what was free"}
+
+
+@sound_and_mutated
 async def test_a_client_without_a_deadline_is_caught(
     laboratory: Laboratory, mutated: bool
 ) -> None:
@@ -151,6 +178,7 @@ def test_no_mutant_is_without_a_test() -> None:
         ),
         "stale-sweeper": test_a_sweeper_that_updates_by_ids_read_before_is_caught,
         "no-repeatable-id": test_an_id_that_cannot_be_repeated_is_caught,
+        "hand-on-does-nothing": test_a_hand_on_that_does_nothing_is_caught,
         NO_DEADLINE: test_a_client_without_a_deadline_is_caught,
     }
     assert set(tests) == {*MUTANTS, NO_DEADLINE}
