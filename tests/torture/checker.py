@@ -10,6 +10,7 @@ from . import (
     rules_of_clients,
     rules_of_database,
     rules_of_machine,
+    rules_of_outcomes,
     rules_of_waiting,
 )
 from .evidence import Evidence
@@ -21,6 +22,7 @@ RULES: Sequence[Rule] = (
     rules_of_database.one_holder_at_a_time,
     rules_of_database.fences_grow,
     rules_of_database.ends_in_their_time,
+    rules_of_database.users_rest,
     rules_of_database.nothing_is_left,
     rules_of_database.nobody_is_overtaken,
     rules_of_database.handed_on_in_time,
@@ -34,6 +36,11 @@ RULES: Sequence[Rule] = (
     rules_of_clients.answers_are_true,
     rules_of_clients.grants_are_known,
     rules_of_clients.everyone_is_answered,
+    rules_of_outcomes.outcomes_have_a_reason,
+    rules_of_outcomes.waiters_are_kept,
+    rules_of_outcomes.grants_are_told_in_time,
+    rules_of_outcomes.nothing_is_revoked,
+    rules_of_outcomes.deadlocks_are_true,
     rules_of_machine.logs_are_clean,
     rules_of_machine.resources_are_level,
     rules_of_machine.enough_before_the_first_fault,

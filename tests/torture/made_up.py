@@ -32,7 +32,7 @@ def sound() -> Evidence:
     first = LeaseRow("first", 1, "released", [STAGE], 10.0, 10.0, 15.0, 12.0, 1)
     second = LeaseRow("second", 2, "expired", [STAGE], 11.0, 12.0, 17.0, 17.5, 2)
     third = LeaseRow("third", 3, "released", [STAGE], 11.5, 18.6, 23.0, 20.0, 3)
-    leases = [first, second, third]
+    leases = [replace(it, party=it.id) for it in (first, second, third)]
     return Evidence(
         rules=Rules(loop_interval=0.5, lock_delay=1.0, slack=1.0),
         leases=leases,

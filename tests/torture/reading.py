@@ -216,6 +216,7 @@ def _lease_row(row: Any) -> LeaseRow:
         expires=_seconds(row.expires_at),
         ended=_seconds(row.ended_at),
         fence=row.fence,
+        party=f"{row.run_id} {row.worker_id}",
     )
 
 

@@ -126,7 +126,8 @@ def answers_are_true(evidence: Evidence) -> Iterator[Violation]:
             if lease is None:
                 yield Violation("told what is not so", f"{told}: there is no lease")
                 continue
-            if told.users and dict(told.users) != granted[told.lease]:
+            tells_users = call.operation == "ask" and told.state == "held"
+            if tells_users and dict(told.users) != granted[told.lease]:
                 yield Violation(
                     "told what is not so",
                     f"lease {told.lease} was granted {granted[told.lease]}, its client "

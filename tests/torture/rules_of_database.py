@@ -15,6 +15,9 @@ USUAL = 0.9
 LOOP_JITTER = 1.2
 """The loop pauses up to so many times its interval."""
 
+ROUNDING = 0.0001
+"""Seconds: sums of instants of one clock."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holding:
@@ -60,6 +63,19 @@ def one_holder_at_a_time(evidence: Evidence) -> Iterator[Violation]:
                 )
             if last is None or holding.end > last.end:
                 last = holding
+
+
+def users_rest(evidence: Evidence) -> Iterator[Violation]:
+    """A user whose holder vanished is not handed on before its rest is over."""
+    for user, holdings in holdings_by_user(evidence).items():
+        for before, after in pairwise(holdings):
+            early = rested_at(evidence, before) - after.start
+            if before.lease.state == "expired" and early > ROUNDING:
+                yield Violation(
+                    "no rest",
+                    f"user {user} of lease {before.lease.id}, which expired at "
+                    f"{before.end:.6f}, was granted {early:.3f} s too soon",
+                )
 
 
 def fences_grow(evidence: Evidence) -> Iterator[Violation]:

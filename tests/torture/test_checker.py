@@ -19,6 +19,7 @@ from torture.evidence import (
     Rules,
     Sample,
     Seen,
+    Told,
     UserRow,
     WantRow,
 )
@@ -54,6 +55,7 @@ def fence_shrinks(evidence: Evidence) -> None:
         change(rows, 1, fence=1)
 
 
+PROD = WantRow("prod", "regular")
 TWO = WantRow("stage", "regular", count=2)
 
 
@@ -80,6 +82,40 @@ def passed_for_ever(evidence: Evidence) -> None:
     evidence.grants.append(GrantRow(4, "long", "bob"))
     evidence.asks.append(Ask("client", "long", 8.0, 1.0, 8.1, "held"))
     change(evidence.users, 1, fence=4)
+
+
+def deadlock_of_nobody(evidence: Evidence) -> None:
+    """The third is refused, though it has nothing and nobody else waits."""
+    change(evidence.leases, 2, state="cancelled", granted=None, ended=12.5)
+    change(evidence.calls, 5, end=12.6, status=409, code="deadlock", told=[])
+    change(evidence.asks, 2, end=12.6, outcome="DeadlockError")
+
+
+def deadlock_beside_a_free_user(evidence: Evidence) -> None:
+    """The refused one has a user, and the holder of the other does not wait."""
+    deadlock_of_nobody(evidence)
+    change(evidence.leases, 2, party="worker")
+    evidence.users.append(UserRow("bob", "prod", "regular", {}, fence=4))
+    evidence.leases.append(
+        LeaseRow("own", 0, "released", [PROD], 9.0, 9.0, 90.0, 20.0, 4, party="worker")
+    )
+    evidence.grants.append(GrantRow(4, "own", "bob"))
+
+
+def abandoned_at_once(evidence: Evidence) -> None:
+    change(evidence.leases, 2, state="abandoned", granted=None, ended=11.6)
+
+
+def refused(outcome: str) -> Break:
+    return lambda it: change(it.asks, 0, outcome=outcome)
+
+
+def without_a_rest(evidence: Evidence) -> None:
+    change(evidence.leases, 2, granted=18.0)
+
+
+def told_late(evidence: Evidence) -> None:
+    change(evidence.calls, 5, end=95.0)
 
 
 def memory(evidence: Evidence) -> None:
@@ -117,6 +153,20 @@ BROKEN: list[tuple[str, Break]] = [
     ("waited for what was free", never_handed_on),
     ("waited for what was free", never_handed_two),
     ("passed for too long", passed_for_ever),
+    ("no deadlock", deadlock_of_nobody),
+    ("no deadlock", deadlock_beside_a_free_user),
+    ("abandoned too soon", abandoned_at_once),
+    ("came to nothing", refused("LeaseEndedError")),
+    ("came to nothing", refused("DeadlockError")),
+    ("came to nothing", refused("ServerNotReachableError")),
+    ("came to nothing", refused("WrongAnswerError")),
+    ("no rest", without_a_rest),
+    ("told late", told_late),
+    ("revoked by nobody", lambda it: change(it.leases, 0, state="revoked")),
+    (
+        "told what is not so",
+        lambda it: change(it.calls, 0, told=[Told("first", "held")]),
+    ),
     ("two clients believed", lambda it: change(it.beliefs, 0, end=12.2)),
     ("believed without a lease", lambda it: change(it.beliefs, 1, end=17.6)),
     ("believed without a lease", lambda it: change(it.beliefs, 1, start=11.9)),
@@ -197,6 +247,21 @@ def test_a_waiter_that_came_at_the_instant_of_a_grant_is_not_overtaken() -> None
     evidence = sound()
     overtaken(evidence)
     change(evidence.leases, 3, created=18.6)
+    assert check(evidence).violations == []
+
+
+def test_an_attempt_that_met_trouble_may_come_to_nothing() -> None:
+    evidence = sound()
+    refused("ServerNotReachableError")(evidence)
+    change(evidence.calls, 0, end=None, status=None, told=[])
+    evidence.calls.append(replace(evidence.calls[0], start=9.95))
+    assert check(evidence).violations == []
+
+
+def test_what_its_own_client_gave_back_may_be_told_as_over() -> None:
+    evidence = sound()
+    refused("LeaseEndedError")(evidence)
+    change(evidence.asks, 0, end=12.2)
     assert check(evidence).violations == []
 
 

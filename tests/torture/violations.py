@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from .evidence import Fault
@@ -23,21 +23,25 @@ class Violation:
 
 
 class Stalls:
-    """The times in which faults may have kept every server from its work."""
+    """The times in which faults may have kept every server from its work.
+
+    Or some server or client, where kinds of faults are named that do this.
+    """
 
     AFTERMATH = 3.0
     """Seconds until connections are back: a pause before each new try."""
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[Fault], besides: Collection[str] = ()) -> None:
         self._spans = merged(
             (
                 fault.start,
                 FOREVER
                 if fault.end is None
-                else max(fault.end, fault.start + fault.stalls) + self.AFTERMATH,
+                else max(fault.end, fault.start + (fault.stalls or 0.0))
+                + self.AFTERMATH,
             )
             for fault in faults
-            if fault.stalls is not None
+            if fault.stalls is not None or fault.kind in besides
         )
 
     def within(self, start: float, end: float) -> float:
