@@ -66,11 +66,16 @@ class AskService:
             settled = await self.turns.settle(asked)
             return _held(settled) or await self._look(asked.lease_id)
         ends = time.monotonic() + asked.wait
+        settled = Settled()
         with self.room.enter(asked.lease_id) as woken:
             while True:
                 woken.clear()
                 within = max(0.0, ends - time.monotonic())
-                settled = await self.turns.settle(replace(asked, wait=within))
+                again = await self.turns.settle(replace(asked, wait=within))
+                if settled.poll_by is not None and again.earlier == settled.poll_by:
+                    # Nobody has asked in between: what it noted is its own.
+                    again = replace(again, earlier=settled.earlier)
+                settled = again
                 held = _held(settled)
                 if held is not None:
                     return held
@@ -119,8 +124,10 @@ class AskService:
     async def _leave(self, lease_id: LeaseId, settled: Settled) -> None:
         """Take a waiter whose caller is gone out of the queue; its number stays.
 
-        A grant that was made meanwhile is taken back if nobody can have seen it: this
-        call has made the lease, and no other has asked about it.
+        It stays there for an earlier call whose time is not over: this one may be a
+        duplicate that came late, and another replica has the call of who lives. A grant
+        that was made meanwhile is taken back if nobody can have seen it: this call has
+        made the lease, and no other has asked about it.
         """
         async with self.database.queue() as (connection, now):
             lease = await leases.lock(connection, lease_id)
@@ -129,6 +136,10 @@ class AskService:
             if lease.poll_by != settled.poll_by:
                 return  # somebody has asked again
             until = poll_by(now, 0.0, self.times)
+            earlier = settled.earlier
+            if lease.state == "waiting" and earlier is not None and earlier > until:
+                await leases.keep_place(connection, lease_id, earlier)
+                return
             if lease.state == "waiting":
                 await leases.keep_place(connection, lease_id, until)
                 await queue.leave(connection, [lease_id])

@@ -61,6 +61,8 @@ class Settled:
     """Whether this call has put the lease into the queue."""
     poll_by: datetime | None = None
     """What this call noted in the waiter, and the next call about it will change."""
+    earlier: datetime | None = None
+    """What was noted before: another call may wait still, at whichever replica."""
 
 
 @dataclass
@@ -257,7 +259,7 @@ class Turn:
             # Another call may wait for longer; and each call's note is its own.
             poll_by = max(poll_by, lease.poll_by + timedelta(microseconds=1))
         await leases.keep_place(self.connection, lease.id, poll_by)
-        self._settled[lease.id] = Settled(lease, poll_by=poll_by)
+        self._settled[lease.id] = Settled(lease, poll_by=poll_by, earlier=lease.poll_by)
 
     # Asking for a new lease
 

@@ -170,9 +170,27 @@ async def test_a_belated_repetition_whose_caller_is_gone_takes_no_place_away(
         # Sent before it, and late: its server was paused, its caller has gone on.
         belated = await calling(farm, alive.id)
         await belated.leave()
-        await other.expiry.look()  # as its loop does every second
         await other.release(held)
+        assert isinstance(await farm.ask(), Waiting)
         assert isinstance(await alive.answer(), Held)
+
+
+async def test_a_waiter_leaves_the_queue_with_the_last_of_its_calls(
+    farm: Farm, database_url: str
+) -> None:
+    await farm.add_user()
+    await farm.held()
+    async with another_replica(database_url) as other:
+        first = await calling(other)
+        second = await calling(farm, first.id)
+        await second.leave()
+        assert await farm.count("SELECT count(*) FROM queue_entries") == 1
+        noted = (await other.leases.show(first.id)).lease.poll_by
+        other.room.wake([first.id])  # for nothing, and it asks once more
+        while (await other.leases.show(first.id)).lease.poll_by == noted:
+            await asyncio.sleep(0)
+        await first.leave()
+        assert await farm.count("SELECT count(*) FROM queue_entries") == 0
 
 
 async def test_a_shorter_repetition_does_not_end_a_longer_wait(farm: Farm) -> None:
