@@ -57,6 +57,8 @@ class Settled:
 
     answer: Held | Lease | BotfarmError | None = None
     """The lease if it still waits; `None` for one that was given back."""
+    is_locked: bool = False
+    """Whether nothing was done, since another transaction has locked the lease."""
     joined: bool = False
     """Whether this call has put the lease into the queue."""
     poll_by: datetime | None = None
@@ -89,13 +91,17 @@ class Turn:
             SecretUnreadableError: the transaction is to be undone.
 
         """
-        found, users_held, self.now = await grants.lock_with_users(
+        locked = await grants.lock_with_users(
             self.connection, [call.lease_id for call in calls], self.now
         )
+        found, self.now = locked.found, locked.now
+        for name in locked.elsewhere:
+            self._settled[name] = Settled(is_locked=True)
+        calls = [call for call in calls if call.lease_id not in locked.elsewhere]
         calls = self._of_owners(calls, found)
         returned = [it for it in calls if isinstance(it, Returned)]
         asking = [it for it in calls if isinstance(it, Asked)]
-        await self._take_back(returned, found, users_held)
+        await self._take_back(returned, found, locked.users)
         first = [call for call in asking if call.lease_id not in found]
         freed = {pool for ending in self.endings for pool in ending.pools}
         freed |= await self._come_back(asking, found)

@@ -17,10 +17,12 @@ import structlog
 
 from botfarm_server.domain.errors import DatabaseUnavailableError, ShuttingDownError
 from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.domain.models import LeaseId
 from botfarm_server.services.calls import Call
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.settling import Settled, Turn
 from botfarm_server.services.waiting import WaitingRoom
+from botfarm_server.store import leases
 from botfarm_server.store.engine import Database
 
 _log = structlog.get_logger("botfarm.turns")
@@ -46,6 +48,7 @@ class Turns:
     sealer: Sealer
     times: LeaseTimes
     _pending: deque[Pending] = field(default_factory=deque)
+    _rows: asyncio.Lock = field(default_factory=asyncio.Lock)
     _work: asyncio.Task[None] | None = None
 
     async def settle(self, call: Call) -> Settled:
@@ -58,6 +61,17 @@ class Turns:
             SecretUnreadableError: nothing was done.
 
         """
+        while (settled := await self._in_turn(call)).is_locked:
+            await self._until_unlocked(call.lease_id)
+        return settled
+
+    async def _until_unlocked(self, lease_id: LeaseId) -> None:
+        """Wait for a row that another one has, and let the queue go on meanwhile."""
+        # With one connection at most: renewals need the others.
+        async with self._rows, self.database.write() as connection:
+            await leases.lock(connection, lease_id)
+
+    async def _in_turn(self, call: Call) -> Settled:
         pending = Pending(call, asyncio.get_running_loop().create_future())
         self._pending.append(pending)
         if self._work is None or self._work.done():

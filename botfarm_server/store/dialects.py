@@ -45,10 +45,17 @@ exact in JSON, which knows 53 bits, up to timeline 8,191."""
 
 GRANTED_CHANNEL = "botfarm_granted"
 
+ROW_TIMEOUT = 2.0
+"""Seconds that who has the queue lock waits for a row: all others wait with it. A
+renewal has its rows for milliseconds, a replica that is paused in one for as long as
+PostgreSQL lets it."""
+
 _LOCK_AND_READ_CLOCK = text(
-    # The select list runs from left to right: the clock is read once the lock is ours.
+    # The select list runs from left to right: the clock is read once the lock is ours,
+    # and what has a limit of its own from then on is not the wait for it.
     # now() would be the start of the transaction, long past if it had to wait.
-    f"SELECT pg_advisory_xact_lock({QUEUE_LOCK}), clock_timestamp()"
+    f"SELECT pg_advisory_xact_lock({QUEUE_LOCK}),"
+    " set_config('lock_timeout', :row_timeout, true), clock_timestamp()"
 )
 _CLOCK = {
     "postgresql": "clock_timestamp()",
@@ -134,8 +141,9 @@ async def lock_queue(connection: AsyncConnection) -> datetime:
     """
     if is_sqlite(connection):
         return await read_clock(connection)
-    answer = await connection.execute(_LOCK_AND_READ_CLOCK)
-    return as_time(answer.one()[1])
+    limit = {"row_timeout": f"{ROW_TIMEOUT}s"}
+    answer = await connection.execute(_LOCK_AND_READ_CLOCK, limit)
+    return as_time(answer.one()[2])
 
 
 def for_update(

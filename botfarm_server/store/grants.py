@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -77,6 +77,7 @@ def _held_user(row: Any, lease_id: LeaseId) -> HeldUser:
 
 @built_once
 def _lock_with_users(connection: AsyncConnection) -> Select[Any]:
+    named = leases.alias("named")
     query = for_update(
         connection,
         select(leases, *_HELD_USER)
@@ -84,29 +85,51 @@ def _lock_with_users(connection: AsyncConnection) -> Select[Any]:
         .where(is_among(connection, leases.c.id, "lease_ids"))
         .order_by(leases.c.number),
         of=leases,
+        skip_locked=True,
     )
+    locked = query.cte("locked")
     # Row by row, the clock is read once the row is locked.
-    return select(query.cte("locked"), clock(connection))
+    return (
+        select(named.c.id.label("named"), locked, clock(connection))
+        .outerjoin_from(named, locked, locked.c.id == named.c.id)
+        .where(is_among(connection, named.c.id, "lease_ids"))
+    )
+
+
+@dataclass
+class LockedLeases:
+    """Leases that a transaction has locked, and what it needs to know with them."""
+
+    now: datetime
+    """The time behind all these locks."""
+    found: dict[LeaseId, Lease] = field(default_factory=dict)
+    users: list[HeldUser] = field(default_factory=list)
+    """Those that the leases hold."""
+    elsewhere: set[LeaseId] = field(default_factory=set)
+    """Leases that exist, and that another transaction has locked."""
 
 
 async def lock_with_users(
     connection: AsyncConnection, lease_ids: Collection[UUID], now: datetime
-) -> tuple[dict[LeaseId, Lease], list[HeldUser], datetime]:
-    """As `lock_all`, the users that they hold, and the time behind all these locks.
+) -> LockedLeases:
+    """The leases that exist of those named, locked unless another one has them.
 
-    The caller has the queue lock since `now`. A renewal may have had a row for a while
-    after that, and an end that were dated before it would make its answer untrue.
+    Nobody is waited for: the queue would wait as well. The caller has the queue lock
+    since `now`. A renewal may have had a row for a while after that, and an end that
+    were dated before it would make its answer untrue.
     """
-    found: dict[LeaseId, Lease] = {}
-    held: list[HeldUser] = []
+    locked = LockedLeases(now)
     for row in await connection.execute(
         _lock_with_users(connection), {"lease_ids": list(lease_ids)}
     ):
-        found[row.id] = lease_of(row)
+        if row.id is None:
+            locked.elsewhere.add(LeaseId(row.named))
+            continue
+        locked.found[row.id] = lease_of(row)
         if row.user_id is not None:
-            held.append(_held_user(row, row.id))
-        now = max(now, as_time(row.clock))
-    return found, held, now
+            locked.users.append(_held_user(row, row.id))
+        locked.now = max(locked.now, as_time(row.clock))
+    return locked
 
 
 async def users_held(

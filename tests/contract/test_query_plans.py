@@ -124,8 +124,8 @@ def asking(
 
 
 async def end_held(connection: Connection, now: datetime) -> None:
-    found, held, now = await grants.lock_with_users(connection, HELD, now)
-    ended = list(found.values())
+    locked = await grants.lock_with_users(connection, HELD, now)
+    ended, held = list(locked.found.values()), locked.users
     await leases.end(connection, ended, "released", now=now, outcome="passed")
     await grants.free_users(connection, held, now=now, rest_until=None, dirty=False)
 

@@ -8,12 +8,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from botfarm_server.domain.errors import BotfarmError, ShuttingDownError
+from botfarm_server.domain.errors import (
+    BotfarmError,
+    DatabaseUnavailableError,
+    ShuttingDownError,
+)
 from botfarm_server.domain.models import Holder, LeaseId, UserId, Want
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.calls import Asked, Call, Returned
 from botfarm_server.services.settling import Settled
 from botfarm_server.services.turns import Pending
+from botfarm_server.store import dialects, leases
 
 from .conftest import STAGE, Farm
 
@@ -143,6 +148,28 @@ async def test_calls_about_one_lease_take_turns(farm: Farm) -> None:
     assert _held(first).lease.fence == _held(second).lease.fence
     assert third.answer is None
     assert (await farm.users.find())[0].state == "free"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_lease_that_is_locked_holds_up_its_own_call_alone(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialects, "ROW_TIMEOUT", 0.1)
+    await farm.add_user("alice")
+    await farm.add_user("bob")
+    locked, other = await farm.held(), await farm.held()
+    async with farm.database.write() as renewal:  # of a replica that is paused in it
+        await leases.lock(renewal, locked.lease.id)
+        ending = asyncio.create_task(farm.leases.end(locked.lease.id))
+        breaking = asyncio.create_task(farm.leases.break_lease(locked.lease.id, "why"))
+        settled = await turn(farm, returned(locked), returned(other), asked())
+        assert settled[0].is_locked
+        assert answers(settled[1:]) == ["NoneType", "Held"]
+        with pytest.raises(DatabaseUnavailableError):
+            await breaking  # soon: it has the queue lock
+        assert not ending.done()
+    await asyncio.wait_for(ending, 10.0)
+    assert (await farm.leases.show(locked.lease.id)).lease.state == "released"
 
 
 async def test_many_calls_at_once_are_all_settled(farm: Farm) -> None:

@@ -67,7 +67,7 @@ class Replica:
 class OwnTurns(Turns):
     """Each call takes a turn of its own, in its own coroutine, so that it is parked."""
 
-    async def settle(self, call: Call) -> Settled:
+    async def _in_turn(self, call: Call) -> Settled:
         pending = Pending(call, asyncio.get_running_loop().create_future())
         await self.take([pending])
         return await pending.settled
