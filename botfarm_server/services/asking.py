@@ -64,7 +64,8 @@ class AskService:
             await self._refuse(asked)
         if asked.wait <= 0:
             settled = await self.turns.settle(asked)
-            return _held(settled) or await self._look(asked.lease_id)
+            at_once = await self._at_once(settled, gone)
+            return at_once or await self._look(asked.lease_id)
         ends = time.monotonic() + asked.wait
         settled = Settled()
         with self.room.enter(asked.lease_id) as woken:
@@ -76,9 +77,9 @@ class AskService:
                     # Nobody has asked in between: what it noted is its own.
                     again = replace(again, earlier=settled.earlier)
                 settled = again
-                held = _held(settled)
-                if held is not None:
-                    return held
+                at_once = await self._at_once(settled, gone)
+                if at_once is not None:
+                    return at_once
                 with self.room.stay():
                     left = await _wait(woken, gone, within=within)
                 if left and not self.room.has_several(asked.lease_id):
@@ -102,6 +103,18 @@ class AskService:
             refusal = await why_impossible(connection, asked.wants, asked.by.project_id)
         if refusal is not None:
             raise refusal
+
+    async def _at_once(
+        self, settled: Settled, gone: Callable[[], Awaitable[object]] | None
+    ) -> Held | Waiting | None:
+        """The lease if it is held, `None` if it waits.
+
+        A new lease whose caller has left by now is taken back, and waits for a re-poll.
+        """
+        if settled.is_new and isinstance(settled.answer, Held) and _has_come(gone):
+            await self._leave(settled.answer.lease.id, settled)
+            return await self._look_again(settled.answer.lease.id)
+        return _held(settled)
 
     async def _look_again(self, lease_id: LeaseId) -> Held | Waiting:
         """What came of a wait: most often the grant, and the test has it sooner."""
@@ -143,7 +156,7 @@ class AskService:
             if lease.state == "waiting":
                 await leases.keep_place(connection, lease_id, until)
                 await queue.leave(connection, [lease_id])
-            elif lease.state == "held" and settled.joined:
+            elif lease.state == "held" and settled.is_new:
                 await grants.take_back(connection, lease, until)
             else:
                 return
@@ -159,13 +172,27 @@ def _held(settled: Settled) -> Held | None:
             log_held(held.lease, [user.login for user in held.users])
             return held
         case Lease() as lease:
-            if settled.joined:
+            if settled.is_new:
                 log_waiting(lease)
             return None
         case BotfarmError() as error:
             raise error
         case _:
             raise TypeError("a call that asks was answered as one that gives back")
+
+
+def _has_come(event: Callable[[], Awaitable[object]] | None) -> bool:
+    """Whether there is nothing left to wait for, without a turn of the event loop."""
+    if event is None:
+        return False
+    waiting = event().__await__()
+    try:
+        next(waiting)
+    except StopIteration:
+        return True
+    finally:
+        waiting.close()
+    return False
 
 
 async def _wait(

@@ -59,8 +59,8 @@ class Settled:
     """The lease if it still waits; `None` for one that was given back."""
     is_locked: bool = False
     """Whether nothing was done, since another transaction has locked the lease."""
-    joined: bool = False
-    """Whether this call has put the lease into the queue."""
+    is_new: bool = False
+    """Whether this call has made the lease."""
     poll_by: datetime | None = None
     """What this call noted in the waiter, and the next call about it will change."""
     earlier: datetime | None = None
@@ -312,14 +312,15 @@ class Turn:
             lease = replace(
                 self._new(call),
                 state="held",
-                poll_by=None,
                 granted_at=self.now,
                 expires_at=first_expiry(self.now, call.ttl, self.times),
             )
             new.append((lease, grant))
         for lease, rows in await grants.insert_held(self.connection, new):
             answer = held_answer(lease, rows, self.now, self.sealer)
-            self._settled[lease.id] = Settled(answer)
+            self._settled[lease.id] = Settled(
+                answer, is_new=True, poll_by=lease.poll_by
+            )
 
     async def _join(self, calls: Sequence[Asked]) -> None:
         """Take places at the end of the queue, in the order of arrival."""
@@ -337,7 +338,7 @@ class Turn:
                 continue
             new = self._new(call)
             await leases.insert_waiting(self.connection, new)
-            self._settled[new.id] = Settled(new, joined=True, poll_by=new.poll_by)
+            self._settled[new.id] = Settled(new, is_new=True, poll_by=new.poll_by)
 
     def _new(self, call: Asked) -> Lease:
         return Lease(

@@ -51,6 +51,26 @@ async def another_replica(database_url: str) -> AsyncIterator[Farm]:
     await farm.database.dispose()
 
 
+@pytest.mark.parametrize("wait", [0.0, 50.0])
+async def test_what_was_granted_at_once_to_who_has_left_goes_on_at_once(
+    farm: Farm, wait: float
+) -> None:
+    await farm.add_user()
+    name = LeaseId(uuid.uuid4())
+    call = Asked(name, [STAGE], ttl=60.0, wait=wait, holder=Holder())
+
+    async def gone() -> None:
+        """It has left before it is answered."""
+
+    assert isinstance(await farm.asking.ask(call, gone), Waiting)
+    second = await farm.held()
+    assert not second.users[0].dirty
+    await farm.release(second)
+    assert isinstance(await farm.ask(lease_id=name), Held)
+    # It was told: a duplicate that has left takes nothing back.
+    assert isinstance(await farm.asking.ask(call, gone), Held)
+
+
 async def test_a_caller_that_leaves_keeps_its_place_for_a_while(farm: Farm) -> None:
     await farm.add_user()
     await farm.held()
