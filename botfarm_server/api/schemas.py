@@ -31,6 +31,7 @@ MAXIMUM_WAIT = 60.0
 """Seconds that one call may wait; a client that wants longer asks again."""
 MINIMUM_TTL, MAXIMUM_TTL = 5.0, 86_400.0
 MAXIMUM_COUNT = 100
+"""Users of one lease: matching them to its wants takes more time the more there are."""
 MAXIMUM_WANTS = 20
 MAXIMUM_LABELS = 20
 MAXIMUM_PREFERRED = 100
@@ -119,7 +120,22 @@ class WantIn(Request):
     count: Annotated[int, Field(ge=1, le=MAXIMUM_COUNT)] = 1
 
 
-Wants = Annotated[list[WantIn], Field(min_length=1, max_length=MAXIMUM_WANTS)]
+def _few_enough(wants: list[WantIn]) -> list[WantIn]:
+    if sum(want.count for want in wants) > MAXIMUM_COUNT:
+        msg = f"must ask for at most {MAXIMUM_COUNT} users in all"
+        raise ValueError(msg)
+    return wants
+
+
+Wants = Annotated[
+    list[WantIn],
+    Field(
+        min_length=1,
+        max_length=MAXIMUM_WANTS,
+        description=f"For at most {MAXIMUM_COUNT} users in all.",
+    ),
+    AfterValidator(_few_enough),
+]
 
 
 class HolderIn(Request):

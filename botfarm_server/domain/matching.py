@@ -44,29 +44,75 @@ class Assignment:
 def assign(wants: Sequence[Want], users: Sequence[Candidate]) -> Assignment:
     """Meet as many of `wants` as possible, each with `count` users of its own.
 
-    Users are preferred in the order given. Two wants of one lease may compete for a
-    user that both match, so this is a maximum bipartite matching (Kuhn's augmenting
-    paths): it is complete whenever any complete assignment exists.
+    Two wants of one lease may compete for a user that both match, so this is a maximum
+    bipartite matching by augmenting paths: it is complete whenever any complete
+    assignment exists. Of all such assignments it is the one with the users that come
+    first in the order given.
     """
-    slots = [index for index, want in enumerate(wants) for _ in range(want.count)]
-    options = [
-        [position for position, user in enumerate(users) if matches(want, user)]
-        for want in wants
-    ]
-    slot_of: dict[int, int] = {}
+    places = _Places(wants)
+    hopeless: set[Kind] = set()
+    for user in users:
+        if not places.are_left:
+            break
+        kind = tuple(index for index, want in enumerate(wants) if matches(want, user))
+        # For whom there is no place now, there is none later: nobody loses one.
+        if kind not in hopeless and not places.find_for(user.id, kind):
+            hopeless.add(kind)
+    want_of = places.want_of()
+    taken = {user.id: want_of[user.id] for user in users if user.id in want_of}
+    return Assignment(taken, complete=not places.are_left)
 
-    def place(slot: int, tried: set[int]) -> bool:
-        for position in options[slots[slot]]:
-            if position in tried:
-                continue
-            tried.add(position)
-            if position not in slot_of or place(slot_of[position], tried):
-                slot_of[position] = slot
+
+Kind = tuple[int, ...]
+"""The indexes of the wants that a user meets: users of one kind can change places."""
+
+
+class _Places:
+    """The places that wants have for users, and who has them."""
+
+    def __init__(self, wants: Sequence[Want]) -> None:
+        self._left = [want.count for want in wants]
+        self._users: list[dict[Kind, list[UserId]]] = [{} for _ in wants]
+
+    @property
+    def are_left(self) -> bool:
+        return any(self._left)
+
+    def want_of(self) -> dict[UserId, int]:
+        return {
+            user_id: want
+            for want, kinds in enumerate(self._users)
+            for user_ids in kinds.values()
+            for user_id in user_ids
+        }
+
+    def find_for(self, user_id: UserId, kind: Kind) -> bool:
+        """Give a user a place, for which others may move to another want; was there?"""
+        # How each want is reached: who moves there, and from which want.
+        came: dict[int, tuple[Kind, int | None]] = dict.fromkeys(kind, (kind, None))
+        reached = list(kind)
+        for want in reached:  # it grows while we go through it
+            if self._left[want]:
+                self._move_up(want, came, user_id)
                 return True
+            for other, user_ids in self._users[want].items():
+                for beyond in other:
+                    if user_ids and beyond not in came:
+                        came[beyond] = (other, want)
+                        reached.append(beyond)
         return False
 
-    placed = [place(slot, set()) for slot in range(len(slots))]
-    taken = {
-        users[position].id: slots[slot] for position, slot in sorted(slot_of.items())
-    }
-    return Assignment(taken=taken, complete=all(placed))
+    def _move_up(
+        self,
+        want: int,
+        came: Mapping[int, tuple[Kind, int | None]],
+        user_id: UserId,
+    ) -> None:
+        self._left[want] -= 1
+        kind, before = came[want]
+        while before is not None:
+            moved = self._users[before][kind].pop()
+            self._users[want].setdefault(kind, []).append(moved)
+            want = before
+            kind, before = came[want]
+        self._users[want].setdefault(kind, []).append(user_id)

@@ -106,6 +106,7 @@ async def test_renew_and_release(client: httpx.AsyncClient) -> None:
         ([WANT, WANT], 409, "pool_too_small"),
         ([], 422, "invalid_request"),
         ([{**WANT, "count": 0}], 422, "invalid_request"),
+        ([{**WANT, "count": 60}, {**WANT, "count": 41}], 422, "invalid_request"),
         ([{"env": "moon", "domain": "regular"}], 422, "invalid_request"),
     ],
 )

@@ -47,6 +47,22 @@ def test_an_earlier_want_gives_way_to_one_with_fewer_choices() -> None:
     assert assignment.taken == {plain.id: 0, admin.id: 1}
 
 
+def test_as_many_users_as_there_are_can_be_asked_for() -> None:
+    users = [user(number, size="s" if number % 3 else "l") for number in range(3_000)]
+    wants = [want(100) for _ in range(20)] + [want(1_000, size="l")]
+    assignment = assign(wants, users)
+    assert assignment.complete
+    assert len(assignment.taken) == 3_000
+    assert not assign([want(3_001)], users).complete
+
+
+def test_of_the_users_that_would_do_the_first_are_taken() -> None:
+    both, last = user(1, a="x", b="x"), user(3, b="x", c="x")
+    between = user(2, a="x", c="x")
+    wants = [want(a="x"), want(b="x")]
+    assert assign(wants, [both, between, last]).taken == {between.id: 0, both.id: 1}
+
+
 labels = st.fixed_dictionaries(
     {}, optional={"a": st.sampled_from("xy"), "b": st.sampled_from("xy")}
 )
