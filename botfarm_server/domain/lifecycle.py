@@ -70,14 +70,15 @@ def lapsed_state(state: LeaseState) -> EndedState:
 
 
 def rests_until(
-    now: datetime, state: EndedState, times: LeaseTimes, *, kept: bool = False
+    now: datetime, state: EndedState, times: LeaseTimes, *, left: bool = False
 ) -> datetime | None:
     """Until when the users of a held lease that ended so are not handed on.
 
-    The holder of one that was kept has not vanished: it needs no delay.
+    A holder that has `left` uses them no more, and needs no delay: it is known to be
+    dead, or had the lease kept for a person.
     """
     rest = times.cooldown
-    if state == "expired" and not kept:
+    if state == "expired" and not left:
         rest = max(rest, times.lock_delay)
     return now + timedelta(seconds=rest) if rest else None
 

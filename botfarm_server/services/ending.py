@@ -89,11 +89,12 @@ async def end_leases(
     reason: str | None = None,
     knot: Sequence[KnotMember] | None = None,
     held: Sequence[HeldUser] | None = None,
+    holder_is_dead: bool = False,
 ) -> list[Ending]:
     """End waiting, held or kept leases, those of each kind in one way.
 
     The caller has the queue lock, and locked them behind it. `held` are the users of
-    the held ones, if the caller knows them.
+    the held ones, if the caller knows them. What a dead holder had needs no delay.
     """
     freed: list[HeldUser] = []
     for before, kept in KINDS:
@@ -114,7 +115,7 @@ async def end_leases(
                 connection,
                 theirs,
                 now=now,
-                rest_until=rests_until(now, state, times, kept=kept),
+                rest_until=rests_until(now, state, times, left=kept or holder_is_dead),
                 dirty=leaves_dirty(state, outcome, clean=clean, kept=kept),
             )
             freed += theirs
@@ -172,6 +173,8 @@ async def end_lapsed(
     *,
     now: datetime,
     times: LeaseTimes,
+    outcome: Outcome | None = None,
+    holder_is_dead: bool = False,
 ) -> list[Ending]:
     """End leases whose time is over."""
     endings = []
@@ -182,8 +185,10 @@ async def end_lapsed(
             lapsed_state(lease.state),
             now=now,
             times=times,
+            outcome=outcome,
             clean=False,
             reason=_why_lapsed(lease),
+            holder_is_dead=holder_is_dead,
         )
     return endings
 

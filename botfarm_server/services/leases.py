@@ -38,7 +38,12 @@ from botfarm_server.services.answers import (
     reread,
 )
 from botfarm_server.services.calls import Returned
-from botfarm_server.services.ending import Ending, end_leases, hand_on_from
+from botfarm_server.services.ending import (
+    Ending,
+    end_lapsed,
+    end_leases,
+    hand_on_from,
+)
 from botfarm_server.services.settling import ended_by_holder
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.waiting import WaitingRoom
@@ -165,17 +170,27 @@ class LeaseService:
                 raise LeaseNotFoundError(lease_id)
             if is_ended(lease.state):
                 raise await ended(connection, lease, now)
-            endings = await end_leases(
-                connection,
-                [lease],
-                "revoked",
-                now=now,
-                times=self.times,
-                clean=False,
-                reason=reason,
-            )
+            if has_lapsed(lease, now):
+                endings = await end_lapsed(
+                    connection, [lease], now=now, times=self.times
+                )
+                lapsed = await reread(connection, lease_id)
+                refusal = await ended(connection, lapsed, now)
+            else:
+                endings = await end_leases(
+                    connection,
+                    [lease],
+                    "revoked",
+                    now=now,
+                    times=self.times,
+                    clean=False,
+                    reason=reason,
+                )
+                refusal = None
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self._tell(endings, granted)
+        if refusal is not None:
+            raise refusal  # once its end is committed
 
     async def end_holder(
         self,
@@ -195,9 +210,20 @@ class LeaseService:
             named = await leases.live_of_holder(connection, run_id, worker_id)
             live = [lease for lease in named if by.owns(lease)]
             now = await read_clock(connection)  # renewals may have had the rows
-            endings: list[Ending] = []
+            endings = await end_lapsed(
+                connection,
+                [lease for lease in live if has_lapsed(lease, now)],
+                now=now,
+                times=self.times,
+                outcome=outcome,
+                holder_is_dead=True,
+            )
             for state in ("held", "waiting"):
-                alike = [lease for lease in live if lease.state == state]
+                alike = [
+                    lease
+                    for lease in live
+                    if lease.state == state and not has_lapsed(lease, now)
+                ]
                 if alike:
                     endings += await end_leases(
                         connection,

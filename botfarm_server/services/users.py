@@ -21,7 +21,12 @@ from botfarm_server.domain.errors import (
     UserNotFoundError,
     describe_holder,
 )
-from botfarm_server.domain.lifecycle import LeaseTimes, is_ended, renewed_expiry
+from botfarm_server.domain.lifecycle import (
+    LeaseTimes,
+    has_lapsed,
+    is_ended,
+    renewed_expiry,
+)
 from botfarm_server.domain.models import (
     Candidate,
     Fence,
@@ -37,7 +42,12 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.services.answers import log_held
-from botfarm_server.services.ending import BY_ITSELF, end_leases, hand_on_from
+from botfarm_server.services.ending import (
+    BY_ITSELF,
+    end_lapsed,
+    end_leases,
+    hand_on_from,
+)
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.sealing import Sealer
@@ -477,7 +487,7 @@ class UserService:
         )
 
     async def release(self, user_id: UserId, by: Caller = EVERYTHING) -> bool:
-        """End the lease that the first API took of a user; was there one?
+        """End the lease that the first API took of a user; was there one still?
 
         Raises:
             UserNotFoundError
@@ -495,16 +505,21 @@ class UserService:
             now = await read_clock(connection)  # a renewal may have had the row
             if lease is None or is_ended(lease.state):
                 return False
-            if lease.wants[0].user_id is None or not by.owns(lease):
+            if has_lapsed(lease, now):
+                endings = await end_lapsed(
+                    connection, [lease], now=now, times=self.times
+                )
+            elif lease.wants[0].user_id is None or not by.owns(lease):
                 raise await _locked(connection, user_id)
-            endings = await end_leases(
-                connection, [lease], "released", now=now, times=self.times
-            )
+            else:
+                endings = await end_leases(
+                    connection, [lease], "released", now=now, times=self.times
+                )
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self.room.wake(granted)
         for ending in endings:
             ending.log()
-        return True
+        return any(ending.state == "released" for ending in endings)
 
     async def _hand_on(
         self,

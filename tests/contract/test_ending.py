@@ -178,6 +178,31 @@ async def test_a_broken_lease_is_told_to_its_holder(farm: Farm) -> None:
         await farm.leases.break_lease(held.lease.id, "again")
 
 
+async def test_what_has_lapsed_expires_whoever_comes_to_end_it(farm: Farm) -> None:
+    user = await farm.add_user()
+    acquired = await farm.users.acquire(user.id, ttl=60.0, holder=Holder())
+    await farm.set_time("leases", "expires_at", acquired.lease_id, ago=1.0)
+    assert not await farm.users.release(user.id)
+    assert (await farm.leases.show(acquired.lease_id)).lease.state == "expired"
+    after = await farm.users.get(user.id)
+    assert (after.state, after.dirty) == ("resting", True)
+    await farm.end_rest(user.id)
+    held = await farm.held()
+    await farm.let_lapse(held)
+    with pytest.raises(LeaseEndedError) as refusal:
+        await farm.leases.break_lease(held.lease.id, "stuck")
+    assert refusal.value.state == "expired"
+    assert (await farm.leases.show(held.lease.id)).lease.state == "expired"
+    assert (await farm.users.get(user.id)).state == "resting"
+    await farm.end_rest(user.id)
+    dead = await farm.held(holder=Holder(run_id="run"))
+    await farm.let_lapse(dead)
+    assert await farm.leases.end_holder("run", None, outcome="passed", clean=True) == 1
+    lease = (await farm.leases.show(dead.lease.id)).lease
+    assert (lease.state, lease.outcome) == ("expired", "passed")
+    assert (await farm.held()).users[0].dirty  # at once, since its holder is dead
+
+
 async def test_history_is_kept_and_forgotten_after_its_time(farm: Farm) -> None:
     await farm.add_user("alice")
     held = await farm.held()
