@@ -210,8 +210,13 @@ async def keep(lease_id: UUID, body: KeepIn, leases: Leases) -> Any:
 )
 @needs("admin")
 async def break_lease(lease_id: UUID, body: BreakIn, leases: Leases) -> Any:
-    """The holder is told at its next renewal, and its test fails."""
-    await leases.break_lease(LeaseId(lease_id), body.reason)
+    """The holder is told at its next renewal, and its test fails.
+
+    Its users rest until it must have heard of it, unless it is known to be dead.
+    """
+    await leases.break_lease(
+        LeaseId(lease_id), body.reason, holder_is_dead=body.holder_is_dead
+    )
     return shown(await leases.show(LeaseId(lease_id)))
 
 

@@ -295,6 +295,9 @@ class RestoreIn(Request):
 
 class BreakIn(Request):
     reason: LongText
+    holder_is_dead: Annotated[
+        bool, Field(description="True if nobody uses the users: they need no rest.")
+    ] = False
 
 
 class TokenIn(Request):

@@ -120,6 +120,12 @@ def break_lease(
     reason: Annotated[
         str | None, typer.Option(help="What its holder is told. Default: who did it.")
     ] = None,
+    holder_is_dead: Annotated[
+        bool,
+        typer.Option(
+            "--holder-is-dead", help="Nobody uses its users: hand them on at once."
+        ),
+    ] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
     pool: Pool = None,
@@ -127,13 +133,21 @@ def break_lease(
     """Take a lease from its holder, whose test fails."""
     with _farm(url, pool) as client:
         lease_id = find_lease_id(client, lease)
-        body = {"reason": reason or f"broken by {_who()} on the command line"}
+        body = {
+            "reason": reason or f"broken by {_who()} on the command line",
+            "holder_is_dead": holder_is_dead,
+        }
         broken = client.post(f"/leases/{lease_id}/break", body)
     if as_json:
         print_json(broken)
     else:
         logins = ", ".join(user["login"] for user in broken["users"]) or "no users"
         note(f"Broke lease {lease_id} ({logins}).")
+        if broken["users"] and not (holder_is_dead or broken["kept_at"]):
+            note(
+                "They rest until its holder must have heard of it; with "
+                "--holder-is-dead they need not."
+            )
 
 
 def _farm(url: str, pool: Path | None) -> AbstractContextManager[FarmClient]:

@@ -16,6 +16,11 @@ from typing import TypeGuard
 
 from botfarm_server.domain.models import EndedState, Lease, LeaseState, Outcome
 
+HEARTBEATS = 3
+"""Renewals in a TTL, by the protocol: a holder hears at the next that it has lost."""
+HEARTBEAT_GRACE = 5.0
+"""Seconds that a heartbeat may be late, and its holder slow to stop."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
@@ -70,7 +75,12 @@ def lapsed_state(state: LeaseState) -> EndedState:
 
 
 def rests_until(
-    now: datetime, state: EndedState, times: LeaseTimes, *, left: bool = False
+    now: datetime,
+    state: EndedState,
+    times: LeaseTimes,
+    *,
+    ttl: float | None = None,
+    left: bool = False,
 ) -> datetime | None:
     """Until when the users of a held lease that ended so are not handed on.
 
@@ -78,9 +88,20 @@ def rests_until(
     dead, or had the lease kept for a person.
     """
     rest = times.cooldown
-    if state == "expired" and not left:
-        rest = max(rest, times.lock_delay)
+    if not left:
+        rest = max(rest, _may_be_used_for(state, ttl, times))
     return now + timedelta(seconds=rest) if rest else None
+
+
+def _may_be_used_for(state: EndedState, ttl: float | None, times: LeaseTimes) -> float:
+    """For how many seconds the holder of a lease that ended so may not know of it."""
+    match state:
+        case "released" | "cancelled" | "abandoned":
+            return 0.0
+        case "revoked" if ttl is not None:
+            return max(times.lock_delay, ttl / HEARTBEATS + HEARTBEAT_GRACE)
+        case "expired" | "revoked":
+            return times.lock_delay
 
 
 def leaves_dirty(

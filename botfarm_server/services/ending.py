@@ -115,7 +115,15 @@ async def end_leases(
                 connection,
                 theirs,
                 now=now,
-                rest_until=rests_until(now, state, times, left=kept or holder_is_dead),
+                rest_until=rests_until(
+                    now,
+                    state,
+                    times,
+                    ttl=max(
+                        (it.ttl for it in alike if it.ttl is not None), default=None
+                    ),
+                    left=kept or holder_is_dead,
+                ),
                 dirty=leaves_dirty(state, outcome, clean=clean, kept=kept),
             )
             freed += theirs

@@ -155,8 +155,12 @@ class LeaseService:
         if isinstance(settled.answer, BotfarmError):
             raise settled.answer
 
-    async def break_lease(self, lease_id: LeaseId, reason: str) -> None:
+    async def break_lease(
+        self, lease_id: LeaseId, reason: str, *, holder_is_dead: bool = False
+    ) -> None:
         """Take a lease from its holder, who is told so at the next renewal.
+
+        Until then its users rest, unless nobody uses them any more.
 
         Raises:
             LeaseNotFoundError: there is none.
@@ -172,7 +176,11 @@ class LeaseService:
                 raise await ended(connection, lease, now)
             if has_lapsed(lease, now):
                 endings = await end_lapsed(
-                    connection, [lease], now=now, times=self.times
+                    connection,
+                    [lease],
+                    now=now,
+                    times=self.times,
+                    holder_is_dead=holder_is_dead,
                 )
                 lapsed = await reread(connection, lease_id)
                 refusal = await ended(connection, lapsed, now)
@@ -185,6 +193,7 @@ class LeaseService:
                     times=self.times,
                     clean=False,
                     reason=reason,
+                    holder_is_dead=holder_is_dead,
                 )
                 refusal = None
             granted = await hand_on_from(connection, endings, now=now, times=self.times)

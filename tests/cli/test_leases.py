@@ -115,13 +115,25 @@ def test_break_takes_the_lease_away_and_tells_the_reason(
     farm.add_user("alice")
     lease = farm.lease()
     ran = botfarm("leases", "break", lease[:8], "--reason", "the runner is gone")
-    assert (ran.exit_code, ran.err) == (0, f"Broke lease {lease} (alice).\n")
+    assert ran.exit_code == 0
+    assert ran.err.startswith(f"Broke lease {lease} (alice).\nThey rest until ")
+    assert [user["state"] for user in farm.users()] == ["resting"]
     ran = botfarm("leases", "show", lease[:8])
     for told in ("revoked", "the runner is gone", "ended at"):
         assert told in ran.out
     again = botfarm("leases", "break", lease)
     assert again.exit_code == 1
     assert f"Lease {lease} ended" in again.err
+
+
+def test_break_hands_on_at_once_what_a_dead_holder_had(
+    farm: Farm, botfarm: Botfarm
+) -> None:
+    farm.add_user("alice")
+    lease = farm.lease()
+    ran = botfarm("leases", "break", lease, "--holder-is-dead")
+    assert (ran.exit_code, ran.err) == (0, f"Broke lease {lease} (alice).\n")
+    assert [user["state"] for user in farm.users()] == ["free"]
 
 
 def test_break_without_a_reason_says_who_did_it(farm: Farm, botfarm: Botfarm) -> None:

@@ -178,6 +178,21 @@ async def test_a_broken_lease_is_told_to_its_holder(farm: Farm) -> None:
         await farm.leases.break_lease(held.lease.id, "again")
 
 
+async def test_a_broken_lease_is_handed_on_once_its_holder_must_have_heard_of_it(
+    farm: Farm,
+) -> None:
+    user = await farm.add_user()
+    held, waiting = await farm.held(), await farm.waiting()
+    await farm.leases.break_lease(held.lease.id, "stuck")
+    assert (await farm.users.get(user.id)).state == "resting"
+    assert isinstance(await farm.ask(lease_id=waiting.lease.id), Waiting)
+    await farm.end_rest(user.id)
+    await farm.expiry.look()
+    held, waiting = await farm.held(lease_id=waiting.lease.id), await farm.waiting()
+    await farm.leases.break_lease(held.lease.id, "its host burns", holder_is_dead=True)
+    assert (await farm.held(lease_id=waiting.lease.id)).users[0].dirty
+
+
 async def test_what_has_lapsed_expires_whoever_comes_to_end_it(farm: Farm) -> None:
     user = await farm.add_user()
     acquired = await farm.users.acquire(user.id, ttl=60.0, holder=Holder())

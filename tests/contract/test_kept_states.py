@@ -77,7 +77,7 @@ async def expire(farm: Farm, held: Held) -> None:
 
 
 async def revoke(farm: Farm, held: Held) -> None:
-    await farm.leases.break_lease(held.lease.id, "stuck")
+    await farm.leases.break_lease(held.lease.id, "stuck", holder_is_dead=True)
 
 
 async def crash(farm: Farm, held: Held) -> None:

@@ -55,7 +55,7 @@ def test_a_lease_lives_longer_than_its_ttl_through_test_and_teardown(
 def test_a_lost_lease_makes_the_test_an_error_that_says_who_has_the_account(
     suite: Suite, farm: Farm, pool: str
 ) -> None:
-    """An admin breaks the lease, and another holder takes the account at once."""
+    """An admin takes its holder for dead, and another one has the account at once."""
     suite.write(
         LEASE.format(url=farm.url, token=farm.token)
         + f"""
@@ -67,7 +67,8 @@ def test_a_lost_lease_makes_the_test_an_error_that_says_who_has_the_account(
         with server() as http:
             lease = mine(http, "test_suite.py::test_it")
             http.post(
-                f"/api/v1/leases/{{lease['id']}}/break", json={{"reason": "for a demo"}}
+                f"/api/v1/leases/{{lease['id']}}/break",
+                json={{"reason": "for a demo", "holder_is_dead": True}},
             ).raise_for_status()
             taken = http.put(
                 f"/api/v1/leases/{{uuid.uuid4()}}",
