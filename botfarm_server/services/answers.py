@@ -9,10 +9,13 @@ from datetime import datetime
 import structlog
 
 from botfarm_server.domain.errors import (
+    BotfarmError,
     DeadlockError,
     LeaseEndedError,
     LeaseNotFoundError,
+    NoSuchPoolError,
     PassedOnUser,
+    PoolTooSmallError,
     SecretUnreadableError,
     describe_want,
 )
@@ -24,6 +27,7 @@ from botfarm_server.domain.models import (
     Lease,
     LeaseId,
 )
+from botfarm_server.services.possibility import why_impossible
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import grants, holdings, leases, queue, users
 from botfarm_server.store.dialects import read_clock
@@ -31,6 +35,8 @@ from botfarm_server.store.engine import Connection
 from botfarm_server.store.holdings import LeaseUser
 
 MAXIMUM_BLOCKERS = 10
+HOPELESS = {NoSuchPoolError.code, PoolTooSmallError.code}
+"""Why a wait was ended that could not be met any more."""
 
 _log = structlog.get_logger("botfarm.leases")
 
@@ -116,7 +122,7 @@ async def reread(connection: Connection, lease_id: LeaseId) -> Lease:
 
 async def look(
     connection: Connection, lease_id: LeaseId, sealer: Sealer
-) -> Held | Waiting | LeaseEndedError | DeadlockError:
+) -> Held | Waiting | BotfarmError:
     """What the holder of a lease is told of it now.
 
     Raises:
@@ -244,12 +250,18 @@ def _state(row: users.LeasedRow, now: datetime, sealer: Sealer) -> str | None:
         return None
 
 
-async def over(
-    connection: Connection, lease: Lease, now: datetime
-) -> LeaseEndedError | DeadlockError:
-    """That a lease is over, and why."""
+async def over(connection: Connection, lease: Lease, now: datetime) -> BotfarmError:
+    """That a lease is over, and why.
+
+    A wait that ended since it could not be met is refused in the same way again, for
+    as long as that is so.
+    """
     if lease.knot is not None:
         return DeadlockError(lease.id, lease.knot)
+    if lease.state == "cancelled" and lease.end_reason in HOPELESS:
+        refusal = await why_impossible(connection, lease.wants)
+        if refusal is not None:
+            return refusal
     return await ended(connection, lease, now)
 
 

@@ -74,7 +74,7 @@ class LeaseService:
             found = await leases.lock_held(connection, [name for name, _ in renewals])
             # After the rows are locked: a lease may have lapsed while we waited.
             now = await read_clock(connection)
-            by_ttl: dict[float | None, list[LeaseId]] = {}
+            by_ttl: dict[float | None, set[LeaseId]] = {}
             for lease_id, fence in renewals:
                 lease = found.get(lease_id)
                 if (
@@ -82,21 +82,25 @@ class LeaseService:
                     and by.owns(lease)
                     and _is_renewable(lease, fence, now)
                 ):
-                    by_ttl.setdefault(lease.ttl, []).append(lease_id)
+                    by_ttl.setdefault(lease.ttl, set()).add(lease_id)
             for ttl, lease_ids in by_ttl.items():
                 await leases.extend(
                     connection, lease_ids, now=now, expires_at=renewed_expiry(now, ttl)
                 )
-            renewed = {name: ttl for ttl, names in by_ttl.items() for name in names}
+            renewed = {
+                (name, found[name].fence): ttl
+                for ttl, names in by_ttl.items()
+                for name in names
+            }
             others = [name for name, _ in renewals if name not in found]
             if others:
                 found |= await leases.get_all(connection, others)
             found = {name: lease for name, lease in found.items() if by.owns(lease)}
             return [
-                Renewed(lease_id, renewed[lease_id])
-                if lease_id in renewed
+                Renewed(lease_id, renewed[lease_id, fence])
+                if (lease_id, fence) in renewed
                 else await lost(connection, lease_id, found.get(lease_id), now)
-                for lease_id, _ in renewals
+                for lease_id, fence in renewals
             ]
 
     async def keep(

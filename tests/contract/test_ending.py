@@ -9,6 +9,7 @@ import pytest
 from botfarm_server.domain.errors import (
     LeaseEndedError,
     LeaseMismatchError,
+    NoSuchPoolError,
 )
 from botfarm_server.domain.models import Fence, Holder, LeaseId
 from botfarm_server.services.answers import Lost, Renewed, Waiting
@@ -89,6 +90,33 @@ async def test_another_fence_does_not_renew(farm: Farm, fence_change: int) -> No
     fence = Fence(held.users[0].fence + fence_change)
     [answer] = await farm.leases.renew([(held.lease.id, fence)])
     assert isinstance(answer, Lost)
+
+
+async def test_of_two_renewals_of_one_lease_each_fence_is_judged(farm: Farm) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    name, fence = held.lease.id, held.users[0].fence
+    other = (name, Fence(fence + 5))
+    answers = await farm.leases.renew([other, (name, fence), other])
+    assert [type(it) for it in answers] == [Lost, Renewed, Lost]
+
+
+async def test_a_wait_that_became_hopeless_is_refused_again_in_the_same_way(
+    farm: Farm,
+) -> None:
+    user = await farm.add_user()
+    await farm.held()
+    waiting = await farm.waiting()
+    await farm.users.quarantine(user.id, "broken")
+    refusals = []
+    for _ in range(2):
+        with pytest.raises(NoSuchPoolError) as refusal:
+            await farm.ask(lease_id=waiting.lease.id)
+        refusals.append(refusal.value)
+    assert refusals[0] == refusals[1]
+    await farm.users.restore(user.id)
+    with pytest.raises(LeaseEndedError, match="no_such_pool"):
+        await farm.ask(lease_id=waiting.lease.id)
 
 
 async def test_an_unknown_and_a_waiting_lease_are_not_renewed(farm: Farm) -> None:
