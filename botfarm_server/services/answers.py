@@ -259,7 +259,7 @@ async def over(connection: Connection, lease: Lease, now: datetime) -> BotfarmEr
     if lease.knot is not None:
         return DeadlockError(lease.id, lease.knot)
     if lease.state == "cancelled" and lease.end_reason in HOPELESS:
-        refusal = await why_impossible(connection, lease.wants)
+        refusal = await why_impossible(connection, lease.wants, lease.project_id)
         if refusal is not None:
             return refusal
     return await ended(connection, lease, now)
