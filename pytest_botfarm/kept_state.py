@@ -81,8 +81,8 @@ class KeptState:
 
     def save(self, state: State, expires_in: float | None) -> None:
         __tracebackhide__ = True
+        self._learn(state)  # before anything can fail that shows it
         text = self._text = _text_of(state)
-        self._learn(state)
         self._hold(
             lambda protocol: protocol.save_state(
                 self._lease.id,
@@ -152,12 +152,18 @@ class KeptState:
 
 
 def _text_of(state: State) -> str:
+    __tracebackhide__ = True
     if not isinstance(state, (str, dict, list)):
         raise TypeError(
             "the state of a login is text, or a dict or a list of what JSON can tell, "
             f"and not {type(state).__name__}"
         )
-    return json.dumps(state)
+    try:
+        return json.dumps(state)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"the state of a login is what JSON can tell: {error}"
+        ) from None
 
 
 def _state_of(text: str) -> Any:

@@ -11,6 +11,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import cached_property, partial
 from html import escape
@@ -84,7 +85,10 @@ class Masker:
             self._secrets = tuple(longest_first)
 
     def learn_state(self, state: object) -> None:
-        """Mask the texts in what JSON can tell, but for names and addresses."""
+        """Mask the texts in what JSON can tell, but for names and addresses.
+
+        And in what it cannot, which a test may take for a state.
+        """
         if isinstance(state, str):
             if len(state) >= SHORTEST_OF_STATE:
                 self.learn(state)
@@ -95,7 +99,9 @@ class Masker:
             for name, value in state.items():
                 if name not in PUBLIC_OF_STATE:
                     self.learn_state(value)
-        elif isinstance(state, Sequence):
+        elif isinstance(state, bytes):
+            self.learn_state(state.decode(errors="ignore"))
+        elif isinstance(state, (Sequence, AbstractSet)):
             for value in state:
                 self.learn_state(value)
 

@@ -362,6 +362,7 @@ class LeaseSession:
         self, holding: Holding, test_id: str, user_id: UUID, login: str, reason: str
     ) -> None:
         client, author = self.client(), test_id[:MAXIMUM_AUTHOR]
+        reason = self.masker.mask(reason)  # whoever may list users reads it
         client.run(client.protocol.quarantine(user_id, reason, author))
         holding.quarantined[login] = reason
         self.notes.append(f"{login} was put in quarantine by {test_id}: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -145,11 +146,17 @@ class BotUser:
         that it does not calls `drop_state` and then this again.
 
         Raises:
-            TypeError: the function gave neither text, nor a dict, nor a list.
+            TypeError: the function gave neither text, nor a dict, nor a list, or is a
+                coroutine function.
             BotfarmError: the lease is lost. What the function raises goes through.
 
         """
         __tracebackhide__ = True
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(
+                f"{function.__name__} is a coroutine function: await login_once_async "
+                "instead"
+            )
         return self._kept_state.or_from(partial(function, self), expires_in)
 
     async def login_once_async(

@@ -362,3 +362,19 @@ def test_a_broken_account_can_be_taken_out_of_rotation(
     (broken,) = (user for user in users if user["state"] == "quarantined")
     assert broken["quarantine_reason"] == "locked out after three attempts"
     assert broken["quarantined_by"] == "test_suite.py::test_it"
+
+
+def test_the_reason_of_a_quarantine_tells_nobody_a_secret(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    suite.write(
+        """
+        def test_it(bot_user):
+            user = bot_user()
+            user.quarantine(f"{user.password} is not taken any more")
+        """
+    )
+    suite.run().assert_outcomes(passed=1)
+    users = farm.http.get("/api/v1/users/", params={"domain": pool}).json()
+    (broken,) = (user for user in users if user["state"] == "quarantined")
+    assert broken["quarantine_reason"] == "*** is not taken any more"

@@ -139,6 +139,50 @@ def test_what_is_wrong_with_a_state_or_its_lease_is_an_error(
     assert len(caught.traceback) < 5  # none of them shows what it was
 
 
+def test_a_state_that_cannot_be_kept_is_not_shown(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    suite.write(
+        """
+        import datetime
+        import pytest
+
+        SECRET = "".join(map(chr, range(97, 113)))
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_it(bot_user, number):
+            user = bot_user()
+            user.save_state(
+                [
+                    SECRET.encode(),
+                    {SECRET},
+                    {"cookie": SECRET, "at": datetime.date.today()},
+                    (SECRET,),
+                ][number]
+            )
+
+        async def sign_in(user):
+            return SECRET
+
+        def test_coroutine(bot_user):
+            bot_user().login_once(sign_in)
+        """
+    )
+    for style in ("auto", "long", "short"):
+        result = suite.run("--tb", style, "--showlocals")
+        result.assert_outcomes(failed=5)
+        assert "abcdefghijklmnop" not in result.stdout.str()
+    result.stdout.fnmatch_lines(
+        [
+            "*TypeError: the state of a login is text, *, and not bytes",
+            "*TypeError: the state of a login is text, *, and not set",
+            "*TypeError: the state of a login *: Object of type date is not *",
+            "*TypeError: the state of a login is text, *, and not tuple",
+            "*TypeError: * is a coroutine function: await login_once_async*",
+        ]
+    )
+
+
 def test_a_login_counts_for_its_test_where_the_server_cannot_be_reached() -> None:
     notes: list[str] = []
     user = account(notes.append)
