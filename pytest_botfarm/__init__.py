@@ -15,7 +15,10 @@ if TYPE_CHECKING:
         AcquireTimeoutError,
         BotfarmError,
         DeadlockError,
+        InvalidRequestError,
+        LeaseEndedError,
         LeaseLostError,
+        NoSealingKeyError,
         NoSuchPoolError,
         PasswordNotHeldError,
         PoolTooSmallError,
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
         ServerError,
         ServerNotReachableError,
     )
-    from .client.models import NewUser, Want
+    from .client.models import NewUser, Outcome, Want
     from .clients import AsyncBotfarmClient, BotfarmClient
+    from .embedded import EmbeddedServerError
     from .fixtures import BotUserFactory, leasing
     from .users import BotUser
 
@@ -36,9 +40,14 @@ __all__ = [
     "BotfarmClient",
     "BotfarmError",
     "DeadlockError",
+    "EmbeddedServerError",
+    "InvalidRequestError",
+    "LeaseEndedError",
     "LeaseLostError",
     "NewUser",
+    "NoSealingKeyError",
     "NoSuchPoolError",
+    "Outcome",
     "PasswordNotHeldError",
     "PoolTooSmallError",
     "SecretNotHeldError",
@@ -54,7 +63,9 @@ _MODULES = {
     "BotUser": ".users",
     "BotUserFactory": ".fixtures",
     "BotfarmClient": ".clients",
+    "EmbeddedServerError": ".embedded",
     "NewUser": ".client.models",
+    "Outcome": ".client.models",
     "Want": ".client.models",
     "leasing": ".fixtures",
 }

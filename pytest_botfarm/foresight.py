@@ -38,6 +38,8 @@ class Ask:
     wants: Sequence[Want]
     is_marked: bool
     """Whether marks say so, and not only that the pool is the default."""
+    problem: str | None = None
+    """Why nothing can be asked for, where neither mark nor option says what."""
     tests: list[str] = field(default_factory=list)
 
 
@@ -60,26 +62,38 @@ def foresee(session: pytest.Session) -> None:
     """
     config = session.config
     workerinput = getattr(config, "workerinput", None)
-    if any(config.getoption(name, None) for name in NO_RUNS):
-        return
-    if workerinput is not None and not workerinput.get(FORESEES):
-        return
-    if _can_make_accounts(config):
-        return
     workers = 1 if workerinput is None else workerinput["workercount"]
     leases = session_of(config)
-    try:
-        asks = asks_of(session.items, leases.settings, workers)
-        prospects = _check(leases, asks)
-    except (BotfarmError, pytest.UsageError):
+    settings = _settings_to_check(config, leases)
+    if settings is None:
         return
-    for ask, prospect in zip(asks, prospects, strict=True):
-        if ask.is_marked and prospect.refusal is not None:
-            report = _report(ask, prospect.refusal)
-            config.hook.pytest_collectreport(report=report)
+    asks = asks_of(session.items, settings, workers)
+    _report(config, [(ask, ask.problem) for ask in asks])
+    asks = [ask for ask in asks if ask.problem is None]
+    try:
+        prospects = _check(leases, asks)
+    except BotfarmError:
+        return
+    pairs = list(zip(asks, prospects, strict=True))
+    _report(config, [(ask, it.refusal) for ask, it in pairs if ask.is_marked])
     if workerinput is not None:
         for line in shortages(demands_of(asks, prospects), workers):
             tell(workerinput[RENDEZVOUS], "note", line)
+
+
+def _settings_to_check(config: pytest.Config, leases: LeaseSession) -> Settings | None:
+    """None where it is not for this process to look ahead, or nothing can be known."""
+    workerinput = getattr(config, "workerinput", None)
+    if any(config.getoption(name, None) for name in NO_RUNS):
+        return None
+    if workerinput is not None and not workerinput.get(FORESEES):
+        return None
+    try:
+        settings = leases.settings
+    except pytest.UsageError:
+        return None
+    makes_accounts = settings.pool_limit is not None and _can_make_accounts(config)
+    return None if makes_accounts else settings
 
 
 def _can_make_accounts(config: pytest.Config) -> bool:
@@ -106,21 +120,23 @@ def asks_of(
         if FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) or _may_skip(item):
             continue
         is_marked = item.get_closest_marker(MARK) is not None
-        wants = _of_marks(item, settings) if is_marked else _of_calls(settings)
+        problem = None
+        try:
+            wants = _of_marks(item, settings) if is_marked else _of_calls(settings)
+        except pytest.UsageError as error:
+            wants, problem = (), str(error)
         # The default pool, which a call may well not mean, is no error; so with one
         # worker there is nothing that could be told of it.
-        if wants and (is_marked or workers > 1):
-            key = json.dumps([is_marked, wants_body(wants)], sort_keys=True)
-            asks.setdefault(key, Ask(wants, is_marked)).tests.append(item.nodeid)
+        if problem or (wants and (is_marked or workers > 1)):
+            key = json.dumps([is_marked, wants_body(wants), problem], sort_keys=True)
+            asks.setdefault(key, Ask(wants, is_marked, problem))
+            asks[key].tests.append(item.nodeid)
     return list(asks.values())
 
 
 def _of_marks(item: pytest.Item, settings: Settings) -> Sequence[Want]:
-    try:
-        wishes = wishes_of_marks(item.nodeid, item.iter_markers(MARK))
-        return [wish.with_defaults(settings).want() for wish in wishes]
-    except pytest.UsageError:
-        return ()  # the test fails with it
+    wishes = wishes_of_marks(item.nodeid, item.iter_markers(MARK))
+    return [wish.with_defaults(settings).want() for wish in wishes]
 
 
 def _of_calls(settings: Settings) -> Sequence[Want]:
@@ -145,19 +161,22 @@ def _may_skip(item: pytest.Item) -> bool:
 # What is told
 
 
-def _report(ask: Ask, refusal: str) -> pytest.CollectReport:
-    """An error of the file that has the first of the tests.
+def _report(config: pytest.Config, refusals: Iterable[tuple[Ask, str | None]]) -> None:
+    """Each an error of the file that has the first of the tests.
 
     With `--last-failed` the next run then knows what to run again.
     """
-    named = ", ".join(ask.tests[:MOST_TESTS])
-    if (more := len(ask.tests) - MOST_TESTS) > 0:
-        named += f" and {more} more"
-    file = ask.tests[0].partition("::")[0]
-    told = f"{refusal}\nThe mark bot_user asks for it in {named}."
-    report = pytest.CollectReport(file, "failed", told, [])
-    setattr(report, REFUSED, True)
-    return report
+    for ask, refusal in refusals:
+        if refusal is None:
+            continue
+        named = ", ".join(ask.tests[:MOST_TESTS])
+        if (more := len(ask.tests) - MOST_TESTS) > 0:
+            named += f" and {more} more"
+        file = ask.tests[0].partition("::")[0]
+        told = f"{refusal}\nThe mark bot_user asks for it in {named}."
+        report = pytest.CollectReport(file, "failed", told, [])
+        setattr(report, REFUSED, True)
+        config.hook.pytest_collectreport(report=report)
 
 
 def demands_of(asks: Sequence[Ask], prospects: Sequence[Prospect]) -> list[Demand]:

@@ -68,8 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
         timeline = Timeline(config, config.stash[SUMMARY])
         config.pluginmanager.register(timeline, "botfarm-timeline")
     spread = config.getoption("dist", "no") != "no"  # pytest-xdist's, where it is
-    if spread and not hasattr(config, "workerinput"):
-        from .xdist import Controller  # noqa: PLC0415  # only where tests are spread
+    if spread and not hasattr(config, "workerinput") and is_configured(config):
+        # Only where tests are spread, and there is somewhere to lease from.
+        from .xdist import Controller  # noqa: PLC0415
 
         controller = config.stash[CONTROLLER] = Controller(config)
         config.pluginmanager.register(controller, "botfarm-xdist-controller")

@@ -259,7 +259,7 @@ class Summary:
         # What is true of the run, each of its tests may have noted.
         told = dict.fromkeys([*self.lines, *self._kept.values(), *notes])
         lines = list(told)
-        if not any(lease["users"] for lease in self.leases.values()) and not lines:
+        if not self.leases and not lines:
             return
         terminal.section("botfarm")
         leases = list(self.leases.values())

@@ -482,7 +482,8 @@ def _make_session(config: pytest.Config) -> LeaseSession:
     identity = (
         Identity()
         if workerinput is None
-        else Identity(workerinput[RUN_ID], workerinput["workerid"])
+        # The controller tells no run where there is nowhere to lease from.
+        else Identity(workerinput.get(RUN_ID, uuid4().hex), workerinput["workerid"])
     )
     make = partial(
         LeaseSession,

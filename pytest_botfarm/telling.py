@@ -8,6 +8,7 @@ from threading import Lock
 
 import pytest
 
+from .client.errors import how_kept
 from .client.models import Blocker, Holder, Waiting, Want
 
 MOST_BLOCKERS = 3
@@ -55,5 +56,7 @@ def _in_the_way(asker: Holder, waiting: Waiting) -> str:
 
 
 def _holding(asker: Holder, blocker: Blocker) -> str:
+    if kept := how_kept(blocker):
+        return f"{blocker.login} is {kept} (`botfarm leases break` gives it back)"
     is_own = asker.is_same_test(blocker.holder)
     return f"{blocker.login} is held by {'itself' if is_own else blocker.holder}"

@@ -485,9 +485,16 @@ def _timeout_message(
     return "\n".join(lines)
 
 
+def how_kept(blocker: Blocker) -> str | None:
+    """For how long a person may look at the account; None if a test has it."""
+    if not blocker.kept or blocker.expires_in is None:
+        return None
+    minutes = blocker.expires_in / 60
+    return f"kept to be looked at, {minutes:.0f} min more, after {blocker.holder}"
+
+
 def _how_held(blocker: Blocker, *, is_own: bool) -> str:
-    if blocker.kept and blocker.expires_in is not None:
-        minutes = blocker.expires_in / 60
-        return f"kept to be looked at, {minutes:.0f} min more, after {blocker.holder}"
+    if kept := how_kept(blocker):
+        return kept
     holder = "this test itself" if is_own else str(blocker.holder)
     return f"for {blocker.held_for:.0f} s by {holder}"

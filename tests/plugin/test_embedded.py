@@ -102,7 +102,8 @@ def test_a_run_that_leases_nothing_starts_no_server_and_imports_nothing_heavy(
     assert not (suite.pytester.path / "state").exists()
 
 
-def test_an_unused_plugin_loads_next_to_nothing(suite: Suite) -> None:
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_unused_plugin_loads_next_to_nothing(suite: Suite, workers: str) -> None:
     suite.write(
         """
         import sys
@@ -122,7 +123,7 @@ def test_an_unused_plugin_loads_next_to_nothing(suite: Suite) -> None:
         "conftest",
     )
     suite.write("def test_it(): pass")
-    assert suite.run("--collect-only").ret == 0
+    suite.run("-n", workers).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

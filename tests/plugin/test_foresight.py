@@ -69,6 +69,33 @@ def test_what_can_never_be_granted_is_told_once_at_collection(
     assert farm.leases(pool, state="all") == []
 
 
+def test_a_mark_without_a_pool_and_a_factory_without_a_limit_are_told_once_as_well(
+    suite: Suite, farm: Farm, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BOTFARM_ENV")
+    suite.write("def pytest_botfarm_make_user(want): return None", "conftest")
+    suite.write(
+        """
+        import pytest
+
+        @pytest.mark.bot_user
+        @pytest.mark.parametrize("number", range(2))
+        def test_env(number):
+            pass
+
+        @pytest.mark.bot_user("prod")
+        def test_pool():
+            pass
+        """
+    )
+    result = suite.run("-n", "2")
+    result.assert_outcomes(errors=2)
+    output = result.stdout.str()
+    assert output.count("\nbot_user needs the env of the account: name it in") == 1
+    assert output.count(f"\nNo user in rotation matches prod/{pool}. Pools that") == 1
+    suite.run("-n", "2", "--botfarm-pool-limit", "2").assert_outcomes(errors=1)
+
+
 def test_workers_are_capped_by_accounts_and_a_pool_that_is_smaller_is_named(
     suite: Suite, farm: Farm, pool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

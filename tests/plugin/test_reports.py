@@ -137,3 +137,15 @@ def test_a_test_that_runs_again_has_the_properties_of_its_last_run_alone(
     last = farm.leases(pool, state="ended")[-1]
     assert told[:2] == [last["users"][0]["login"], last["id"]]
     assert len(told) == 3
+
+
+def test_a_run_in_which_nothing_was_leased_says_so_at_the_end(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    suite.write(
+        """
+        def test_it(bot_user):
+            bot_user("prod")
+        """
+    )
+    suite.run().stdout.fnmatch_lines(["*= botfarm =*", "0 leases, 1 not leased, 0 *"])
