@@ -70,6 +70,8 @@ def foresee(session: pytest.Session) -> None:
     asks = asks_of(session.items, settings, workers)
     _report(config, [(ask, ask.problem) for ask in asks])
     asks = [ask for ask in asks if ask.problem is None]
+    if settings.pool_limit is not None and _can_make_accounts(config):
+        return
     try:
         prospects = _check(leases, asks)
     except BotfarmError:
@@ -89,11 +91,9 @@ def _settings_to_check(config: pytest.Config, leases: LeaseSession) -> Settings 
     if workerinput is not None and not workerinput.get(FORESEES):
         return None
     try:
-        settings = leases.settings
+        return leases.settings
     except pytest.UsageError:
         return None
-    makes_accounts = settings.pool_limit is not None and _can_make_accounts(config)
-    return None if makes_accounts else settings
 
 
 def _can_make_accounts(config: pytest.Config) -> bool:

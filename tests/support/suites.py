@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ PLUGINS = tuple(text for name in UNUSED for text in ("-p", f"no:{name}"))
 OUTER_RUN = ("CI", "BUILD_NUMBER", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT")
 """What this run is told, and what makes pytest print more, or a test think that it is
 in a worker."""
+
+
+def own_environment() -> dict[str, str]:
+    """The environment without what it tells of this run."""
+    return {name: it for name, it in os.environ.items() if name not in OUTER_RUN}
 
 
 def forget_the_outer_run(monkeypatch: pytest.MonkeyPatch) -> None:
