@@ -2,9 +2,10 @@
 
 It leases the accounts of one pool file, over a SQLite file whose place depends on the
 pool file alone, so that two runs at once share the locks. It prints one line of JSON,
-`{"url": …}` once it serves or `{"error": …}`, and ends when its standard input does:
-however its parent dies, it does not stay behind. The token that callers need comes in
-the environment, as BOTFARM_BOOTSTRAP_TOKEN.
+`{"url": …, "presence": …}` once it serves or `{"error": …}`; `presence` is the
+directory where callers of this machine show that they live (see presence.py). It ends
+when its standard input does: however its parent dies, it does not stay behind. The
+token that callers need comes in the environment, as BOTFARM_BOOTSTRAP_TOKEN.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from botfarm_server.app import create_app
 from botfarm_server.domain.errors import BotfarmError, InvalidRequestError
 from botfarm_server.logging import configure_logging
 from botfarm_server.poolfile import PoolFile, PoolFileError, read_pool_file
+from botfarm_server.presence import PresenceWatch
 from botfarm_server.serving import Server
 from botfarm_server.settings import (
     SECRET_KEY_BYTES,
@@ -59,7 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         token = os.environ.pop("BOTFARM_BOOTSTRAP_TOKEN", "")
         pool = read_pool_file(pool_path, os.environ)
-        settings = _settings(pool, _state_directory(pool_path), token)
+        directory = _state_directory(pool_path)
+        settings = _settings(pool, directory, token)
+        presence = directory / "alive"
+        presence.mkdir(mode=0o700, exist_ok=True)
     except (PoolFileError, SettingsError) as error:
         _say({"error": str(error)})
         return 1
@@ -67,20 +72,26 @@ def main(arguments: list[str] | None = None) -> int:
         _say({"error": f"{error.filename}: {error.strerror}"})
         return 1
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
-    return _serve(settings, pool)
+    return _serve(settings, pool, presence)
 
 
-def _serve(settings: Settings, pool: PoolFile) -> int:
+def _serve(settings: Settings, pool: PoolFile, presence: Path) -> int:
     app = create_app(settings)
     state: AppState = app.state.botfarm
+    watch = PresenceWatch(presence, state.leases)
     starting: list[asyncio.Task[bool]] = []
+    watching: list[asyncio.Task[None]] = []
 
     async def start(url: str) -> bool:
         error = await _fill(state, pool)
-        _say({"error": error} if error else {"url": url})
         if error:
+            _say({"error": error})
             server.should_exit = True
-        return error is None
+            return False
+        await watch.look()  # before anybody asks for what a dead run has left
+        _say({"url": url, "presence": str(presence)})
+        watching.append(asyncio.create_task(watch.run(), name="botfarm presence"))
+        return True
 
     def on_listening(url: str) -> None:
         starting.append(asyncio.create_task(start(url)))

@@ -68,6 +68,9 @@ class Endpoint:
 
     url: str
     token: str | None = field(repr=False)
+    presence: str | None = None
+    """The directory where a process shows that it lives, if server and process are on
+    one machine."""
 
 
 class EmbeddedServer:
@@ -157,7 +160,7 @@ class EmbeddedServer:
             raise EmbeddedServerError(
                 f"the server for the pool file {self.pool} did not start: {problem}"
             )
-        return Endpoint(answer["url"], self._token)
+        return Endpoint(answer["url"], self._token, answer["presence"])
 
     def _prepare(self) -> None:
         _require_extra()

@@ -35,6 +35,7 @@ from .keeping import Keeping, keeping_of, names_of
 from .kept_state import KeptState
 from .limits import LIMIT, Limit
 from .making import Willingness
+from .presence import Presence
 from .report import MAIN
 from .scrubbing import masker_of
 from .settings import Settings, read_settings, read_token
@@ -151,6 +152,7 @@ class LeaseSession:
         self._kept: defaultdict[str, list[Lease]] = defaultdict(list)
         self._opening = Lock()
         self._is_forked = False
+        self._presence = Presence(identity.run_id, identity.worker_id)
         self._client: Client | None = None
         self._heartbeat: Heartbeat | None = None
         on_fork(self)
@@ -426,6 +428,7 @@ class LeaseSession:
             self._heartbeat.stop()
         if self._client is not None:
             self._client.close()
+        self._presence.end(settled=not self.is_unsettled)
         if self.embedded is not None:
             self.embedded.stop()
 
@@ -457,6 +460,7 @@ class LeaseSession:
         from .client.sync import Client  # noqa: PLC0415  # httpx takes 180 ms
 
         endpoint = self._locate_server()
+        self._presence.show(endpoint.presence)
         self.masker.learn(endpoint.token)
         if self.settings.url is not None:
             return Client(endpoint.url, endpoint.token)

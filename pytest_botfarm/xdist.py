@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from dataclasses import asdict
 from pathlib import Path
 from socket import AF_UNIX, SHUT_WR, SOCK_STREAM, socket
 from threading import Thread
@@ -108,7 +109,7 @@ class Rendezvous:
             endpoint = self._server.endpoint()
         except BotfarmError as error:
             return {"error": str(error)}
-        return {"url": endpoint.url, "token": endpoint.token}
+        return asdict(endpoint)
 
 
 def ask(path: str) -> Endpoint:
@@ -124,7 +125,7 @@ def ask(path: str) -> Endpoint:
         ) from None
     if "error" in told:
         raise EmbeddedServerError(told["error"])
-    return Endpoint(told["url"], told["token"])
+    return Endpoint(**told)
 
 
 def tell(path: str, kind: Kind, line: str) -> None:

@@ -27,7 +27,7 @@ from botfarm_server.domain.models import (
     Pool,
 )
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.store import grants, leases, users
+from botfarm_server.store import grants, leases, queue, users
 from botfarm_server.store.engine import Connection
 from botfarm_server.store.grants import HeldUser
 from botfarm_server.store.users import in_quarantine
@@ -104,8 +104,11 @@ async def end_leases(
         await leases.end(
             connection, alike, state, now=now, outcome=outcome, reason=reason, knot=knot
         )
+        names = [lease.id for lease in alike]
+        if before == "waiting" and state != "abandoned":
+            # Their calls may wait on another replica.
+            await queue.announce(connection, names)
         if before == "held":
-            names = [lease.id for lease in alike]
             theirs = (
                 await grants.users_held(connection, names)
                 if held is None

@@ -38,6 +38,7 @@ from botfarm_server.services.answers import (
     reread,
 )
 from botfarm_server.services.calls import Returned
+from botfarm_server.services.departed import HOLDER_ENDED, remember
 from botfarm_server.services.ending import (
     Ending,
     end_lapsed,
@@ -217,7 +218,7 @@ class LeaseService:
         """End all leases of a run or worker that is known to be dead; how many.
 
         Those that are kept go on. Since nobody uses the users of the others any more,
-        they are handed on without a delay.
+        they are handed on without a delay. What it asked for and comes late is refused.
         """
         async with self.database.queue() as (connection, _):
             named = await leases.live_of_holder(connection, run_id, worker_id)
@@ -246,8 +247,9 @@ class LeaseService:
                         times=self.times,
                         outcome=outcome,
                         clean=clean,
-                        reason="its holder ended",
+                        reason=HOLDER_ENDED,
                     )
+            await remember(connection, run_id, worker_id, by=by, now=now)
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self._tell(endings, granted)
         return len(live)

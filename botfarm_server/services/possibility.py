@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from botfarm_server.domain.errors import (
@@ -11,11 +11,13 @@ from botfarm_server.domain.errors import (
     PoolTooSmallError,
 )
 from botfarm_server.domain.matching import assign
-from botfarm_server.domain.models import Pool, Want
-from botfarm_server.store import users
+from botfarm_server.domain.models import LeaseId, Pool, Want
+from botfarm_server.store import queue, users
 from botfarm_server.store.engine import Connection
 
 NEAREST_POOLS = 5
+MOST_KINDS = 100
+"""Kinds of waiters that one change looks at; others hear of it when they ask again."""
 
 
 async def why_impossible(
@@ -41,6 +43,21 @@ async def why_impossible(
         sizes = await users.pool_sizes(connection, project_id)
         return NoSuchPoolError(unmatched, _nearest(unmatched[0], sizes))
     return PoolTooSmallError(wants, asked, len(assignment.taken))
+
+
+async def announce_hopeless(
+    connection: Connection, pools: Collection[Pool]
+) -> list[LeaseId]:
+    """Wake the calls that wait for what a change of users has made impossible.
+
+    They ask again, and are refused with the reason. Returns their leases.
+    """
+    hopeless: list[LeaseId] = []
+    for kind, wants in await queue.kinds(connection, pools, limit=MOST_KINDS):
+        if await why_impossible(connection, wants, None) is not None:
+            hopeless += await queue.of_kind(connection, pools, kind)
+    await queue.announce(connection, hopeless)
+    return hopeless
 
 
 def outside_of(project_id: UUID | None, wants: Sequence[Want]) -> list[Want]:

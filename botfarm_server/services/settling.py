@@ -37,6 +37,7 @@ from botfarm_server.services.answers import (
     reread,
 )
 from botfarm_server.services.calls import Asked, Call, Returned
+from botfarm_server.services.departed import came_late, ends_of
 from botfarm_server.services.ending import (
     Ending,
     end_lapsed,
@@ -44,7 +45,7 @@ from botfarm_server.services.ending import (
     hand_on_from,
 )
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.services.possibility import why_impossible
+from botfarm_server.services.possibility import announce_hopeless, why_impossible
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import grants, leases, queue, users
 from botfarm_server.store.engine import Connection
@@ -82,6 +83,8 @@ class Turn:
     """To be logged once the transaction is committed."""
     granted: list[LeaseId] = field(default_factory=list)
     """Waiters that were granted, to be woken once the transaction is committed."""
+    hopeless: list[LeaseId] = field(default_factory=list)
+    """Waiters that can no longer be met, to be woken as well: they ask again."""
     _settled: dict[LeaseId, Settled] = field(default_factory=dict)
 
     async def settle(self, calls: Sequence[Call]) -> Mapping[LeaseId, Settled]:
@@ -91,9 +94,9 @@ class Turn:
             SecretUnreadableError: the transaction is to be undone.
 
         """
-        locked = await grants.lock_with_users(
-            self.connection, [call.lease_id for call in calls], self.now
-        )
+        named = {call.lease_id for call in calls}
+        named |= {end for it in calls if isinstance(it, Asked) for end in ends_of(it)}
+        locked = await grants.lock_with_users(self.connection, named, self.now)
         found, self.now = locked.found, locked.now
         for name in locked.elsewhere:
             self._settled[name] = Settled(is_locked=True)
@@ -103,6 +106,8 @@ class Turn:
         asking = [it for it in calls if isinstance(it, Asked)]
         await self._take_back(returned, found, locked.users)
         first = [call for call in asking if call.lease_id not in found]
+        first = self._in_time(first, found)
+        await self._tell_hopeless()
         freed = {pool for ending in self.endings for pool in ending.pools}
         freed |= await self._come_back(asking, found)
         waited_for = await queue.waited_for(
@@ -142,6 +147,19 @@ class Turn:
                 refusal = LeaseNotFoundError(call.lease_id)
                 self._settled[call.lease_id] = Settled(refusal)
         return owners
+
+    def _in_time(
+        self, calls: Sequence[Asked], found: Mapping[LeaseId, Lease]
+    ) -> list[Asked]:
+        """The calls but those whose holders had ended before they arrived."""
+        in_time = []
+        for call in calls:
+            refusal = came_late(call, found, self.now)
+            if refusal is None:
+                in_time.append(call)
+            else:
+                self._settled[call.lease_id] = Settled(refusal)
+        return in_time
 
     async def _hand_on_from(self, endings: Sequence[Ending]) -> None:
         self.granted += await hand_on_from(
@@ -197,6 +215,12 @@ class Turn:
                 clean=clean,
                 held=users_held,
             )
+
+    async def _tell_hopeless(self) -> None:
+        """Wake who waits for users that went out of rotation with their leases."""
+        pools = {pool for it in self.endings if it.quarantined for pool in it.pools}
+        if pools:
+            self.hopeless += await announce_hopeless(self.connection, pools)
 
     # Asking about a lease that is known
 

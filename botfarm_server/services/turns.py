@@ -132,7 +132,8 @@ class Turns:
                 for pending in together:
                     await self.take([pending])
         else:
-            self.room.wake([*(it.lease.id for it in turn.endings), *turn.granted])
+            ended = [ending.lease.id for ending in turn.endings]
+            self.room.wake([*ended, *turn.granted, *turn.hopeless])
             for ending in turn.endings:
                 ending.log()
             for pending in together:

@@ -50,6 +50,7 @@ from botfarm_server.services.ending import (
 )
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.passwords import PasswordHasher
+from botfarm_server.services.possibility import announce_hopeless
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import (
@@ -325,7 +326,8 @@ class UserService:
             await users.bring_back(connection, keys, reason=NOT_LISTED)
             pools = await queue.pools_waited_for(connection)
             granted = await self._hand_on(connection, pools, now)
-        self.room.wake(granted)
+            hopeless = await announce_hopeless(connection, pools)
+        self.room.wake([*granted, *hopeless])
 
     async def get(self, user_id: UserId) -> User:
         """Raises UserNotFoundError."""
@@ -409,14 +411,15 @@ class UserService:
         **facts: str | None,
     ) -> User:
         async with self.database.queue() as (connection, now):
+            before = await _get(connection, user_id, now)
             values = values_at(now)
-            if values and not await users.change(connection, user_id, values):
-                raise UserNotFoundError(user_id)
+            if values:
+                await users.change(connection, user_id, values)
             user = await _get(connection, user_id, now)
-            granted = await self._hand_on(
-                connection, {Pool(user.env, user.domain)}, now
-            )
-        self.room.wake(granted)
+            pools = {Pool(it.env, it.domain) for it in (before, user)}
+            granted = await self._hand_on(connection, pools, now)
+            hopeless = await announce_hopeless(connection, pools)
+        self.room.wake([*granted, *hopeless])
         _log.info(event, user_id=str(user_id), login=user.login, **facts)
         return user
 
@@ -429,9 +432,12 @@ class UserService:
 
         """
         async with self.database.queue() as (connection, now):
-            await _get(connection, user_id, now)
+            user = await _get(connection, user_id, now)
             if not await users.remove(connection, user_id):
                 raise await _locked(connection, user_id)
+            pool = Pool(user.env, user.domain)
+            hopeless = await announce_hopeless(connection, {pool})
+        self.room.wake(hopeless)
         _log.info("user removed", user_id=str(user_id))
 
     async def acquire(

@@ -141,6 +141,17 @@ async def insert_ended(connection: AsyncConnection, lease: Lease) -> None:
     await _insert(connection, lease)
 
 
+async def date_end(
+    connection: AsyncConnection, lease_id: LeaseId, now: datetime
+) -> None:
+    """Move the end of a lease that was over before it began."""
+    await connection.execute(
+        update(leases)
+        .where(leases.c.id == lease_id, leases.c.state == "cancelled")
+        .values(ended_at=now)
+    )
+
+
 INSERT_LEASES = insert(leases)
 _INSERT_ONE = INSERT_LEASES.returning(leases.c.number)
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from botfarm_server.domain.models import Lease, LeaseId, Pool
+from botfarm_server.domain.models import Lease, LeaseId, Pool, Want
 from botfarm_server.domain.queueing import Waiter
 from botfarm_server.store.dialects import (
     built_once,
@@ -172,6 +172,38 @@ async def waiters(
         )
         for row in rows
     ]
+
+
+async def kinds(
+    connection: AsyncConnection, pools: Collection[Pool], *, limit: int
+) -> list[tuple[UUID, list[Want]]]:
+    """What is waited for in the pools, the oldest first, each kind once."""
+    oldest = (
+        select(_KIND.label("kind"), func.min(queue_entries.c.number).label("number"))
+        .where(_in_pools(queue_entries, pools))
+        .group_by(_KIND)
+        .order_by(func.min(queue_entries.c.number))
+        .limit(limit)
+        .subquery()
+    )
+    rows = await connection.execute(
+        select(oldest.c.kind, leases.c.wants)
+        .join_from(oldest, leases, leases.c.number == oldest.c.number)
+        .order_by(oldest.c.number)
+    )
+    return [(row.kind, [want_of(want) for want in row.wants]) for row in rows]
+
+
+async def of_kind(
+    connection: AsyncConnection, pools: Collection[Pool], kind: UUID
+) -> list[LeaseId]:
+    """The waiters of a kind that wait in one of the pools."""
+    query = (
+        select(queue_entries.c.lease_id)
+        .distinct()
+        .where(_in_pools(queue_entries, pools), kind == _KIND)
+    )
+    return [LeaseId(row.lease_id) for row in await connection.execute(query)]
 
 
 def _in_pools(table: Any, pools: Collection[Pool]) -> ColumnElement[bool]:

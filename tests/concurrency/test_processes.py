@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -90,29 +90,36 @@ async def test_two_hundred_leases_over_twenty_users_never_share_one(
         assert given == sorted(set(given))
 
 
-async def test_a_release_at_one_process_wakes_a_waiter_at_another(
+async def test_what_is_done_at_one_process_wakes_who_waits_at_another(
     start_server: StartServer,
 ) -> None:
     # The loop would make up for a lost word only after a minute.
     slow = {"BOTFARM_LOOP_INTERVAL": "60"}
     async with clients([start_server(**slow) for _ in range(2)]) as servers:
-        await add_users(servers[0], 1)
-        held, waiting = (
-            f"/api/v1/leases/{uuid.uuid4()}",
-            f"/api/v1/leases/{uuid.uuid4()}",
+        (user_id,) = await add_users(servers[0], 1)
+        held, granted, cancelled, hopeless = (
+            f"/api/v1/leases/{uuid.uuid4()}" for _ in range(4)
         )
         await servers[0].put(held, json={"wants": [WANT]})
-        call = asyncio.create_task(
-            servers[1].put(waiting, json={"wants": [WANT], "wait": 30})
-        )
-        while not (
-            await servers[0].get("/api/v1/leases/", params={"state": "waiting"})
-        ).json():
-            await asyncio.sleep(0.01)
-        await servers[0].delete(held)
-        answer = await asyncio.wait_for(call, 20)
+
+        async def answer_to_who_waits(lease: str, *, woken_by: Awaitable[Any]) -> Any:
+            asks = servers[1].put(lease, json={"wants": [WANT], "wait": 30})
+            call = asyncio.create_task(asks)
+            while (await servers[0].get(lease)).json().get("state") != "waiting":
+                await asyncio.sleep(0.01)
+            await woken_by
+            return await asyncio.wait_for(call, 20)
+
+        release = servers[0].delete(held)
+        answer = await answer_to_who_waits(granted, woken_by=release)
         assert answer.status_code == 200
-        assert answer.json()["waited"] < 20
+        cancel = servers[0].delete(cancelled)
+        answer = await answer_to_who_waits(cancelled, woken_by=cancel)
+        assert answer.status_code == 410
+        address = f"/api/v1/users/{user_id}/quarantine"
+        quarantine = servers[0].post(address, json={"reason": "locked out"})
+        answer = await answer_to_who_waits(hopeless, woken_by=quarantine)
+        assert answer.status_code == 404
 
 
 async def test_the_lease_of_a_killed_server_is_there_after_its_restart(

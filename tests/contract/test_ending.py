@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 import pytest
 
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     LeaseEndedError,
     LeaseMismatchError,
     NoSuchPoolError,
 )
-from botfarm_server.domain.models import Fence, Holder, LeaseId
-from botfarm_server.services.answers import Lost, Renewed, Waiting
+from botfarm_server.domain.models import Fence, Holder, LeaseId, TokenId
+from botfarm_server.services.answers import Held, Lost, Renewed, Waiting
+from botfarm_server.services.calls import Asked
+from botfarm_server.services.departed import LATE_CALLS, end_id
 
-from .conftest import Farm
+from .conftest import STAGE, Farm
 
 pytestmark = pytest.mark.anyio
 
@@ -257,3 +261,51 @@ async def test_history_is_kept_and_forgotten_after_its_time(farm: Farm) -> None:
     await farm.set_time("leases", "ended_at", held.lease.id, ago=31 * 86_400)
     await farm.expiry.forget()
     assert await farm.count("SELECT count(*) FROM leases") == 0
+
+
+async def test_a_call_that_arrives_after_the_end_of_its_holder_is_refused(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held(holder=Holder("run", "gw0"))
+    for worker_id in ("gw0", "gw0", "gw1"):
+        await farm.leases.end_holder("run", worker_id, outcome="crashed", clean=False)
+    late = LeaseId(uuid.uuid4())
+    for name in (late, late, LeaseId(uuid.uuid4())):
+        with pytest.raises(LeaseEndedError, match="its holder ended"):
+            await farm.ask(lease_id=name, holder=Holder("run", "gw0"))
+    with pytest.raises(LeaseEndedError):
+        await farm.ask(lease_id=held.lease.id, holder=Holder("run", "gw0"))
+    alive = await farm.held(holder=Holder("run", "gw2"))
+    await farm.release(alive)
+    await farm.leases.end_holder("run", None, outcome="crashed", clean=False)
+    with pytest.raises(LeaseEndedError):
+        await farm.ask(holder=Holder("run", "gw2"))
+    assert await farm.count("SELECT count(*) FROM users WHERE lease_id IS NULL") == 1
+
+
+async def test_the_end_of_a_holder_is_forgotten_and_remembered_anew(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    holder = Holder("run", "gw0")
+    await farm.leases.end_holder("run", None, outcome=None, clean=True)
+    ago = LATE_CALLS.total_seconds() + 1.0
+    await farm.set_time("leases", "ended_at", end_id("run", None, None), ago=ago)
+    await farm.release(await farm.held(holder=holder))  # a later run of that name
+    await farm.leases.end_holder("run", None, outcome=None, clean=True)
+    with pytest.raises(LeaseEndedError):
+        await farm.ask(holder=holder)
+
+
+async def test_the_end_of_a_holder_counts_for_the_token_that_told_of_it(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    mine, other = (Caller("lease", TokenId(uuid.uuid4())) for _ in range(2))
+    await farm.leases.end_holder("run", None, outcome=None, clean=True, by=mine)
+    call = Asked(LeaseId(uuid.uuid4()), [STAGE], 60.0, 0.0, Holder("run", "gw0"))
+    with pytest.raises(LeaseEndedError):
+        await farm.asking.ask(replace(call, by=mine))
+    again = replace(call, lease_id=LeaseId(uuid.uuid4()), by=other)
+    assert isinstance(await farm.asking.ask(again), Held)

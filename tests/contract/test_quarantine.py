@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from botfarm_server.domain.errors import NoSuchPoolError
 from botfarm_server.domain.lifecycle import LeaseTimes
-from botfarm_server.domain.models import Holder, Outcome
+from botfarm_server.domain.models import Holder, Outcome, Want
 from botfarm_server.services.answers import Held, Waiting
 
 from .conftest import Farm
@@ -157,3 +158,35 @@ async def test_a_person_s_quarantine_outlives_a_pool_file(farm: Farm) -> None:
     await farm.users.retain_only([("stage", "alice")])
     user = await farm.users.get(alice.id)
     assert user.quarantine_reason == "password changed"
+
+
+@pytest.mark.parametrize("how", ["by hand", "by a failed test", "labels", "removed"])
+async def test_who_waits_for_what_went_out_of_rotation_is_told_at_once(
+    farm: Farm, how: str
+) -> None:
+    ruled(farm, quarantine_after=1, cooldown=60.0)
+    labels = {"role": "admin"}
+    admin = Want("stage", "regular", labels=labels)
+    user = await farm.add_user(labels=labels)
+    held = await farm.held(admin, holder=Holder(test_id="test_a"))
+    await farm.add_user()
+    await farm.held()
+    if how == "removed":
+        await farm.release(held)  # and it rests
+    call = asyncio.create_task(farm.ask(admin, wait=50.0))
+    goes_on = asyncio.create_task(farm.ask(wait=50.0))
+    while len(farm.room.waiting()) < 2:
+        await farm.room.until_occupied()
+        await asyncio.sleep(0)
+    if how == "by hand":
+        await farm.users.quarantine(user.id, "locked out")
+    elif how == "labels":
+        await farm.users.change(user.id, {"labels": {}})
+    elif how == "removed":
+        await farm.users.remove(user.id)
+    else:
+        await farm.leases.end(held.lease.id, outcome="failed")
+    with pytest.raises(NoSuchPoolError):
+        await asyncio.wait_for(call, 10.0)
+    assert not goes_on.done()
+    goes_on.cancel()

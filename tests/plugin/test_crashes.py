@@ -49,6 +49,11 @@ def pids(suite: Suite, files: str) -> list[int]:
     return [int(path.name.split("-")[1]) for path in suite.pytester.path.glob(files)]
 
 
+def _are_renewed(farm: Farm, number: int) -> bool:
+    remain = [lease["expires_in"] or 0.0 for lease in farm.leases()]
+    return len(remain) == number and min(remain) > CLAIM_WINDOW
+
+
 def test_a_dead_workers_accounts_are_free_at_once(
     suite: Suite, farm: Farm, pool: str
 ) -> None:
@@ -142,20 +147,24 @@ def test_workers_give_all_back_when_their_controller_dies(
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_accounts_of_a_run_that_is_killed_with_its_server_end_by_their_ttl(
+def test_accounts_of_a_run_that_is_killed_with_its_server_are_free_for_the_next(
     suite: Suite, pool_file: Path, workers: str
 ) -> None:
+    """As soon as its last process has ended, long before their TTL."""
     holding = int(workers) or 1
     suite.write(HOLDS.format(tests=holding, then="time.sleep(60)"))
-    with suite.start("-n", workers, "--botfarm-ttl", str(LEAST_TTL)) as run:
+    with suite.start("-n", workers, "--botfarm-ttl", "3600") as run:
         suite.wait_for("holds-*", holding)
         assert len(servers_over(pool_file)) == 1
+        with farm_of(pool_file) as farm:
+            eventually(lambda: _are_renewed(farm, holding), "they are renewed")
         run.send_signal(signal.SIGKILL)
         run.wait()
         eventually(lambda: not servers_over(pool_file), "the server has ended")
     with farm_of(pool_file) as farm:
-        eventually(lambda: not farm.leases(), "their TTL is over")
-        assert farm.outcomes("regular") == [None] * holding
+        eventually(lambda: not farm.leases(), "its processes have ended")
+        ended = [outcome for outcome in farm.outcomes("regular") if outcome]
+        assert ended == ["crashed"] * holding
 
 
 def test_a_dead_server_is_started_again_and_held_leases_go_on(
@@ -180,9 +189,7 @@ def test_a_dead_server_is_started_again_and_held_leases_go_on(
         suite.tell("killed")
 
         def renewed() -> bool:
-            leases = farm.leases()
-            remain = [lease["expires_in"] or 0.0 for lease in leases]
-            return len(leases) == 4 and min(remain) > CLAIM_WINDOW
+            return _are_renewed(farm, 4)
 
         eventually(renewed, "all four were renewed", within=START_TIME)
         suite.tell("go-on")

@@ -66,11 +66,19 @@ def one_holder_at_a_time(evidence: Evidence) -> Iterator[Violation]:
 
 
 def users_rest(evidence: Evidence) -> Iterator[Violation]:
-    """A user whose holder vanished is not handed on before its rest is over."""
+    """A user whose holder vanished is not handed on before its rest is over.
+
+    Unless that one is known to be dead: the end of a holder needs no delay.
+    """
+    swept: dict[str, float] = defaultdict(lambda: FOREVER)
+    for call in evidence.calls:
+        if call.operation == "release" and call.lease is not None:
+            swept[call.lease] = min(swept[call.lease], call.start)
     for user, holdings in holdings_by_user(evidence).items():
         for before, after in pairwise(holdings):
             early = rested_at(evidence, before) - after.start
-            if before.lease.state == "expired" and early > ROUNDING:
+            is_dead = swept[before.lease.id] <= before.end
+            if before.lease.state == "expired" and not is_dead and early > ROUNDING:
                 yield Violation(
                     "no rest",
                     f"user {user} of lease {before.lease.id}, which expired at "

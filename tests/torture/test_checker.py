@@ -234,6 +234,16 @@ def test_a_killed_client_owes_no_answer() -> None:
     assert check(evidence).violations == []
 
 
+def test_a_user_whose_holder_is_known_to_be_dead_needs_no_rest() -> None:
+    evidence = sound()
+    without_a_rest(evidence)
+    release = replace(evidence.calls[0], operation="release", lease="second", told=[])
+    evidence.calls.append(replace(release, start=17.0, end=18.0))
+    assert "no rest" not in check(evidence).broken()
+    change(evidence.calls, -1, start=18.1)  # when it had ended already
+    assert "no rest" in check(evidence).broken()
+
+
 def test_time_in_which_servers_were_stalled_does_not_count_as_late() -> None:
     evidence = sound()
     late_expiry(evidence)

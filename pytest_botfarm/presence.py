@@ -1,0 +1,49 @@
+"""A sign that this process lives, for servers on the same machine.
+
+A file that the process has locked, in a directory that the embedded server names. The
+system drops the lock with the process, whatever way that ends, and keeps it while the
+process stands still: who gets the lock knows that nobody uses what the process had
+leased. A forked child has no part in the lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+
+class Presence:
+    """Shown once, when the process first learns where the server is."""
+
+    def __init__(self, run_id: str, worker_id: str) -> None:
+        self._told = {"run_id": run_id, "worker_id": worker_id}
+        self._file: IO[str] | None = None
+        self._path: Path | None = None
+        self._process = os.getpid()
+
+    def show(self, directory: str | None) -> None:
+        """Lock a file there. Where that cannot be done, leases end by their TTL."""
+        if directory is None or self._path is not None:
+            return
+        self._path = Path(directory) / f"{self._told['run_id']}.{os.getpid()}"
+        with suppress(ImportError, OSError):
+            import fcntl  # noqa: PLC0415  # not on Windows
+
+            self._file = self._path.open("x", encoding="utf-8")
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            # Locked first: a file that says nothing belongs to nobody yet.
+            json.dump(self._told, self._file)
+            self._file.flush()
+
+    def end(self, *, settled: bool) -> None:
+        """The process leases nothing any more; if `settled`, nothing is left of it."""
+        if self._file is None or self._path is None or os.getpid() != self._process:
+            return
+        if settled:
+            with suppress(OSError):
+                self._path.unlink()
+        self._file.close()
+        self._file = None
