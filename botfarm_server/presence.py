@@ -1,14 +1,15 @@
-"""Which processes of this machine are dead that had leased something.
+"""Which runs of this machine are dead that had leased something.
 
-Each has a file here that it keeps locked (see pytest_botfarm/presence.py). A lock that
-can be had says that its process is gone, which a missing heartbeat never does: so what
-it held needs no delay. An idea of lock files as old as Unix mail.
+Each process of a run has a file here that it keeps locked (see
+pytest_botfarm/presence.py). A lock that can be had says that its process is gone, which
+a missing heartbeat never does: so what a run held of which no process is left needs no
+delay. A worker that dies alone is its controller's to tell of.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ _log = structlog.get_logger("botfarm.presence")
 
 @dataclass
 class PresenceWatch:
-    """Ends what the dead have left. Several servers may look at one directory."""
+    """Ends what dead runs have left. Several servers may look at one directory."""
 
     directory: Path
     leases: LeaseService
@@ -37,33 +38,36 @@ class PresenceWatch:
 
     async def look(self) -> None:
         """One round."""
-        for path in sorted(self.directory.iterdir()):
-            holder = _told_by_the_dead(path)
-            if holder is None:
+        for run_id, files in self._runs().items():
+            if not all(map(_is_of_the_dead, files)):
                 continue
             try:
                 freed = await self.leases.end_holder(
-                    holder["run_id"],
-                    holder["worker_id"],
-                    outcome="crashed",
-                    clean=False,
+                    run_id, None, outcome="crashed", clean=False
                 )
             except UnavailableError as error:
-                _log.warning("a dead process waits for the database", why=error.detail)
+                _log.warning("a dead run waits for the database", why=error.detail)
                 return
-            path.unlink(missing_ok=True)
+            for file in files:
+                file.unlink(missing_ok=True)
             if freed:
-                _log.warning("a process died that held leases", **holder, leases=freed)
+                _log.warning("a run died that held leases", run_id=run_id, leases=freed)
+
+    def _runs(self) -> dict[str, list[Path]]:
+        runs: defaultdict[str, list[Path]] = defaultdict(list)
+        for file in self.directory.iterdir():
+            run_id, dot, process = file.name.rpartition(".")
+            if dot and process.isdecimal():
+                runs[run_id].append(file)
+        return runs
 
 
-def _told_by_the_dead(path: Path) -> dict[str, str] | None:
-    """Who had locked the file, if that one is gone."""
+def _is_of_the_dead(path: Path) -> bool:
     try:
         import fcntl  # noqa: PLC0415  # not on Windows, where no file is written either
 
-        with path.open("r+", encoding="utf-8") as file:
+        with path.open("r+", encoding="ascii") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            told: dict[str, str] = json.load(file)
-    except (ImportError, OSError, ValueError):
-        return None  # it lives, it is about to say who it is, or another looks too
-    return told
+            return bool(file.read())  # an empty one is about to be locked
+    except (ImportError, OSError):
+        return False  # it lives, or another server looks at this moment

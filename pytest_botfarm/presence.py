@@ -8,18 +8,19 @@ leased. A forked child has no part in the lock.
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+LOCKED = "locked while its process lives\n"
+
 
 class Presence:
     """Shown once, when the process first learns where the server is."""
 
-    def __init__(self, run_id: str, worker_id: str) -> None:
-        self._told = {"run_id": run_id, "worker_id": worker_id}
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
         self._file: IO[str] | None = None
         self._path: Path | None = None
         self._process = os.getpid()
@@ -28,14 +29,14 @@ class Presence:
         """Lock a file there. Where that cannot be done, leases end by their TTL."""
         if directory is None or self._path is not None:
             return
-        self._path = Path(directory) / f"{self._told['run_id']}.{os.getpid()}"
+        self._path = Path(directory) / f"{self._run_id}.{os.getpid()}"
         with suppress(ImportError, OSError):
             import fcntl  # noqa: PLC0415  # not on Windows
 
-            self._file = self._path.open("x", encoding="utf-8")
+            self._file = self._path.open("x", encoding="ascii")
             fcntl.lockf(self._file, fcntl.LOCK_EX)
-            # Locked first: a file that says nothing belongs to nobody yet.
-            json.dump(self._told, self._file)
+            # Locked first: a file that is empty is about to be.
+            self._file.write(LOCKED)
             self._file.flush()
 
     def end(self, *, settled: bool) -> None:

@@ -152,7 +152,7 @@ class LeaseSession:
         self._kept: defaultdict[str, list[Lease]] = defaultdict(list)
         self._opening = Lock()
         self._is_forked = False
-        self._presence = Presence(identity.run_id, identity.worker_id)
+        self._presence = Presence(identity.run_id)
         self._client: Client | None = None
         self._heartbeat: Heartbeat | None = None
         on_fork(self)
@@ -451,22 +451,22 @@ class LeaseSession:
         self._opening = Lock()
         self._is_forked = True
 
-    def _locate_server(self) -> Endpoint:
+    def locate(self) -> Endpoint:
+        """Where the server is. Raises EmbeddedServerError, pytest.UsageError."""
         if self._locate is None:
             raise pytest.UsageError(NOT_CONFIGURED)
-        return self._locate()
+        endpoint = self._locate()
+        self._presence.show(endpoint.presence)
+        return endpoint
 
     def _connect(self) -> Client:
         from .client.sync import Client  # noqa: PLC0415  # httpx takes 180 ms
 
-        endpoint = self._locate_server()
-        self._presence.show(endpoint.presence)
+        endpoint = self.locate()
         self.masker.learn(endpoint.token)
         if self.settings.url is not None:
             return Client(endpoint.url, endpoint.token)
-        return Client(
-            endpoint.url, endpoint.token, locate=lambda: self._locate_server().url
-        )
+        return Client(endpoint.url, endpoint.token, locate=lambda: self.locate().url)
 
     def _make_heartbeat(self) -> Heartbeat:
         from .heartbeat import Heartbeat  # noqa: PLC0415  # the same

@@ -31,7 +31,7 @@ from .session import FORESEES, RENDEZVOUS, RUN_ID, LeaseSession, session_of
 from .telling import say
 
 if TYPE_CHECKING:
-    from .embedded import EmbeddedServer, Endpoint
+    from .embedded import Endpoint
 
 UNSETTLED, REACHED = "botfarm_unsettled", "botfarm_reached"
 """What a worker tells of itself when it ends in order."""
@@ -62,9 +62,11 @@ class Rendezvous:
     """
 
     def __init__(
-        self, server: EmbeddedServer | None, hear: Callable[[Kind, str], None]
+        self,
+        locate: Callable[[], Endpoint] | None,
+        hear: Callable[[Kind, str], None],
     ) -> None:
-        self._server = server
+        self._locate = locate
         self._hear = hear
         self._directory = Path(tempfile.mkdtemp(prefix="botfarm-"))
         if len(bytes(self._directory)) > MAXIMUM_SOCKET_PATH - len("/socket"):
@@ -103,10 +105,10 @@ class Rendezvous:
         if "line" in told:
             self._hear(told["kind"], told["line"])
             return {}
-        if self._server is None:
+        if self._locate is None:
             return {"error": "the run has no server of its own"}
         try:
-            endpoint = self._server.endpoint()
+            endpoint = self._locate()
         except BotfarmError as error:
             return {"error": str(error)}
         return asdict(endpoint)
@@ -188,7 +190,9 @@ class Controller:
             # All workers collect the same tests, so one of them looks ahead.
             node.workerinput[FORESEES] = self._rendezvous is None
             if self._rendezvous is None:
-                self._rendezvous = Rendezvous(self._session.embedded, self._hear)
+                has_server = self._session.embedded is not None
+                locate = self._session.locate if has_server else None
+                self._rendezvous = Rendezvous(locate, self._hear)
             node.workerinput[RENDEZVOUS] = self._rendezvous.path
         self._unsettled.add(node.workerinput["workerid"])
 

@@ -50,7 +50,8 @@ async def announce_hopeless(
 ) -> list[LeaseId]:
     """Wake the calls that wait for what a change of users has made impossible.
 
-    They ask again, and are refused with the reason. Returns their leases.
+    They ask again, and are refused with the reason. Returns their leases. Who waits in
+    another process over one SQLite file hears of it when it asks again by itself.
     """
     hopeless: list[LeaseId] = []
     for kind, wants in await queue.kinds(connection, pools, limit=MOST_KINDS):

@@ -201,9 +201,10 @@ async def of_kind(
     query = (
         select(queue_entries.c.lease_id)
         .distinct()
-        .where(_in_pools(queue_entries, pools), kind == _KIND)
+        .where(_in_pools(queue_entries, pools), _KIND.in_([kind]))
     )
-    return [LeaseId(row.lease_id) for row in await connection.execute(query)]
+    rows = await connection.execute(query)
+    return [LeaseId(row.lease_id) for row in rows]
 
 
 def _in_pools(table: Any, pools: Collection[Pool]) -> ColumnElement[bool]:
