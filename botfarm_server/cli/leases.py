@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from botfarm_server.cli.client import PAGE_ROWS, FarmClient, connected
+from botfarm_server.cli.client import PAGE_ROWS
 from botfarm_server.cli.finding import SHORT_ID, find_lease_id, find_user
-from botfarm_server.cli.options import DEFAULT_URL, AsJson, Url
+from botfarm_server.cli.options import DEFAULT_URL, AsJson, Pool, Url
 from botfarm_server.cli.output import (
     in_words,
     note,
+    operator,
     pairs,
     print_facts,
     print_json,
     print_table,
 )
-from botfarm_server.cli.pools import served
+from botfarm_server.cli.pools import farm
 from botfarm_server.domain.models import LeaseSelection
 
 app = typer.Typer(no_args_is_help=True, help="Who holds which accounts.")
 
 LeaseName = Annotated[
     str, typer.Argument(metavar="LEASE", help="Its id, or how the id begins.")
-]
-Pool = Annotated[
-    Path | None,
-    typer.Option(help="A pool file, whose runs bring their own server; not --url."),
 ]
 
 
@@ -60,7 +53,7 @@ def list_leases(
     pool: Pool = None,
 ) -> None:
     """List leases, newest first."""
-    with _farm(url, pool) as client:
+    with farm(url, pool) as client:
         page = client.page(
             "/leases",
             state=state,
@@ -90,7 +83,7 @@ def show(
     pool: Pool = None,
 ) -> None:
     """Show a lease: its users, its holder and how it ended."""
-    with _farm(url, pool) as client:
+    with farm(url, pool) as client:
         found = client.get(f"/leases/{find_lease_id(client, lease)}")
     if as_json:
         print_json(found)
@@ -131,10 +124,10 @@ def break_lease(
     pool: Pool = None,
 ) -> None:
     """Take a lease from its holder, whose test fails."""
-    with _farm(url, pool) as client:
+    with farm(url, pool) as client:
         lease_id = find_lease_id(client, lease)
         body = {
-            "reason": reason or f"broken by {_who()} on the command line",
+            "reason": reason or f"broken by {operator()} on the command line",
             "holder_is_dead": holder_is_dead,
         }
         broken = client.post(f"/leases/{lease_id}/break", body)
@@ -148,10 +141,6 @@ def break_lease(
                 "They rest until its holder must have heard of it; with "
                 "--holder-is-dead they need not."
             )
-
-
-def _farm(url: str, pool: Path | None) -> AbstractContextManager[FarmClient]:
-    return connected(url) if pool is None else served(pool)
 
 
 def holder_facts(lease: Any) -> list[tuple[str, str]]:
@@ -208,11 +197,3 @@ def _user(user: Any) -> str:
         f"{user['login']} ({user['env']}/{user['domain']}, fence {user['fence']}, "
         f"id {user['id']})"
     )
-
-
-def _who() -> str:
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):  # no such user in a container's passwd
-        name = "somebody"
-    return f"{name}@{socket.gethostname()}"

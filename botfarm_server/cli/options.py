@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
@@ -18,6 +19,10 @@ Url = Annotated[
         envvar="BOTFARM_URL",
         help="The server. Its token comes from BOTFARM_TOKEN or BOTFARM_TOKEN_FILE.",
     ),
+]
+Pool = Annotated[
+    Path | None,
+    typer.Option(help="A pool file, whose runs bring their own server; not --url."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Env = Annotated[str | None, typer.Option(help="Only users of this env.")]

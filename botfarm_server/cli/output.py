@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -83,6 +85,15 @@ def in_words(seconds: float | None) -> str:
 def pairs(given: dict[str, str]) -> str:
     """`role=admin, plan=free`, as labels are told."""
     return ", ".join(f"{name}={text}" for name, text in given.items())
+
+
+def operator() -> str:
+    """Who gives the commands, as others are told: `jane@laptop`."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):  # no such user in a container's passwd
+        name = "somebody"
+    return f"{name}@{socket.gethostname()}"
 
 
 def make_output_unfailing() -> None:

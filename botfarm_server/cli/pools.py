@@ -1,4 +1,4 @@
-"""The farm of a pool file, for as long as a command takes.
+"""The farm that a command is about: that of a URL, or that of a pool file.
 
 A run over a pool file brings a server that ends with it. What that server knows stays
 in its database, and this starts it once more.
@@ -12,15 +12,20 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
 
-from botfarm_server.cli.client import FarmClient, Token
+from botfarm_server.cli.client import FarmClient, Token, connected
 from botfarm_server.cli.errors import CommandError
 
 TOKEN_BYTES = 32
+
+
+def farm(url: str, pool: Path | None) -> AbstractContextManager[FarmClient]:
+    """A client of the server at `url`, or of one over `pool`, if that is given."""
+    return connected(url) if pool is None else served(pool)
 
 
 @contextmanager

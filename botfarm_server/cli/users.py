@@ -1,4 +1,7 @@
-"""`botfarm users add|list|show|remove`; the import has a module of its own."""
+"""`botfarm users add|list|show|quarantine|restore|remove`.
+
+The import has a module of its own.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,22 @@ from botfarm_server.cli.options import (
     AsJson,
     Domain,
     Env,
+    Pool,
     ProjectId,
     Url,
     UserEnv,
     UserName,
     labels_of,
 )
-from botfarm_server.cli.output import note, pairs, print_facts, print_json, print_table
+from botfarm_server.cli.output import (
+    note,
+    operator,
+    pairs,
+    print_facts,
+    print_json,
+    print_table,
+)
+from botfarm_server.cli.pools import farm
 from botfarm_server.domain.models import UserState
 from botfarm_server.poolfile import problems_of
 
@@ -120,6 +132,7 @@ def list_users(
     label: Label = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
+    pool: Pool = None,
 ) -> None:
     """List accounts, in the order of env and login."""
     labels = labels_of(label or [])
@@ -130,18 +143,12 @@ def list_users(
         "state": state,
         "label": [f"{name}={text}" for name, text in labels.items()] or None,
     }
-    with connected(url) as client:
+    with farm(url, pool) as client:
         users = list(client.every("/users", **params))
     if as_json:
         print_json(users)
     elif users:
-        print_table(
-            ("LOGIN", "ENV", "DOMAIN", "STATE", "LABELS"),
-            (
-                (it["login"], it["env"], it["domain"], _state(it), pairs(it["labels"]))
-                for it in users
-            ),
-        )
+        print_table(("LOGIN", "ENV", "DOMAIN", "STATE", "LABELS"), map(_row, users))
     elif any(params.values()):
         note("No users match.")
     else:
@@ -154,9 +161,10 @@ def show(
     env: UserEnv = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
+    pool: Pool = None,
 ) -> None:
     """Show an account, and who holds it."""
-    with connected(url) as client:
+    with farm(url, pool) as client:
         found = find_user(client, user, env)
         lease = _lease_of(client, found)
     if as_json:
@@ -174,8 +182,7 @@ def show(
         ("fence", str(found["fence"])),
     ]
     if found["quarantine_reason"]:
-        author = f" (by {found['quarantined_by']})" if found["quarantined_by"] else ""
-        facts.append(("quarantined", found["quarantine_reason"] + author))
+        facts.append(("quarantined", _quarantine(found)))
     if lease is not None:
         facts += [("lease", lease["id"]), *holder_facts(lease)]
     print_facts(facts)
@@ -190,6 +197,56 @@ def _lease_of(client: FarmClient, user: Any) -> Any | None:
         if error.code == "lease_not_found":
             return None  # It has ended, long enough ago to be forgotten.
         raise
+
+
+@app.command()
+def quarantine(
+    user: UserName,
+    *,
+    reason: Annotated[
+        str, typer.Option(help="Why, for whoever lists it or finds no other account.")
+    ],
+    env: UserEnv = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    pool: Pool = None,
+) -> None:
+    """Take an account out of rotation. Whoever holds it keeps it until the release."""
+    with farm(url, pool) as client:
+        found = find_user(client, user, env)
+        body = {"reason": reason, "author": operator()}
+        changed = client.post(f"/users/{found['id']}/quarantine", body)
+    if as_json:
+        print_json(changed)
+    else:
+        note(f"{_named(changed)} is out of rotation: `botfarm users restore` ends it.")
+        if changed["lease_id"] is not None:
+            note("It is held, and stays with its holder until the release.")
+
+
+@app.command()
+def restore(
+    user: UserName,
+    *,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for the server's log.")
+    ] = None,
+    env: UserEnv = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+    pool: Pool = None,
+) -> None:
+    """Bring an account back into rotation. Whoever waits for it gets it at once."""
+    with farm(url, pool) as client:
+        found = find_user(client, user, env)
+        body = {"reason": reason, "author": operator()}
+        changed = client.post(f"/users/{found['id']}/restore", body)
+    if as_json:
+        print_json(changed)
+    elif found["state"] == "quarantined":
+        note(f"{_named(changed)} is back in rotation. It was out: {_quarantine(found)}")
+    else:
+        note(f"{_named(changed)} was in rotation already.")
 
 
 @app.command()
@@ -209,5 +266,22 @@ def remove(user: UserName, env: UserEnv = None, url: Url = DEFAULT_URL) -> None:
     note(f"Removed {found['login']} from {found['env']}/{found['domain']}.")
 
 
+def _row(user: Any) -> tuple[str, ...]:
+    state = _state(user)
+    if user["state"] == "quarantined":
+        state += f": {_quarantine(user)}"
+    return user["login"], user["env"], user["domain"], state, pairs(user["labels"])
+
+
+def _named(user: Any) -> str:
+    return f"{user['login']} of {user['env']}/{user['domain']}"
+
+
 def _state(user: Any) -> str:
     return f"{user['state']}, dirty" if user["dirty"] else str(user["state"])
+
+
+def _quarantine(user: Any) -> str:
+    """Why it is out of rotation, and who said so."""
+    author = f" (by {user['quarantined_by']})" if user["quarantined_by"] else ""
+    return f"{user['quarantine_reason']}{author}"

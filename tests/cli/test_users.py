@@ -1,4 +1,4 @@
-"""`botfarm users add|list|show|remove` against a real server."""
+"""`botfarm users add|list|show|quarantine|restore|remove` on a real server."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import io
 import json
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
+from support.farm import write_pool
 
 from .conftest import Botfarm, Farm
 
@@ -194,6 +196,43 @@ def test_show_tells_the_reason_of_a_quarantine(farm: Farm, botfarm: Botfarm) -> 
     assert botfarm("users", "show", "grace", "--json").json["lease"] is None
 
 
+def test_quarantine_takes_a_user_out_of_rotation_and_restore_brings_it_back(
+    farm: Farm, botfarm: Botfarm
+) -> None:
+    for env in ("stage", "prod"):
+        farm.add_user("grace", env)
+    farm.lease()
+    which = ("grace", "--env", "stage")
+    assert botfarm("users", "quarantine", *which).exit_code == 2  # without a reason
+    ran = botfarm("users", "quarantine", *which, "--reason", "locked out")
+    assert ran.exit_code == 0, ran.err
+    assert ran.err.startswith("grace of stage/regular is out of rotation: ")
+    assert "It is held" in ran.err
+    listed = " ".join(botfarm("users", "list", "--env", "stage").out.split())
+    assert "quarantined: locked out" in listed
+    assert "@" in botfarm("users", "show", *which, "--json").json["quarantined_by"]
+    in_prod = botfarm("users", "list", "--env", "prod", "--json").json
+    assert [user["state"] for user in in_prod] == ["free"]
+    for told in ("is back in rotation. It was out: locked out (by ", "was in rotation"):
+        ran = botfarm("users", "restore", *which)
+        assert ran.exit_code == 0, ran.err
+        assert ran.err.startswith("grace of stage/regular ")
+        assert told in ran.err
+    restored = botfarm("users", "restore", *which, "--json").json
+    assert (restored["state"], restored["quarantine_reason"]) == ("held", None)
+
+
+def test_quarantine_is_of_the_farm_of_a_pool_file_as_well(
+    environment: None, botfarm: Botfarm, tmp_path: Path
+) -> None:
+    pool = write_pool(tmp_path / "pool.toml", "alice@example.com")
+    which = ("alice@example.com", "--pool", str(pool))
+    ran = botfarm("users", "quarantine", *which, "--reason", "locked out")
+    assert ran.exit_code == 0, ran.err
+    ran = botfarm("users", "restore", *which)
+    assert "It was out: locked out" in ran.err
+
+
 def test_show_asks_for_the_env_of_a_login_that_several_have(
     farm: Farm, botfarm: Botfarm
 ) -> None:
@@ -205,7 +244,7 @@ def test_show_asks_for_the_env_of_a_login_that_several_have(
     assert in_prod in botfarm("users", "show", "heidi", "--env", "prod").out
 
 
-@pytest.mark.parametrize("command", ["show", "remove"])
+@pytest.mark.parametrize("command", ["show", "restore", "remove"])
 def test_a_user_that_does_not_exist_is_a_refusal(
     command: str, farm: Farm, botfarm: Botfarm
 ) -> None:
