@@ -5,20 +5,21 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from .answers import tell
 
 MAXIMUM_TEXT = 500
 """Characters of an error that are told: the first ones say what happened."""
 _NOT_THE_SUITES = frozenset({"pluggy", "pytest_botfarm"})
 
 
-def failure_of(
-    hook: Callable[..., object], **arguments: object
-) -> BaseException | None:
+def failure_of(hook: Any, **arguments: object) -> BaseException | None:
     """Call a hook; what it raised, unless that is to end more than the hook."""
     try:
-        hook(**arguments)
+        tell(hook, **arguments)
     except pytest.exit.Exception:
         raise
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - any of theirs

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from .answers import answer_of
 from .client.clock import clock, jitter
 from .client.core import SLICE, Conversation, LeaseProtocol
 from .client.errors import (
@@ -156,7 +157,7 @@ class Making:
         willingness = self._session.making
         is_filled = False
         try:
-            new = self._hook(want=want)
+            new = answer_of(self._hook, NewUser, want=want)
             if new is None:
                 willingness.refused.append(want)
             else:

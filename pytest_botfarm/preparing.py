@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from .answers import answer_of, tell
 from .client.clock import clock
 from .failures import described, failure_of, place_of
 from .making import Making
@@ -92,7 +93,8 @@ class Preparation:
         holding.is_told = True
         try:
             for user in holding.users:
-                self._hooks.pytest_botfarm_acquired(user=user, nodeid=self._test_id)
+                hook = self._hooks.pytest_botfarm_acquired
+                tell(hook, user=user, nodeid=self._test_id)
         except BaseException:
             try:
                 self._session.notes += self.tell_release(holding, "error")
@@ -111,9 +113,11 @@ class _Supply:
         self._asking = RLock()
 
     def __call__(self, user: BotUser) -> str | None:
+        __tracebackhide__ = True
         with self._asking:
             if user not in self._answers:
                 self._answers[user] = None  # also for a hook that reads the password
-                self._answers[user] = self._hooks.pytest_botfarm_password(user=user)
+                hook = self._hooks.pytest_botfarm_password
+                self._answers[user] = answer_of(hook, str, user=user)
                 self._masker.learn(self._answers[user])
             return self._answers[user]

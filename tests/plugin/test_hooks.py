@@ -209,6 +209,47 @@ def test_accounts_are_made_up_to_the_limit_by_all_workers_together(
     assert all(user["labels"] == {"plan": "free"} for user in made)
 
 
+def test_a_hook_that_answers_with_something_else_is_named_with_what_is_expected(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    leave_dirty(farm, pool)
+    suite.write(
+        """
+        async def pytest_botfarm_clean(user):
+            assert user.login.startswith("bob")
+
+        def pytest_botfarm_make_user(want):
+            return "alice"
+
+        def pytest_botfarm_releasing(user):
+            yield
+        """,
+        "conftest",
+    )
+    suite.write(
+        f"""
+        def test_clean_and_make(bot_user):
+            bot_user(wait=5)
+
+        def test_release(bot_user):
+            bot_user(domain="{farm.add_pool("carol")}")
+        """
+    )
+    result = suite.run("--botfarm-pool-limit", "3")
+    result.assert_outcomes(failed=1, passed=1, errors=1)
+    conftest = suite.pytester.path / "conftest.py"
+    output = result.stdout.str()
+    for hook, answer in (
+        ("clean", "coroutine: a hook is a plain function, since nothing would await"),
+        ("make_user", "str. NewUser or None is expected."),
+        ("releasing", "generator: a hook does not yield, but for wrappers. None is"),
+    ):
+        told = f"TypeError: pytest_botfarm_{hook} of {conftest} answered with {answer}"
+        assert told in output
+    assert "was never awaited" not in output + result.stderr.str()
+    assert "pytest_botfarm/" not in output
+
+
 def test_a_factory_that_fails_is_told_once_and_gives_its_place_back(
     suite: Suite, farm: Farm, pool: str
 ) -> None:
