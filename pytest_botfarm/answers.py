@@ -31,13 +31,18 @@ def tell(hook: Any, **arguments: object) -> None:
             raise _wrong(hook, answer, "None")
 
 
-def _wrong(hook: Any, answer: object, expected: str) -> TypeError:
+def named(hook: Any) -> str:
+    """A hook with the plugins that implement it, of which any may have answered."""
     places = " or ".join(
         str(it.plugin_name)
         for it in hook.get_hookimpls()
         if not (it.wrapper or it.hookwrapper)
     )
-    told = f"{hook.name} of {places} answered with {type(answer).__name__}"
+    return f"{hook.name} of {places}"
+
+
+def _wrong(hook: Any, answer: object, expected: str) -> TypeError:
+    told = f"{named(hook)} answered with {type(answer).__name__}"
     if isinstance(answer, (Coroutine, AsyncGenerator)):
         told += ": a hook is a plain function, since nothing would await it"
     elif isinstance(answer, Generator):

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from .answers import answer_of
+from .answers import answer_of, named
 from .client.clock import clock, jitter
 from .client.core import SLICE, Conversation, LeaseProtocol
 from .client.errors import (
@@ -160,6 +160,8 @@ class Making:
             new = answer_of(self._hook, NewUser, want=want)
             if new is None:
                 willingness.refused.append(want)
+                told = f"{named(self._hook)} answered with None"
+                self._note(f"no account was made for {want}: {told}")
             else:
                 self._store(new, want, place)
                 is_filled = True

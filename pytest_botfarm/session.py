@@ -28,7 +28,7 @@ from .client.errors import (
 )
 from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Loss
-from .client.models import Holder, Lease, Outcome, Waiting, Want
+from .client.models import Freed, Holder, Lease, Outcome, Waiting, Want
 from .embedded import EmbeddedServer, Endpoint
 from .fixtures import SESSION
 from .keeping import Keeping, keeping_of, names_of
@@ -58,7 +58,7 @@ FORESEES = "botfarm_foresees"
 """What the controller of pytest-xdist tells its workers."""
 MAXIMUM_AUTHOR = 255
 MAXIMUM_TEXT = 2_000
-"""Characters of a test's id or a job's URL that the server takes."""
+"""Characters of a test's id, a job's URL or a reason that the server takes."""
 
 
 T = TypeVar("T")
@@ -364,7 +364,8 @@ class LeaseSession:
         self, holding: Holding, test_id: str, user_id: UUID, login: str, reason: str
     ) -> None:
         client, author = self.client(), test_id[:MAXIMUM_AUTHOR]
-        reason = self.masker.mask(reason)  # whoever may list users reads it
+        # Whoever may list users reads it. Tests give what they have caught, too.
+        reason = self.masker.mask(str(reason))[:MAXIMUM_TEXT]
         client.run(client.protocol.quarantine(user_id, reason, author))
         holding.quarantined[login] = reason
         self.notes.append(f"{login} was put in quarantine by {test_id}: {reason}")
@@ -393,7 +394,7 @@ class LeaseSession:
         finally:
             client.close()
 
-    def sweep(self, worker_id: str | None = None) -> int:
+    def sweep(self, worker_id: str | None = None) -> list[Freed]:
         """End what the run, or a worker of it that is dead, left held."""
         client = self.client()
         return client.run(

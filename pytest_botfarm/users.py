@@ -67,6 +67,7 @@ class BotUser:
         """The password. Raises PasswordNotHeldError if the server keeps no more than
         its hash, and the suite does not supply it.
         """
+        __tracebackhide__ = True
         if self._password is None and self._supply_password is not None:
             self._password = self._supply_password(self)
         if self._password is None:
@@ -184,6 +185,7 @@ class BotUser:
             BotfarmError: the server cannot be reached or refuses it.
 
         """
+        __tracebackhide__ = True
         self._put_in_quarantine(self.id, self.login, reason)
 
     def __reduce__(self) -> NoReturn:

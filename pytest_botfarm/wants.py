@@ -80,7 +80,7 @@ def make_wish(
         raise pytest.UsageError(f"project_id must be a UUID, not {project_id!r}")
     labels = {} if labels is None else labels
     if not isinstance(labels, Mapping) or not all(
-        isinstance(text, str) for pair in labels.items() for text in pair
+        isinstance(text, str) and text for pair in labels.items() for text in pair
     ):
         raise pytest.UsageError(
             f"labels must map names to text, like {{'role': 'admin'}}, not {labels!r}"
@@ -113,7 +113,14 @@ def wishes_of_marks(test_id: str, marks: Iterable[pytest.Mark]) -> list[Wish]:
     Raises pytest.UsageError that names the test and the parameter.
     """
     # pytest gives the mark nearest to the function first.
-    return [_wish_of_mark(test_id, mark) for mark in reversed(list(marks))]
+    wishes = [_wish_of_mark(test_id, mark) for mark in reversed(list(marks))]
+    count = sum(wish.count for wish in wishes)
+    if count > MAXIMUM_COUNT:
+        raise pytest.UsageError(
+            f"the marks bot_user of {test_id} ask for {count} accounts in all: at most "
+            f"{MAXIMUM_COUNT} are leased at once"
+        )
+    return wishes
 
 
 def problems_of_marks(items: Iterable[pytest.Item]) -> list[str]:

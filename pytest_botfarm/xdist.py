@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import pytest
 
 from .client.errors import BotfarmError
+from .report import SECTION
 from .session import FORESEES, RENDEZVOUS, RUN_ID, LeaseSession, session_of
 from .telling import say
 
 if TYPE_CHECKING:
+    from .client.models import Freed
     from .embedded import Endpoint
 
 UNSETTLED, REACHED = "botfarm_unsettled", "botfarm_reached"
@@ -171,6 +173,8 @@ class Controller:
         self._foreseen: list[str] = []
         self._refused = 0
         self._unsettled: set[str] = set()
+        self._crashes: dict[str, Sequence[str]] = {}
+        """What each dead worker held, in lines."""
         self.workers_reached = False
         """Whether the server may have answered a worker."""
 
@@ -234,16 +238,35 @@ class Controller:
         if self._session.may_have_leased:
             self._release_dead(worker_id)
 
+    # Called once its worker has been told of as down.
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, report: pytest.TestReport) -> None:
+        node: WorkerNode = getattr(report, "node")  # noqa: B009 - pytest-xdist sets it
+        if lines := self._crashes.get(node.workerinput["workerid"]):
+            told = self._session.masker.mask("\n".join(lines))
+            report.sections.append((SECTION, told))
+
     def close(self) -> None:
         if self._rendezvous is not None:
             self._rendezvous.close()
 
     def _release_dead(self, worker_id: str) -> None:
-        notes = self._session.notes
         try:
-            released = self._session.sweep(worker_id)
+            freed = self._session.sweep(worker_id)
         except BotfarmError as error:
-            notes.append(f"what worker {worker_id} held ends by its TTL: {error}")
+            lines = [f"what worker {worker_id} held ends by its TTL: {error}"]
         else:
-            if released:
-                notes.append(f"worker {worker_id} died; {released} lease(s) released")
+            lines = [_crash_line(worker_id, it) for it in freed]
+        self._crashes[worker_id] = lines
+        self._session.notes += lines
+
+
+def _crash_line(worker_id: str, freed: Freed) -> str:
+    """Which accounts a dead worker held, in which test, and what became of them."""
+    line = (
+        f"worker {worker_id} crashed while {freed.test_id} held "
+        f"{' and '.join(freed.logins)}: given back, and dirty"
+    )
+    for login, reason in freed.quarantined.items():
+        line += f"; {login} went into quarantine: {reason}"
+    return line

@@ -68,7 +68,8 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
     needed = role_needed(endpoint)
     if not by.may(needed):
         raise ForbiddenError(
-            f"This takes a token of role {needed}, and this one is of role {by.role}.",
+            f"This takes a token of role {needed}, and yours is of role {by.role}. Ask "
+            f"an admin for one (`botfarm tokens create NAME --role {needed}`).",
             needed=needed,
         )
     if (user_id := _named(request, "user_id")) is not None:

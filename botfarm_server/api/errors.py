@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -70,6 +71,9 @@ STATUS: Mapping[type[BotfarmError], int] = {
     SchemaMismatchError: 503,
     ShuttingDownError: 503,
 }
+
+_SUBJECT = re.compile(r"^(Input|String|List|Dictionary) should ")
+"""Pydantic's name for a field, in place of which ours stands."""
 
 _log = structlog.get_logger("botfarm.api")
 
@@ -144,10 +148,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
         raise error
     return error_response(
         InvalidRequestError(
-            [
-                (_field(found["loc"]), str(found["msg"]).removeprefix("Value error, "))
-                for found in error.errors()
-            ]
+            [(_field(found["loc"]), _message(found["msg"])) for found in error.errors()]
         )
     )
 
@@ -160,6 +161,12 @@ def _field(location: Sequence[int | str]) -> str:
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts
     )
     return text.lstrip(".") or "body"
+
+
+def _message(told: str) -> str:
+    """What Pydantic says of a field, put as our own messages are."""
+    text = told.removeprefix("Value error, ").partition(" after validation,")[0]
+    return _SUBJECT.sub("must ", text)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:

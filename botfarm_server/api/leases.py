@@ -152,10 +152,20 @@ async def end_holder(body: EndHolderIn, leases: Leases, by: By) -> Any:
     Leases that are kept go on. A token of role `lease` ends those that it took,
     whoever else names the same run.
     """
-    released = await leases.end_holder(
+    endings = await leases.end_holder(
         body.run_id, body.worker_id, outcome=body.outcome, clean=body.clean, by=by
     )
-    return {"released": released}
+    freed = [
+        {
+            "id": ending.lease.id,
+            "test_id": ending.lease.holder.test_id,
+            "logins": ending.logins,
+            "quarantined": ending.quarantined,
+        }
+        for ending in endings
+        if ending.logins
+    ]
+    return {"released": len(endings), "freed": freed}
 
 
 @router.delete(

@@ -473,8 +473,23 @@ class LeaseOut(BaseModel):
     ]
 
 
+class FreedOut(BaseModel):
+    """A held lease that was ended in its holder's place, and the users that it had."""
+
+    id: UUID
+    test_id: str | None
+    logins: list[str]
+    quarantined: Annotated[
+        dict[str, str],
+        Field(description="Those that went out of rotation with it, and why."),
+    ]
+
+
 class ReleasedOut(BaseModel):
-    released: Annotated[int, Field(description="How many leases this call ended.")]
+    released: Annotated[
+        int, Field(description="How many leases this call ended, waiting ones as well.")
+    ]
+    freed: list[FreedOut]
 
 
 class UserOut(BaseModel):

@@ -44,6 +44,7 @@ from botfarm_server.domain.models import (
     Holder,
     KnotMember,
     LeaseId,
+    Quarantined,
     ReservationId,
     Role,
     UserId,
@@ -94,6 +95,36 @@ def describe_holder(holder: Holder) -> str:
     if holder.run_id:
         parts.append(f"in run {holder.run_id}")
     return " ".join(parts)
+
+
+LONGEST_REASON = 100
+"""Characters of a quarantine's reason that a message tells; a listing has it all."""
+
+
+def _describe_quarantined(quarantined: Quarantined) -> str:
+    """Who only a quarantine keeps from those who ask, and the way back."""
+    named = [f"{it.login} ({_shortened(it.reason)})" for it in quarantined.first]
+    if more := quarantined.count - len(named):
+        named.append(f"{more} more")
+    verbs = ("is", "matches") if quarantined.count == 1 else ("are", "match")
+    return (
+        f"In quarantine {verbs[0]} {quarantined.count} that {verbs[1]}: "
+        f"{_listed(named)}. Bring one back with `botfarm users restore LOGIN`, which "
+        "takes `--pool FILE` for accounts of a pool file."
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass
@@ -227,26 +258,36 @@ class NoSuchPoolError(BotfarmError):
     wants: Sequence[Want]
     pools: Sequence[Mapping[str, Any]]
     """The nearest pools that exist: `{env, domain, users}`, nearest first."""
+    quarantined: Quarantined = field(default_factory=Quarantined)
 
     @property
     def detail(self) -> str:
         asked = " and ".join(describe_want(want) for want in self.wants)
+        return f"No user in rotation matches {asked}. {self._way_out()}"
+
+    def _way_out(self) -> str:
+        if self.quarantined.count:
+            return _describe_quarantined(self.quarantined)
         if not self.pools:
             return (
-                f"No user in rotation matches {asked}: the farm has no users in "
-                "rotation at all. Add some with `botfarm users import`."
+                "Nor is there any other that you could ask for. Add users to the pool "
+                "file, or with `botfarm users import`."
             )
         nearest = ", ".join(
-            f"{pool['env']}/{pool['domain']} ({pool['users']} users)"
+            f"{pool['env']}/{pool['domain']} ({_counted(pool['users'], 'user')})"
             for pool in self.pools
         )
-        return f"No user in rotation matches {asked}. Pools that exist: {nearest}."
+        return (
+            f"Pools that exist: {nearest}. Ask for one of these, or add users to the "
+            "pool file or with `botfarm users import`."
+        )
 
     @property
     def facts(self) -> Mapping[str, Any]:
         return {
             "wants": [describe_want(want) for want in self.wants],
             "pools": list(self.pools),
+            "quarantined": self.quarantined,
         }
 
 
@@ -258,18 +299,28 @@ class PoolTooSmallError(BotfarmError):
     wants: Sequence[Want]
     asked: int
     existing: int
+    quarantined: Quarantined = field(default_factory=Quarantined)
 
     @property
     def detail(self) -> str:
         asked = " and ".join(describe_want(want) for want in self.wants)
+        way_out = (
+            _describe_quarantined(self.quarantined)
+            if self.quarantined.count
+            else "Add users, or ask for fewer."
+        )
         return (
             f"{asked} asks for {self.asked} users at once, and only {self.existing} "
-            "in rotation could meet it. Add users, or ask for fewer."
+            f"in rotation could meet it. {way_out}"
         )
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {"asked": self.asked, "existing": self.existing}
+        return {
+            "asked": self.asked,
+            "existing": self.existing,
+            "quarantined": self.quarantined,
+        }
 
 
 @dataclass
@@ -403,7 +454,8 @@ class UnauthorizedError(BotfarmError):
     def detail(self) -> str:
         return (
             "This server asks for a token, and the request carries none or a wrong "
-            "one. Set BOTFARM_TOKEN to the token of this server."
+            "one. Set BOTFARM_TOKEN to one that an admin gives you (`botfarm tokens "
+            "create`)."
         )
 
 
@@ -462,7 +514,10 @@ class TooManyWaitingError(BotfarmError):
 
     @property
     def detail(self) -> str:
-        return f"{self.limit} calls wait at this server already. Ask again shortly."
+        return (
+            f"As many calls wait at this server as it takes ({self.limit}). Ask again "
+            "shortly, run fewer tests at once, or raise BOTFARM_MAX_WAITING."
+        )
 
     @property
     def facts(self) -> Mapping[str, Any]:

@@ -101,6 +101,23 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantinedUser:
+    """A user that is out of rotation, and why."""
+
+    login: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Users that would match a want if they were not in quarantine."""
+
+    count: int = 0
+    first: Sequence[QuarantinedUser] = ()
+    """Some of them, by their logins."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """A place in a pool, kept for a user that is being made elsewhere."""
 

@@ -214,8 +214,8 @@ class LeaseService:
         outcome: Outcome | None,
         clean: bool,
         by: Caller = EVERYTHING,
-    ) -> int:
-        """End all leases of a run or worker that is known to be dead; how many.
+    ) -> list[Ending]:
+        """End all leases of a run or worker that is known to be dead.
 
         Those that are kept go on. Since nobody uses the users of the others any more,
         they are handed on without a delay. What it asked for and comes late is refused.
@@ -252,7 +252,7 @@ class LeaseService:
             await remember(connection, run_id, worker_id, by=by, now=now)
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self._tell(endings, granted)
-        return len(live)
+        return endings
 
     def _tell(self, endings: Sequence[Ending], granted: Sequence[LeaseId]) -> None:
         """Wake and log, once the transaction is committed."""

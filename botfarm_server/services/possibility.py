@@ -18,6 +18,8 @@ from botfarm_server.store.engine import Connection
 NEAREST_POOLS = 5
 MOST_KINDS = 100
 """Kinds of waiters that one change looks at; others hear of it when they ask again."""
+FIRST_QUARANTINED = 3
+"""How many users in quarantine a refusal names; the others are counted."""
 
 
 async def why_impossible(
@@ -41,8 +43,18 @@ async def why_impossible(
     ]
     if unmatched:
         sizes = await users.pool_sizes(connection, project_id)
-        return NoSuchPoolError(unmatched, _nearest(unmatched[0], sizes))
-    return PoolTooSmallError(wants, asked, len(assignment.taken))
+        inside = [want for want in unmatched if want not in outside]
+        return NoSuchPoolError(
+            unmatched,
+            _nearest(unmatched[0], sizes),
+            await users.quarantined_for(connection, inside, limit=FIRST_QUARANTINED),
+        )
+    return PoolTooSmallError(
+        wants,
+        asked,
+        len(assignment.taken),
+        await users.quarantined_for(connection, wants, limit=FIRST_QUARANTINED),
+    )
 
 
 async def announce_hopeless(

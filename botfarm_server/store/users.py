@@ -34,6 +34,8 @@ from botfarm_server.domain.models import (
     Fence,
     LeaseId,
     Pool,
+    Quarantined,
+    QuarantinedUser,
     ReservationId,
     User,
     UserId,
@@ -409,6 +411,26 @@ async def count_in_rotation(connection: AsyncConnection, want: Want) -> int:
     query = select(func.count()).where(_IN_ROTATION, _meets(connection, want))
     found: int = (await connection.execute(query)).scalar_one()
     return found
+
+
+async def quarantined_for(
+    connection: AsyncConnection, wants: Collection[Want], *, limit: int
+) -> Quarantined:
+    """The users in quarantine that meet any of the wants, `limit` of them by name."""
+    if not wants:
+        return Quarantined()
+    meets = or_(*(_meets(connection, want) for want in _distinct(wants)))
+    query = (
+        select(users.c.login, users.c.quarantine_reason, func.count().over())
+        .where(users.c.quarantined_at.is_not(None), meets)
+        .order_by(users.c.login)
+        .limit(limit)
+    )
+    rows = (await connection.execute(query)).all()
+    return Quarantined(
+        rows[0][2] if rows else 0,
+        tuple(QuarantinedUser(login, reason) for login, reason, _ in rows),
+    )
 
 
 def _is_any_of_its_pool(want: Want) -> bool:

@@ -32,6 +32,7 @@ from .errors import (
     WrongAnswerError,
 )
 from .models import (
+    Freed,
     Holder,
     Lease,
     Lost,
@@ -308,8 +309,8 @@ class LeaseProtocol:
         *,
         outcome: Outcome,
         clean: bool,
-    ) -> Conversation[int]:
-        """End all leases of a run, or of a worker of it. Returns how many."""
+    ) -> Conversation[list[Freed]]:
+        """End all leases of a run, or of a worker of it. Returns those with users."""
         request = Request(
             "POST",
             "/api/v1/leases/release",
@@ -322,7 +323,7 @@ class LeaseProtocol:
             ANSWER_TIME,
         )
         _, response = yield from self._call(request, patience=RELEASE_PATIENCE)
-        return self._read(response, lambda content: int(content["released"]))
+        return self._read(response, wire.freed_of)
 
     def quarantine(
         self, user_id: UUID, reason: str, author: str | None

@@ -43,12 +43,14 @@ BotfarmError
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .models import Blocker, Holder, PassedOn, PoolSize, Want
+from .models import Blocker, Holder, PassedOn, PoolSize, Quarantined, Want
 
 WAIT_LONGER = "Wait longer (--botfarm-wait)"
+_OF_A_WANT = re.compile(r"^wants\[\d+\]\.")
 
 
 class BotfarmError(Exception):
@@ -198,6 +200,11 @@ class NoSuchPoolError(ServerError):
         """The pools that exist."""
         return tuple(self.facts.get("pools", ()))
 
+    @property
+    def quarantined(self) -> Quarantined:
+        """The users that would match if they were not in quarantine."""
+        return _quarantined(self)
+
 
 class UserNotFoundError(ServerError):
     """There is no user of this id."""
@@ -235,6 +242,11 @@ class PoolTooSmallError(ServerError):
     @property
     def existing(self) -> int | None:
         return self.facts.get("existing")
+
+    @property
+    def quarantined(self) -> Quarantined:
+        """The users that would do as well if they were not in quarantine."""
+        return _quarantined(self)
 
 
 class PoolFullError(ServerError):
@@ -297,9 +309,14 @@ class InvalidRequestError(ServerError):
     code = "invalid_request"
 
     def __str__(self) -> str:
+        """What is wrong, without where in the request: nobody has written that."""
         errors: Sequence[Mapping[str, str]] = self.facts.get("errors", ())
-        lines = [f"  {error['field']}: {error['message']}" for error in errors]
-        return "\n".join([self.detail, *lines])
+        problems = dict.fromkeys(
+            f"{_OF_A_WANT.sub('', error['field'])}: {error['message']}"
+            for error in errors
+        )
+        told = "; ".join(problems)
+        return f"The server refused this: {told}." if told else self.detail
 
 
 class InternalServerError(ServerError):
@@ -441,6 +458,10 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
         ShuttingDownError,
     )
 }
+
+
+def _quarantined(error: ServerError) -> Quarantined:
+    return error.facts.get("quarantined") or Quarantined(0, {})
 
 
 def server_error(

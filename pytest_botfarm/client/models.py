@@ -5,7 +5,7 @@ Durations are seconds. Instants (`deadline`) are readings of `client.clock`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
@@ -121,6 +121,25 @@ class Lease:
     """An instant that is certainly not after the grant."""
     expires_in: float | None
     """Seconds from `granted` to the expiry, unless renewed; None for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """A lease that was ended in the place of its dead holder, and what it had."""
+
+    test_id: str | None
+    logins: Sequence[str]
+    quarantined: Mapping[str, str]
+    """Those that went into quarantine with it, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Users that nobody gets since they are out of rotation."""
+
+    count: int
+    first: Mapping[str, str]
+    """The reason of each by its login; not more than a few of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from uuid import UUID
 from .errors import ServerError, server_error
 from .models import (
     Blocker,
+    Freed,
     Holder,
     Lease,
     LeasedUser,
@@ -19,6 +20,7 @@ from .models import (
     PassedOn,
     PoolSize,
     Prospect,
+    Quarantined,
     Renewed,
     Waiting,
     Want,
@@ -210,11 +212,29 @@ def pools_of(answer: Json) -> list[PoolSize]:
     ]
 
 
+def freed_of(answer: Json) -> list[Freed]:
+    return [
+        Freed(
+            test_id=lease["test_id"],
+            logins=list(lease["logins"]),
+            quarantined=dict(lease["quarantined"]),
+        )
+        for lease in answer["freed"]
+    ]
+
+
+def quarantined_of(answer: Json) -> Quarantined:
+    return Quarantined(
+        count=int(answer["count"]),
+        first={user["login"]: user["reason"] for user in answer["first"]},
+    )
+
+
 def prospects_of(answer: Json) -> list[Prospect]:
     return [
         Prospect(
             matching=tuple(int(count) for count in lease["matching"]),
-            refusal=lease["error"] and str(lease["error"]["detail"]),
+            refusal=lease["error"] and str(refusal_of(200, lease["error"])),
         )
         for lease in answer["leases"]
     ]
@@ -223,13 +243,20 @@ def prospects_of(answer: Json) -> list[Prospect]:
 def error_of(status: int, content: bytes) -> ServerError:
     """The error of an answer, also of one without the protocol's error shape."""
     try:
-        answer = dict(decode(content))
-        if "users" in answer:
-            answer["users"] = tuple(passed_on_of(user) for user in answer["users"])
-        if "pools" in answer:
-            answer["pools"] = tuple(pools_of(answer))
+        return refusal_of(status, decode(content))
     except MALFORMED:
-        answer = {}
-    code = str(answer.pop("error", ""))
-    detail = str(answer.pop("detail", f"The server answered with status {status}."))
-    return server_error(code, detail, status=status, facts=answer)
+        return refusal_of(status, {})
+
+
+def refusal_of(status: int, answer: Json) -> ServerError:
+    """The error that an answer of this status is, or has in it."""
+    facts = dict(answer)
+    if "users" in facts:
+        facts["users"] = tuple(passed_on_of(user) for user in facts["users"])
+    if "pools" in facts:
+        facts["pools"] = tuple(pools_of(facts))
+    if "quarantined" in facts:
+        facts["quarantined"] = quarantined_of(facts["quarantined"])
+    code = str(facts.pop("error", ""))
+    detail = str(facts.pop("detail", f"The server answered with status {status}."))
+    return server_error(code, detail, status=status, facts=facts)

@@ -132,10 +132,18 @@ async def test_all_leases_of_a_worker_end_together(client: httpx.AsyncClient) ->
     await add_user(client)
     await add_user(client, login="bob")
     holder = {"run_id": "r", "worker_id": "gw0"}
-    for _ in range(2):
-        await client.put(lease_path(), json={"wants": [WANT], "holder": holder})
+    for number in range(3):
+        test = {**holder, "test_id": f"test_{number}"}
+        await client.put(lease_path(), json={"wants": [WANT], "holder": test})
     answer = await client.post("/api/v1/leases/release", json=holder)
-    assert answer.json() == {"released": 2}
+    told = answer.json()
+    assert told["released"] == 3
+    freed = {it["test_id"]: it["logins"] for it in told["freed"]}
+    assert sorted(freed) == ["test_0", "test_1"]  # the third waited
+    assert sorted(login for logins in freed.values() for login in logins) == [
+        ALICE["login"],
+        "bob",
+    ]
     assert (await client.get("/api/v1/leases/")).json() == []
 
 

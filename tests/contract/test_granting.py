@@ -115,7 +115,7 @@ async def test_a_pool_that_does_not_exist_is_named_with_the_nearest(farm: Farm) 
     assert list(refusal.value.pools) == [
         {"env": "stage", "domain": "canary", "users": 1}
     ]
-    assert "stage/canary (1 users)" in refusal.value.detail
+    assert "stage/canary (1 user)" in refusal.value.detail
 
 
 async def test_more_users_than_exist_are_refused_at_once(farm: Farm) -> None:

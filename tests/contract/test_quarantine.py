@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from botfarm_server.domain.errors import NoSuchPoolError
+from botfarm_server.domain.errors import NoSuchPoolError, PoolTooSmallError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, Outcome, Want
 from botfarm_server.services.answers import Held, Waiting
@@ -85,6 +85,28 @@ async def test_quarantine_has_a_reason_and_an_author(farm: Farm) -> None:
     )
     user = await farm.users.restore(alice.id)
     assert (user.quarantine_reason, user.quarantined_by) == (None, None)
+
+
+async def test_who_finds_users_in_quarantine_alone_is_told_so_and_the_way_back(
+    farm: Farm,
+) -> None:
+    for login in ("alice", "bob", "carol", "dave"):
+        user = await farm.add_user(login, labels={"role": "admin"})
+        await farm.users.quarantine(user.id, "locked out" + "." * 200)
+    await farm.add_user("erin")
+    admin = Want("stage", "regular", labels={"role": "admin"})
+    with pytest.raises(NoSuchPoolError) as missing:
+        await farm.ask(admin)
+    assert missing.value.quarantined.count == 4
+    told = missing.value.detail
+    assert "In quarantine are 4 that match: alice (locked out..." in told
+    assert "…), carol (locked out" in told
+    assert "and 1 more. Bring one back with `botfarm users restore LOGIN`" in told
+    assert len(told) < 600
+    with pytest.raises(PoolTooSmallError, match="quarantine are 4 that match: alice"):
+        await farm.ask(Want("stage", "regular", count=2))
+    with pytest.raises(NoSuchPoolError, match="Ask for one of these, or add users"):
+        await farm.ask(Want("stage", "regular", labels={"role": "guest"}))
 
 
 async def test_a_restored_user_goes_to_the_oldest_waiter(farm: Farm) -> None:

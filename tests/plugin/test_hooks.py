@@ -286,6 +286,9 @@ def test_a_factory_that_fails_is_told_once_and_gives_its_place_back(
     output = result.stdout.str()
     assert output.count("NoSuchPoolError: No user in rotation") >= 3
     assert output.count(told) == 2  # in the test's report, and in the summary
+    conftest = suite.pytester.path / "conftest.py"
+    told = f"pytest_botfarm_make_user of {conftest} answered with None"
+    assert output.count(f"made for stage/{pool} role=guest: {told}") == 2
     free = {"env": "stage", "domain": pool, "limit": 3, "id": str(uuid.uuid4())}
     assert farm.http.post("/api/v1/reservations", json=free).status_code == 201
 

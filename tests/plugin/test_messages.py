@@ -125,13 +125,53 @@ def test_a_missing_or_wrong_token(
     assert not token or token not in result.stdout.str()
 
 
-def test_a_pool_that_does_not_exist_and_those_that_do(
+def test_what_cannot_be_leased_is_told_once_and_in_the_words_of_the_test(
     suite: Suite, farm: Farm, pool: str
 ) -> None:
-    suite.write(CALL.replace("bot_user()", "bot_user('prod')"))
-    text = failure(suite.run())
-    assert f"NoSuchPoolError: No user in rotation matches prod/{pool}" in text
-    assert "(2 users)" in text
+    locked = farm.add_pool("carol", "dave")
+    for user in farm.http.get("/api/v1/users/", params={"domain": locked}).json():
+        path = f"/api/v1/users/{user['id']}/quarantine"
+        farm.http.post(path, json={"reason": "locked out"}).raise_for_status()
+    suite.write(
+        f"""
+        def test_another_pool(bot_user):
+            bot_user("prod")
+
+        def test_quarantine(bot_user):
+            bot_user(domain="{locked}")
+
+        def test_env(bot_user):
+            bot_user("moon")
+
+        def test_labels(bot_user):
+            bot_user(labels={{"role": ""}})
+
+        def test_long_label(bot_user):
+            bot_user(labels={{"role": "x" * 300}})
+
+        def test_a_long_reason(bot_user):
+            bot_user().quarantine(ValueError("x" * 3000))
+        """
+    )
+    result = suite.run()
+    result.assert_outcomes(failed=5, passed=1)
+    output = result.stdout.str()
+    in_quarantine = (
+        f"No user in rotation matches stage/{locked}. In quarantine are 2 that match: "
+        f"carol@{locked} (locked out) and dave@{locked} (locked out). Bring one back "
+        "with `botfarm users restore LOGIN`, which takes `--pool FILE` for accounts"
+    )
+    for told in (
+        f"NoSuchPoolError: No user in rotation matches prod/{pool}. Pools that exist: ",
+        in_quarantine,
+        "The server refused this: env: 'moon' is not one of prod, preprod, stage.\n",
+        "labels must map names to text, like {'role': 'admin'}, not {'role': ''}",
+        "The server refused this: labels.role: must have at most 255 characters.\n",
+    ):
+        assert output.count(told) == 1, told
+    assert "(2 users)" in output
+    assert "wants[" not in output
+    assert "pytest_botfarm/" not in output
 
 
 def test_a_pool_that_is_too_small_is_told_at_collection_and_without_a_traceback(
@@ -144,13 +184,30 @@ def test_a_pool_that_is_too_small_is_told_at_collection_and_without_a_traceback(
         @pytest.mark.bot_user(count=3)
         def test_it():
             pass
+
+        @pytest.mark.bot_user("moon")
+        def test_env():
+            pass
         """
     )
+    suite.write(
+        """
+        import pytest
+
+        @pytest.mark.bot_user(count=50)
+        @pytest.mark.bot_user(count=60)
+        def test_all():
+            pass
+        """,
+        "test_more",
+    )
     result = suite.run()
-    result.assert_outcomes(errors=1)
+    result.assert_outcomes(errors=3)
     output = result.stdout.str()
-    assert "Interrupted: 1 error during collection" in output
+    assert "Interrupted: 3 errors during collection" in output
     assert "asks for 3 users at once, and only 2 in rotation could meet it" in output
+    assert "test_all ask for 110 accounts in all: at most 100 are leased" in output
+    assert "The server refused this: env: 'moon' is not one of prod," in output
     assert "pytest_botfarm/" not in output
 
 

@@ -43,7 +43,7 @@ from pytest_botfarm.client.errors import (
     ServerNotReachableError,
     WrongAnswerError,
 )
-from pytest_botfarm.client.models import Holder, Lost, NewUser, Renewed, Want
+from pytest_botfarm.client.models import Freed, Holder, Lost, NewUser, Renewed, Want
 
 
 def cut_off(stage: Stage) -> Callable[[Request], Reply]:
@@ -504,7 +504,9 @@ class TestOtherCalls:
         conversation = stage.protocol.release_holder(
             "run", "gw1", outcome="crashed", clean=False
         )
-        assert stage.play(conversation, [answer(200, {"released": 2})]) == 2
+        freed = {"id": "-", "test_id": "test_b", "logins": ["bob"], "quarantined": {}}
+        told = answer(200, {"released": 2, "freed": [freed]})
+        assert stage.play(conversation, [told]) == [Freed("test_b", ["bob"], {})]
         (request,) = stage.requests
         assert request.body == {
             "run_id": "run",

@@ -18,7 +18,7 @@ from pytest_botfarm.client.errors import (
     PoolTooSmallError,
     ServerError,
 )
-from pytest_botfarm.client.models import PoolSize
+from pytest_botfarm.client.models import PoolSize, Quarantined
 
 PROTOCOL_PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
 
@@ -62,20 +62,32 @@ class TestErrors:
         )
         assert isinstance(missing, NoSuchPoolError)
         assert missing.pools == (PoolSize("stage", "regular", 2),)
+        assert missing.quarantined.count == 0
+        alice = {"login": "alice", "reason": "locked out"}
+        locked = {"count": 2, "first": [alice]}
         small = wire.error_of(
-            409, json.dumps(refusal("pool_too_small", asked=3, existing=2)).encode()
+            409,
+            json.dumps(
+                refusal("pool_too_small", asked=3, existing=2, quarantined=locked)
+            ).encode(),
         )
         assert isinstance(small, PoolTooSmallError)
         assert (small.asked, small.existing) == (3, 2)
+        assert small.quarantined == Quarantined(2, {"alice": "locked out"})
         facts = {"limit": 3, "existing": 1, "reserved": 2}
         full = wire.error_of(409, json.dumps(refusal("pool_full", **facts)).encode())
         assert isinstance(full, PoolFullError)
         assert full.is_being_filled
 
-    def test_an_invalid_request_names_its_fields(self) -> None:
-        errors = [{"field": "wants[0].env", "message": "must be one of prod, stage"}]
+    def test_an_invalid_request_names_its_fields_once_and_as_a_test_does(self) -> None:
+        errors = [
+            {"field": f"wants[{index}].env", "message": "must be one of prod, stage"}
+            for index in range(2)
+        ]
         error = wire.error_of(
             422, json.dumps(refusal("invalid_request", errors=errors)).encode()
         )
         assert isinstance(error, InvalidRequestError)
-        assert "wants[0].env: must be one of prod, stage" in str(error)
+        assert str(error) == (
+            "The server refused this: env: must be one of prod, stage."
+        )
