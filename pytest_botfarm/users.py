@@ -121,7 +121,7 @@ class BotUser:
 
         """
         __tracebackhide__ = True
-        self._kept_state.save(state, expires_in)
+        _plainly(partial(self._kept_state.save, state, expires_in))
 
     def drop_state(self) -> None:
         """Leave the next holders nothing, and forget the state here too.
@@ -131,7 +131,7 @@ class BotUser:
 
         """
         __tracebackhide__ = True
-        self._kept_state.drop()
+        _plainly(self._kept_state.drop)
 
     def login_once(
         self, function: Callable[[BotUser], S], *, expires_in: float | None = None
@@ -186,7 +186,8 @@ class BotUser:
 
         """
         __tracebackhide__ = True
-        self._put_in_quarantine(self.id, self.login, reason)
+        put = partial(self._put_in_quarantine, self.id, self.login, reason)
+        _plainly(put)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -196,3 +197,14 @@ class BotUser:
 
     def __repr__(self) -> str:
         return f"BotUser({self.login!r}, {self.env!r}, {self.domain!r})"
+
+
+def _plainly(call: Callable[[], None]) -> None:
+    """Call it, and leave out of its error the lines of the client: none is a test's."""
+    __tracebackhide__ = True
+    from .client.errors import BotfarmError  # noqa: PLC0415  # the same
+
+    try:
+        call()
+    except BotfarmError as error:
+        raise error.with_traceback(None) from None

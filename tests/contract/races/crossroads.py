@@ -179,9 +179,10 @@ def _nothing(answer: object, _: Books, __: Fence) -> bool:
 
 
 async def _end_holder(replica: Replica, _: Fence) -> object:
-    return await replica.farm.leases.end_holder(
+    ended = await replica.farm.leases.end_holder(
         "run", "gw0", outcome="crashed", clean=False
     )
+    return len(ended)
 
 
 def _is_holder_ended(answer: object, books: Books, _: Fence) -> bool:

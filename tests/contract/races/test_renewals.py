@@ -95,7 +95,7 @@ async def test_what_is_being_kept_is_neither_renewed_nor_ended_with_its_run(
     await leases.keep(keeping, lease_id, now=now, expires_at=until, outcome="failed")
     await keeping.commit()
     await keeping.close()
-    assert await asyncio.wait_for(ending, 10.0) == 0
+    assert await asyncio.wait_for(ending, 10.0) == []
     [answer] = await asyncio.wait_for(renewing, 10.0)
     assert isinstance(answer, Lost)
     lease = (await farm.leases.show(lease_id)).lease
