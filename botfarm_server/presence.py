@@ -42,7 +42,7 @@ class PresenceWatch:
             if not all(map(_is_of_the_dead, files)):
                 continue
             try:
-                freed = await self.leases.end_holder(
+                ended = await self.leases.end_holder(
                     run_id, None, outcome="crashed", clean=False
                 )
             except UnavailableError as error:
@@ -50,8 +50,11 @@ class PresenceWatch:
                 return
             for file in files:
                 file.unlink(missing_ok=True)
-            if freed:
-                _log.warning("a run died that held leases", run_id=run_id, leases=freed)
+            if ended:
+                leases = len(ended)
+                _log.warning(
+                    "a run died that held leases", run_id=run_id, leases=leases
+                )
 
     def _runs(self) -> dict[str, list[Path]]:
         runs: defaultdict[str, list[Path]] = defaultdict(list)
