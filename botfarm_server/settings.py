@@ -102,6 +102,12 @@ class Settings(BaseSettings):
         "Without one, passwords are not handed out.",
         examples=["<what `botfarm secrets generate-key` prints>"],
     )
+    secret_keys_file: Path | None = Field(
+        default=None,
+        description="File that holds them, one in a line, where the variable itself is "
+        "not set.",
+        examples=["/run/secrets/botfarm-keys"],
+    )
     bootstrap_token: SecretStr | None = Field(
         default=None,
         description="A token of role admin that is not stored in the database.",
@@ -271,6 +277,14 @@ class Settings(BaseSettings):
             _decode_key(key)
         return given
 
+    @field_validator("secret_keys_file")
+    @classmethod
+    def _holds_keys(cls, given: Path | None) -> Path | None:
+        if given is not None and not _read_keys(given):
+            msg = "the file holds no key"
+            raise ValueError(msg)
+        return given
+
     @field_validator("bootstrap_token")
     @classmethod
     def _can_be_sent(cls, given: SecretStr | None) -> SecretStr | None:
@@ -282,7 +296,7 @@ class Settings(BaseSettings):
     @classmethod
     def _holds_a_token(cls, given: Path | None) -> Path | None:
         if given is not None:
-            _check_token(_read_token(given))
+            _check_token(_read_secret(given))
         return given
 
     def admin_token(self) -> str | None:
@@ -290,11 +304,13 @@ class Settings(BaseSettings):
         if self.bootstrap_token is not None:
             return self.bootstrap_token.get_secret_value()
         if self.bootstrap_token_file is not None:
-            return _read_token(self.bootstrap_token_file)
+            return _read_secret(self.bootstrap_token_file)
         return None
 
     def sealing_keys(self) -> tuple[bytes, ...]:
-        """The keys as bytes, newest first."""
+        """The keys as bytes, newest first, of the variable or else of the file."""
+        if not self.secret_keys and self.secret_keys_file is not None:
+            return _read_keys(self.secret_keys_file)
         return tuple(_decode_key(key) for key in self.secret_keys)
 
 
@@ -304,7 +320,12 @@ def _split_commas(given: Any) -> Any:
     return given
 
 
-def _read_token(path: Path) -> str:
+def _read_keys(path: Path) -> tuple[bytes, ...]:
+    listed = _read_secret(path).replace(",", " ").split()
+    return tuple(_decode_key(SecretStr(key)) for key in listed)
+
+
+def _read_secret(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:

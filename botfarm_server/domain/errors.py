@@ -526,21 +526,31 @@ class TooManyWaitingError(BotfarmError):
 
 @dataclass
 class SecretUnreadableError(BotfarmError):
-    """A stored secret was sealed with a key that the server does not have."""
+    """A stored secret does not open, so that its user cannot be leased."""
 
     code: ClassVar[str] = "secret_unreadable"
     user_id: UserId
+    key: str
+    """The name of the key that sealed it."""
+    has_key: bool
 
     @property
     def detail(self) -> str:
+        if self.has_key:
+            return (
+                f"A secret of user {self.user_id} does not open with key {self.key}, "
+                "which sealed it: it was changed in the database, or is another "
+                "user's. Import the user again."
+            )
         return (
-            f"A secret of user {self.user_id} was sealed with a key that this server "
-            "does not have. Add the old key to BOTFARM_SECRET_KEYS, behind the newest."
+            f"A secret of user {self.user_id} was sealed with key {self.key}, which "
+            "this server does not have. Add that key to BOTFARM_SECRET_KEYS, behind "
+            "the newest; if it is lost, import the user again."
         )
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {"user_id": self.user_id}
+        return {"user_id": self.user_id, "key": self.key}
 
 
 @dataclass

@@ -212,19 +212,17 @@ async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiti
 
 
 def _unsealed(row: users.LeasedRow, now: datetime, sealer: Sealer) -> GrantedUser:
-    password = state = None
-    secrets: dict[str, str] = {}
-    if sealer.can_seal:
-        state = _state(row, now, sealer)
-        secrets = sealer.open_map(row.id, "secrets", row.sealed_secrets)
-        if row.sealed_password is not None:
-            password = sealer.open(row.id, "password", row.sealed_password)
+    # Also without a key: what was sealed once is not left out in silence.
     return GrantedUser(
         id=row.id,
         login=row.login,
-        password=password,
-        secrets=secrets,
-        state=state,
+        password=(
+            None
+            if row.sealed_password is None
+            else sealer.open(row.id, "password", row.sealed_password)
+        ),
+        secrets=sealer.open_map(row.id, "secrets", row.sealed_secrets),
+        state=_state(row, now, sealer),
         project_id=row.project_id,
         env=row.env,
         domain=row.domain,

@@ -17,6 +17,7 @@ from botfarm_server.domain.errors import (
     DuplicateUserError,
     InvalidRequestError,
     ReservationNotFoundError,
+    SecretUnreadableError,
     UserLockedError,
     UserNotFoundError,
     describe_holder,
@@ -266,10 +267,13 @@ class UserService:
     ) -> bool:
         if self.sealer.can_seal:
             # Opening is a thousand times cheaper than hashing.
-            return stored.sealed_password is not None and (
-                self.sealer.open(stored.id, "password", stored.sealed_password),
-                self.sealer.open_map(stored.id, "secrets", stored.sealed_secrets),
-            ) == (draft.password, dict(draft.secrets))
+            try:
+                return stored.sealed_password is not None and (
+                    self.sealer.open(stored.id, "password", stored.sealed_password),
+                    self.sealer.open_map(stored.id, "secrets", stored.sealed_secrets),
+                ) == (draft.password, dict(draft.secrets))
+            except SecretUnreadableError:
+                return False  # and so it is sealed anew: the way out of a lost key
         return await self.hasher.verify(draft.password, stored.password_hash)
 
     async def _prepared(self, draft: UserDraft) -> users.StoredUser:

@@ -243,8 +243,22 @@ async def test_a_secret_of_an_unknown_key_is_an_error_that_says_so(
     async with start() as client:
         await add_user(client)
     other = "b3RoZXIta2V5LWZvci10ZXN0cy0zMi1ieXRlcy0tLS0="
+    for keys in (other, ""):
+        async with start(secret_keys=keys) as client:
+            answer = await client.put(lease_path(), json={"wants": [WANT]})
+            assert answer.status_code == 500
+            assert answer.json()["error"] == "secret_unreadable"
+            assert f"key {answer.json()['key']}" in answer.json()["detail"]
+            assert (await client.get("/api/v1/leases/")).json() == []
+
+
+async def test_an_import_seals_anew_what_no_key_opens(start: Start) -> None:
+    async with start() as client:
+        await add_user(client)
+    other = "b3RoZXIta2V5LWZvci10ZXN0cy0zMi1ieXRlcy0tLS0="
     async with start(secret_keys=other) as client:
-        answer = await client.put(lease_path(), json={"wants": [WANT]})
-        assert answer.status_code == 500
-        assert answer.json()["error"] == "secret_unreadable"
-        assert (await client.get("/api/v1/leases/")).json() == []
+        body = {"users": [ALICE]}
+        imported = await client.post("/api/v1/users/import", json=body)
+        assert imported.json() == {"created": 0, "updated": 1, "unchanged": 0}
+        held = await client.put(lease_path(), json={"wants": [WANT]})
+        assert held.json()["users"][0]["password"] == ALICE["password"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,9 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         ("BOTFARM_ENVS", ",", "at least one name"),
         ("BOTFARM_SECRET_KEYS", "c2hvcnQ=", "32 random bytes in base64"),
         ("BOTFARM_SECRET_KEYS", "not base64!", "32 random bytes in base64"),
+        ("BOTFARM_SECRET_KEYS_FILE", "no-such-file", "cannot be read (No such"),
+        ("BOTFARM_SECRET_KEYS_FILE", "/dev/null", "holds no key"),
+        ("BOTFARM_SECRET_KEYS_FILE", __file__, "32 random bytes in base64"),
         ("BOTFARM_BOOTSTRAP_TOKEN", "short", "at least 16 printable ASCII"),
         ("BOTFARM_BOOTSTRAP_TOKEN_FILE", "no-such-file", "cannot be read (No such"),
         ("BOTFARM_BOOTSTRAP_TOKEN_FILE", __file__, "at least 16 printable ASCII"),
@@ -93,6 +97,20 @@ def test_the_bootstrap_token_comes_from_the_variable_or_else_from_a_file(
     assert load_settings().admin_token() == "a-token-that-is-in-a-file"
     monkeypatch.setenv("BOTFARM_BOOTSTRAP_TOKEN", "a-token-of-the-environment")
     assert load_settings().admin_token() == "a-token-of-the-environment"
+
+
+def test_sealing_keys_come_from_the_variable_or_else_from_the_lines_of_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    newest, old, other = (
+        base64.b64encode(it * 32).decode() for it in (b"n", b"o", b"x")
+    )
+    path = tmp_path / "keys"
+    path.write_text(f"{newest}\n{old}\n")
+    monkeypatch.setenv("BOTFARM_SECRET_KEYS_FILE", str(path))
+    assert load_settings().sealing_keys() == (b"n" * 32, b"o" * 32)
+    monkeypatch.setenv("BOTFARM_SECRET_KEYS", other)
+    assert load_settings().sealing_keys() == (b"x" * 32,)
 
 
 def test_a_misspelt_setting_is_noticed_and_a_name_of_the_plugin_is_none() -> None:
