@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from importlib.metadata import version
 from types import FrameType
@@ -29,6 +29,7 @@ from botfarm_server.api import (
 )
 from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import AppState
+from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.logging import configure_logging
 from botfarm_server.services.access import AccessService
@@ -40,6 +41,7 @@ from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.reservations import ReservationService
+from botfarm_server.services.rotation import Rotation
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.tokens import TokenService
 from botfarm_server.services.turns import Turns
@@ -163,11 +165,11 @@ class _Farm:
             ),
             tokens=TokenService(self._database),
         )
-        self._can_seal = sealer.can_seal
+        self._rotation = Rotation(self._database, sealer)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        if not self._can_seal:
+        if not self._rotation.sealer.can_seal:
             _log.warning(
                 "BOTFARM_SECRET_KEYS is not set: passwords will not be handed out. "
                 "`botfarm secrets generate-key` prints a key."
@@ -196,6 +198,9 @@ class _Farm:
 
     async def _run(self, stop: asyncio.Event) -> None:
         await self.state.readiness.bring_up(stop)
+        if self.state.readiness.refusal is None:
+            with suppress(UnavailableError):  # each grant that is refused tells it too
+                await self._rotation.tell_missing_keys()
         wakeups = self._wakeups()
         listening = asyncio.create_task(wakeups.run()) if wakeups else None
         try:

@@ -35,7 +35,7 @@ def upgrade() -> str:
     """
     given = _configured_url()
     _make_writable(given)
-    with _told(given):
+    with told(given):
         before = _revision(given)
         if before == migrations.HEAD:
             return f"{place_of(given)} is at revision {before} already."
@@ -54,7 +54,7 @@ def check() -> str:
 
     """
     given = _configured_url()
-    with _told(given):
+    with told(given):
         found = _revision(given)
     if found == migrations.HEAD:
         return f"{place_of(given)} is at revision {found}, as this version needs it."
@@ -78,7 +78,7 @@ def after_restore(rest: float) -> str:
     """
     check()
     given = _configured_url()
-    with _told(given):
+    with told(given):
         asyncio.run(_raise_fences(Database(database_url(given), pool_size=2), rest))
     return (
         f"{place_of(given)} is ready: fences go on above all that were given out "
@@ -114,7 +114,7 @@ def create_token(
         url = database_url(given)
     except ValueError as error:
         raise UsageError(f"--database-url: {error}.") from None
-    with _told(given):
+    with told(given):
         found = _revision(given)
         if found != migrations.HEAD:
             raise _wrong_revision(given, found)
@@ -216,7 +216,7 @@ def _make_writable(given: str) -> None:
 
 
 @contextmanager
-def _told(given: str) -> Iterator[None]:
+def told(given: str) -> Iterator[None]:
     try:
         yield
     except DatabaseUnavailableError as error:
