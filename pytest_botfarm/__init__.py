@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SecretNotHeldError,
         ServerError,
         ServerNotReachableError,
+        WrongPasswordError,
     )
     from .client.models import NewUser, Outcome, Want
     from .clients import AsyncBotfarmClient, BotfarmClient
@@ -54,6 +55,7 @@ __all__ = [
     "ServerError",
     "ServerNotReachableError",
     "Want",
+    "WrongPasswordError",
     "__version__",
     "leasing",
 ]

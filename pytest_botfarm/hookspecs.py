@@ -22,7 +22,9 @@ def pytest_botfarm_password(user: BotUser) -> str | None:
 
     Called when `user.password` is first read, once for an account and its lease, where
     the server has no sealing key or stored the account without one. None leaves it to
-    the next implementation, and in the end to PasswordNotHeldError.
+    the next implementation, and in the end to PasswordNotHeldError. The server compares
+    each answer with the hash that it has, once for a process and an account:
+    WrongPasswordError, if it is of another password.
     """
 
 

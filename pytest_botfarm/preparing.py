@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from .answers import answer_of, tell
+from .answers import tell
 from .client.clock import clock
 from .failures import described, failure_of, place_of
 from .making import Making
+from .supplying import Supply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .client.models import Outcome
-    from .masking import Masker
     from .session import Holding, LeaseSession
-    from .users import BotUser
 
 
 class Preparation:
@@ -43,7 +41,7 @@ class Preparation:
         ends = clock() + wait
         while True:
             self._making.acquire(holding, ends=ends)
-            supply = _Supply(self._hooks, self._session.masker)
+            supply = Supply(self._hooks, self._session)
             for user in holding.users:
                 user.supply_password_by(supply)
             if self._clean(holding):
@@ -101,23 +99,3 @@ class Preparation:
             finally:
                 self._session.release(holding, outcome="error", clean=False)
             raise
-
-
-class _Supply:
-    """Asks the suite for the password of each account, once."""
-
-    def __init__(self, hooks: Any, masker: Masker) -> None:
-        self._hooks = hooks
-        self._masker = masker
-        self._answers: dict[BotUser, str | None] = {}
-        self._asking = RLock()
-
-    def __call__(self, user: BotUser) -> str | None:
-        __tracebackhide__ = True
-        with self._asking:
-            if user not in self._answers:
-                self._answers[user] = None  # also for a hook that reads the password
-                hook = self._hooks.pytest_botfarm_password
-                self._answers[user] = answer_of(hook, str, user=user)
-                self._masker.learn(self._answers[user])
-            return self._answers[user]

@@ -39,6 +39,7 @@ from .presence import Presence
 from .report import MAIN
 from .scrubbing import masker_of
 from .settings import Settings, read_settings, read_token
+from .supplying import Comparing
 from .telling import say, waiting_line
 from .users import BotUser
 
@@ -142,6 +143,7 @@ class LeaseSession:
         self.notes: list[str] = []
         """What the closing summary should mention."""
         self.making = Willingness()
+        self.comparing = Comparing()
         self._settings = settings
         self._locate = locate
         self._say = say

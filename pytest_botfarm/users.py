@@ -65,7 +65,8 @@ class BotUser:
     @property
     def password(self) -> str:
         """The password. Raises PasswordNotHeldError if the server keeps no more than
-        its hash, and the suite does not supply it.
+        its hash, and the suite does not supply it; WrongPasswordError if it supplies
+        another one than that of the hash.
         """
         __tracebackhide__ = True
         if self._password is None and self._supply_password is not None:

@@ -22,6 +22,7 @@ from botfarm_server.domain.errors import (
     DeadlockError,
     DuplicateUserError,
     ForbiddenError,
+    HashingBusyError,
     InvalidRequestError,
     LeaseEndedError,
     LeaseMismatchError,
@@ -38,6 +39,7 @@ from botfarm_server.domain.errors import (
     TokenMistypedError,
     TokenNotFoundError,
     TokenRevokedError,
+    TooManyAttemptsError,
     TooManyWaitingError,
     UnauthorizedError,
     UnavailableError,
@@ -66,9 +68,11 @@ STATUS: Mapping[type[BotfarmError], int] = {
     LeaseEndedError: 410,
     InvalidRequestError: 422,
     TooManyWaitingError: 429,
+    TooManyAttemptsError: 429,
     SecretUnreadableError: 500,
     DatabaseUnavailableError: 503,
     SchemaMismatchError: 503,
+    HashingBusyError: 503,
     ShuttingDownError: 503,
 }
 
@@ -102,7 +106,7 @@ def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
 
 def error_response(error: BotfarmError) -> JSONResponse:
     headers: dict[str, str] = {}
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | TooManyAttemptsError):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, TooManyWaitingError):
         headers["Retry-After"] = "1"

@@ -247,6 +247,10 @@ class NewUserIn(UserIn):
     ] = None
 
 
+class VerifyPasswordIn(Request):
+    password: Password
+
+
 class ReservationIn(Request):
     id: Annotated[UUID, Field(default_factory=uuid4)]
     env: Text
@@ -511,6 +515,10 @@ class UserOut(BaseModel):
     quarantined_by: Annotated[
         str | None, Field(description="`botfarm` if the server did it by itself.")
     ]
+
+
+class VerifiedPasswordOut(BaseModel):
+    matches: Annotated[bool, Field(description="Whether it is the user's password.")]
 
 
 class ReservationOut(BaseModel):

@@ -28,14 +28,18 @@ from botfarm_server.api.schemas import (
     UserIn,
     UserOut,
     UserPatch,
+    VerifiedPasswordOut,
+    VerifyPasswordIn,
 )
 from botfarm_server.api.state import Leases, State, Users
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     DuplicateUserError,
     ForbiddenError,
+    HashingBusyError,
     InvalidRequestError,
     ReservationNotFoundError,
+    TooManyAttemptsError,
     UserLockedError,
     UserNotFoundError,
 )
@@ -54,7 +58,9 @@ router = APIRouter(
     status_code=201,
     summary="Create a user",
     response_model=UserOut,
-    responses=documented(DuplicateUserError, ReservationNotFoundError),
+    responses=documented(
+        DuplicateUserError, ReservationNotFoundError, HashingBusyError
+    ),
 )
 @needs("lease")
 async def create(body: NewUserIn, users: Users, by: By) -> Any:
@@ -77,7 +83,7 @@ async def create(body: NewUserIn, users: Users, by: By) -> Any:
     "/import",
     summary="Create or update many users at once",
     response_model=ImportOut,
-    responses=documented(DuplicateUserError),
+    responses=documented(DuplicateUserError, HashingBusyError),
 )
 @needs("admin")
 async def import_all(body: ImportIn, users: Users, by: By) -> Any:
@@ -143,7 +149,7 @@ async def get(user_id: UUID, users: Users) -> Any:
     "/{user_id}",
     summary="Change a user",
     response_model=UserOut,
-    responses=documented(UserNotFoundError),
+    responses=documented(UserNotFoundError, HashingBusyError),
 )
 @needs("admin")
 async def change(user_id: UUID, body: UserPatch, users: Users, by: By) -> Any:
@@ -212,6 +218,26 @@ async def release(user_id: UUID, users: Users, by: By) -> Any:
     """
     released = await users.release(UserId(user_id), by)
     return {"message": "User released" if released else "User was not locked"}
+
+
+@router.post(
+    "/{user_id}/verify-password",
+    summary="Compare a password with the stored hash",
+    response_model=VerifiedPasswordOut,
+    responses=documented(UserNotFoundError, TooManyAttemptsError, HashingBusyError),
+)
+@needs("lease")
+async def verify_password(
+    user_id: UUID, body: VerifyPasswordIn, users: Users, state: State, by: By
+) -> Any:
+    """Whether a password that a suite has from elsewhere is still the user's.
+
+    A token of role `lease` may ask it of a user that it holds. The password of a user
+    is compared at most 10 times a minute.
+    """
+    await state.access.check_holds(by, UserId(user_id))
+    password = body.password.get_secret_value()
+    return {"matches": await users.verify_password(UserId(user_id), password)}
 
 
 @router.post(

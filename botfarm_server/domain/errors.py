@@ -22,10 +22,12 @@
     │   └── TokenRevokedError
     ├── ForbiddenError
     ├── TooManyWaitingError
+    ├── TooManyAttemptsError
     ├── SecretUnreadableError
     └── UnavailableError
         ├── DatabaseUnavailableError
         ├── SchemaMismatchError
+        ├── HashingBusyError
         └── ShuttingDownError
 
 An error carries facts; its `code` is what programs rely on and its `detail` what a
@@ -525,6 +527,27 @@ class TooManyWaitingError(BotfarmError):
 
 
 @dataclass
+class TooManyAttemptsError(BotfarmError):
+    """A password was compared too often: it might be guessed."""
+
+    code: ClassVar[str] = "too_many_attempts"
+    user_id: UserId
+    retry_after: int
+    """Seconds."""
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"The password of user {self.user_id} was compared too often within a "
+            f"minute. Try again in {self.retry_after} s."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"user_id": self.user_id}
+
+
+@dataclass
 class SecretUnreadableError(BotfarmError):
     """A stored secret does not open, so that its user cannot be leased."""
 
@@ -587,6 +610,15 @@ class SchemaMismatchError(UnavailableError):
     @property
     def facts(self) -> Mapping[str, Any]:
         return {"found": self.found, "expected": self.expected}
+
+
+@dataclass
+class HashingBusyError(UnavailableError):
+    code: ClassVar[str] = "hashing_busy"
+
+    @property
+    def detail(self) -> str:
+        return "This server hashes as many passwords as it takes. Ask again shortly."
 
 
 @dataclass

@@ -7,16 +7,23 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import bcrypt
 
+from botfarm_server.domain.errors import HashingBusyError
+
+S = TypeVar("S")
 T = TypeVar("T")
 
 NICENESS = 5
 """How far hashing stands back behind the event loop: leases go on in an import."""
+
+
+MOST_PENDING = 64
+"""Passwords that are hashed or wait for it: some ten seconds of work on two cores."""
 
 
 class PasswordHasher:
@@ -28,18 +35,40 @@ class PasswordHasher:
 
     def __init__(self, cost: int) -> None:
         self._cost = cost
+        self._at_once = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(
-            max_workers=os.cpu_count() or 1,
+            max_workers=self._at_once,
             thread_name_prefix="botfarm-bcrypt",
             initializer=_stand_back,
         )
+        self._places = threading.BoundedSemaphore(MOST_PENDING)
 
     async def hash(self, password: str) -> str:
-        """The bcrypt hash of a password of 1 to 72 bytes in UTF-8."""
+        """The bcrypt hash of a password of 1 to 72 bytes in UTF-8.
+
+        Raises:
+            HashingBusyError: too many wait for theirs.
+
+        """
         return await self._run(self._hash, password)
 
     async def verify(self, password: str, password_hash: str) -> bool:
+        """Whether it is the password of the hash. Raises as `hash` does."""
         return await self._run(self._verify, password, password_hash)
+
+    async def each(
+        self, function: Callable[[S], Awaitable[T]], given: Iterable[S]
+    ) -> list[T]:
+        """What a function that hashes makes of many, as many at once as there are
+        threads: who hashes a single password waits for no more of an import than that.
+        """
+        turns = asyncio.Semaphore(self._at_once)
+
+        async def in_turn(one: S) -> T:
+            async with turns:
+                return await function(one)
+
+        return await asyncio.gather(*map(in_turn, given))
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -52,8 +81,12 @@ class PasswordHasher:
         return bcrypt.checkpw(password.encode(), password_hash.encode())
 
     async def _run(self, function: Callable[..., T], *arguments: str) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
+        if not self._places.acquire(blocking=False):
+            raise HashingBusyError
+        work = self._threads.submit(function, *arguments)
+        # Also where the caller has left: a hash that was begun is finished.
+        work.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(work)
 
 
 def _stand_back() -> None:

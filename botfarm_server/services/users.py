@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +42,7 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.services.answers import log_held
+from botfarm_server.services.attempts import Attempts
 from botfarm_server.services.ending import (
     BY_ITSELF,
     end_lapsed,
@@ -144,6 +144,7 @@ class UserService:
     sealer: Sealer
     times: LeaseTimes
     vocabulary: Vocabulary
+    attempts: Attempts = field(default_factory=Attempts)
 
     async def create(self, draft: UserDraft) -> User:
         """Store a user; a waiter may have it at once.
@@ -212,8 +213,8 @@ class UserService:
                 raise DuplicateUserError(user.login, user.env)
         new = [it for it in drafts if it.key not in known]
         stored = [(it, known[it.key]) for it in drafts if it.key in known]
-        # Together: without a sealing key each takes as long as hashing it anew.
-        same = await asyncio.gather(*(self._is_same(*pair) for pair in stored))
+        # Without a sealing key each takes as long as hashing it anew.
+        same = await self.hasher.each(self._is_same, stored)
         differing = [
             pair for pair, is_same in zip(stored, same, strict=True) if not is_same
         ]
@@ -222,10 +223,8 @@ class UserService:
         )
         if dry_run or not (new or differing):
             return imported
-        prepared = await asyncio.gather(*map(self._prepared, new))
-        changes = await asyncio.gather(
-            *(self._changes(draft, before) for draft, before in differing)
-        )
+        prepared = await self.hasher.each(self._prepared, new)
+        changes = await self.hasher.each(self._changes, differing)
         async with self.database.queue() as (connection, now):
             if prepared:
                 await users.add(connection, prepared, now)
@@ -254,7 +253,8 @@ class UserService:
         if errors:
             raise InvalidRequestError(errors)
 
-    async def _is_same(self, draft: UserDraft, stored: users.StoredUser) -> bool:
+    async def _is_same(self, pair: tuple[UserDraft, users.StoredUser]) -> bool:
+        draft, stored = pair
         same = (draft.domain, draft.project_id, dict(draft.labels)) == (
             stored.domain,
             stored.project_id,
@@ -292,8 +292,9 @@ class UserService:
         )
 
     async def _changes(
-        self, draft: UserDraft, stored: users.StoredUser
+        self, pair: tuple[UserDraft, users.StoredUser]
     ) -> tuple[UserId, dict[str, Any]]:
+        draft, stored = pair
         values: dict[str, Any] = {
             "domain": draft.domain,
             "project_id": draft.project_id,
@@ -379,6 +380,25 @@ class UserService:
         if "password" in values:
             values |= await self._secret_columns(user_id, values.pop("password"))
         return await self._update(user_id, lambda _: values, "user changed")
+
+    async def verify_password(self, user_id: UserId, password: str) -> bool:
+        """Whether it is the user's, by the hash: the server may have nothing else.
+
+        Raises:
+            UserNotFoundError
+            TooManyAttemptsError: the user's was compared too often of late, here.
+            HashingBusyError: too many passwords are hashed or compared.
+
+        """
+        async with self.database.glance() as connection:
+            password_hash = await users.password_hash(connection, user_id)
+        if password_hash is None:
+            raise UserNotFoundError(user_id)
+        self.attempts.note(user_id)
+        matches = await self.hasher.verify(password, password_hash)
+        if not matches:
+            _log.warning("password does not match", user_id=str(user_id))
+        return matches
 
     async def quarantine(
         self, user_id: UserId, reason: str, author: str | None = None

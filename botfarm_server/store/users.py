@@ -270,6 +270,12 @@ async def find(
     ]
 
 
+async def password_hash(connection: AsyncConnection, user_id: UserId) -> str | None:
+    query = select(users.c.password_hash).where(users.c.id == user_id)
+    found: str | None = (await connection.execute(query)).scalar_one_or_none()
+    return found
+
+
 async def stored(
     connection: AsyncConnection, keys: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], StoredUser]:

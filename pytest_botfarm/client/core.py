@@ -325,6 +325,16 @@ class LeaseProtocol:
         _, response = yield from self._call(request, patience=RELEASE_PATIENCE)
         return self._read(response, wire.freed_of)
 
+    def verify_password(self, user_id: UUID, password: str) -> Conversation[bool]:
+        """Whether it is the password of a user that is held.
+
+        Raises TooManyAttemptsError if it was asked too often of late.
+        """
+        path = f"/api/v1/users/{user_id}/verify-password"
+        request = Request("POST", path, {"password": password}, ANSWER_TIME)
+        _, response = yield from self._call(request, patience=STATE_PATIENCE)
+        return self._read(response, lambda content: content["matches"] is True)
+
     def quarantine(
         self, user_id: UUID, reason: str, author: str | None
     ) -> Conversation[None]:

@@ -30,14 +30,17 @@ BotfarmError
 │   ├── InvalidRequestError       422 invalid_request
 │   ├── InternalServerError       500 internal_error
 │   ├── SecretUnreadableError     500 secret_unreadable
+│   ├── TooManyAttemptsError      429 too_many_attempts
 │   └── AskAgainError             repeated by the client for a while
 │       ├── TooManyWaitingError        429 too_many_waiting
 │       ├── DatabaseUnavailableError   503 database_unavailable
 │       ├── SchemaMismatchError        503 schema_mismatch
+│       ├── HashingBusyError           503 hashing_busy
 │       └── ShuttingDownError          503 shutting_down
 ├── AcquireTimeoutError           no user became free in time
 ├── LeaseLostError                a lease ended before its test did
 ├── PasswordNotHeldError          the server holds the hash of a password alone
+├── WrongPasswordError            a hook supplied another than the one of that hash
 └── SecretNotHeldError            an account has no such secret, or none that will do
 """
 
@@ -335,6 +338,12 @@ class SecretUnreadableError(ServerError):
     code = "secret_unreadable"
 
 
+class TooManyAttemptsError(ServerError):
+    """The password of a user was compared too often within a minute."""
+
+    code = "too_many_attempts"
+
+
 class AskAgainError(ServerError):
     """A refusal that is expected to pass."""
 
@@ -355,6 +364,12 @@ class SchemaMismatchError(AskAgainError):
     """The server's database is not migrated to its version."""
 
     code = "schema_mismatch"
+
+
+class HashingBusyError(AskAgainError):
+    """The server hashes as many passwords as it takes at once."""
+
+    code = "hashing_busy"
 
 
 class ShuttingDownError(AskAgainError):
@@ -413,6 +428,19 @@ class PasswordNotHeldError(BotfarmError):
         self.login = login
 
 
+class WrongPasswordError(BotfarmError):
+    """A password that the suite supplied is not the one that the server knows."""
+
+    def __init__(self, login: str) -> None:
+        super().__init__(
+            "The password that the hook pytest_botfarm_password supplied for "
+            f"{login} is not the one that the server knows: its hash is of another. "
+            "One of them was changed without the other. Correct where the hook takes "
+            "it from, or import the account again with this password."
+        )
+        self.login = login
+
+
 class SecretNotHeldError(BotfarmError):
     """An account has no secret of this name, or one that is not what it should be."""
 
@@ -452,9 +480,11 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
         InvalidRequestError,
         InternalServerError,
         SecretUnreadableError,
+        TooManyAttemptsError,
         TooManyWaitingError,
         DatabaseUnavailableError,
         SchemaMismatchError,
+        HashingBusyError,
         ShuttingDownError,
     )
 }

@@ -83,6 +83,10 @@ TABLE: dict[str, tuple[Body, tuple[int, int, int, int, int]]] = {
         (403, 200, 403, 200, 404),
     ),
     "POST /users/{user_id}/restore": (None, (403, 403, 403, 200, 404)),
+    "POST /users/{user_id}/verify-password": (
+        lambda scene: {"password": f"secret {scene.login}"},
+        (403, 200, 403, 200, 404),
+    ),
     "GET /users/{user_id}/leases": (None, (200, 200, 200, 200, 404)),
     "PUT /leases/{lease_id}": (wants, (403, 200, 404, 200, 404)),
     "POST /leases/renew": (

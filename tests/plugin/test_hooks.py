@@ -250,6 +250,50 @@ def test_a_hook_that_answers_with_something_else_is_named_with_what_is_expected(
     assert "pytest_botfarm/" not in output
 
 
+def test_a_supplied_password_is_compared_with_the_servers_hash_once(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a process; a wrong one fails every test that reads it, and none is shown."""
+    suite.write(
+        """
+        def pytest_botfarm_password(user):
+            return {"d1": "password of alice", "d2": "out of date"}[user.domain]
+        """,
+        "conftest",
+    )
+    suite.write(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("domain", ["d1", "d1", "d2", "d2"])
+        def test_sign_in(bot_user, domain):
+            print(bot_user("stage", domain).password)
+        """
+    )
+    with running_farm(tmp_path, BOTFARM_SECRET_KEYS="") as farm:
+        pools = [farm.add_pool("alice"), farm.add_pool("bob")]
+        assert pools == ["d1", "d2"]
+        monkeypatch.setenv("BOTFARM_URL", farm.url)
+        monkeypatch.setenv("BOTFARM_TOKEN", farm.token)
+        result = suite.run("-rP", "--showlocals")
+        bob = next(it for it in users_of(farm, "d2"))
+        compared = [
+            farm.http.post(
+                f"/api/v1/users/{bob['id']}/verify-password",
+                json={"password": "password of bob"},
+            )
+            for _ in range(10)
+        ]
+    result.assert_outcomes(passed=2, failed=2)
+    told = "WrongPasswordError: * pytest_botfarm_password supplied for bob@d2 is not *"
+    result.stdout.fnmatch_lines([f"E *{told}"])
+    assert not re.search("password of alice|out of date", result.stdout.str())
+    # One of the ten that a minute has was the run's.
+    assert [it.status_code for it in compared] == [*[200] * 9, 429]
+    assert compared[0].json() == {"matches": True}
+    assert int(compared[-1].headers["Retry-After"]) <= 60
+
+
 def test_a_factory_that_fails_is_told_once_and_gives_its_place_back(
     suite: Suite, farm: Farm, pool: str
 ) -> None:

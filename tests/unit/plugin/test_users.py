@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 from support.accounts import account
 
 from pytest_botfarm.client.errors import PasswordNotHeldError
-from pytest_botfarm.masking import Masker
-from pytest_botfarm.preparing import _Supply
 
 
 def test_a_password_that_the_server_does_not_hold_can_be_supplied() -> None:
@@ -21,12 +17,3 @@ def test_a_password_that_the_server_does_not_hold_can_be_supplied() -> None:
     held = account()
     held.supply_password_by(lambda _: pytest.fail("the server has it"))
     assert held.password == "correct horse"
-
-
-def test_a_supplied_password_is_masked_from_then_on() -> None:
-    masker = Masker()
-    hooks = SimpleNamespace(pytest_botfarm_password=lambda user: "hunter2!")
-    user = account(password=None)
-    user.supply_password_by(_Supply(hooks, masker))
-    assert user.password == "hunter2!"
-    assert masker.mask(f"{user.login}:{user.password}") == "alice@example.com:***"
