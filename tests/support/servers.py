@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -27,8 +27,14 @@ class ServerProcess:
     """`botfarm serve` on a free port; its log is read and kept."""
 
     def __init__(
-        self, database_url: str, environment: Mapping[str, str] | None = None
+        self,
+        database_url: str,
+        environment: Mapping[str, str] | None = None,
+        *,
+        program: Sequence[str] = ("-m", "botfarm_server"),
     ) -> None:
+        """`program` is what Python runs, if it is to do something before or besides."""
+        self._program = program
         self._database_url = database_url
         self._environment = environment or {}
         self.log: list[str] = []
@@ -49,7 +55,7 @@ class ServerProcess:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "botfarm_server", "serve", "--port", "0"],
+            [sys.executable, *self._program, "serve", "--port", "0"],
             env={
                 **os.environ,
                 "DATABASE_URL": self._database_url,
