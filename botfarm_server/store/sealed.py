@@ -46,7 +46,9 @@ class Exchange:
 
 
 def _mark(column: ColumnElement[bytes], mark_bytes: int) -> ColumnElement[bytes]:
-    first, length = literal_column("1"), literal_column(str(mark_bytes))
+    # Not as parameters: the same expression stands in GROUP BY.
+    length: ColumnElement[int] = literal_column(str(mark_bytes))
+    first: ColumnElement[int] = literal_column("1")
     return func.substr(column, first, length, type_=LargeBinary)
 
 
@@ -65,10 +67,10 @@ async def count_by_mark(
     """How many values of each kind are sealed under each mark. Reads all users."""
     parts = []
     for name, column in COLUMNS.items():
-        mark = _mark(column, mark_bytes)
-        kind = literal_column(f"'{name}'").label("kind")
-        counted = select(kind, mark.label("mark"), func.count().label("number"))
-        parts.append(counted.where(column.is_not(None)).group_by(mark))
+        begins = _mark(column, mark_bytes)
+        named: ColumnElement[str] = literal_column(f"'{name}'")
+        counted = select(named, begins, func.count())
+        parts.append(counted.where(column.is_not(None)).group_by(begins))
     found: dict[bytes, dict[str, int]] = {}
     for kind, mark, number in await connection.execute(union_all(*parts)):
         found.setdefault(bytes(mark), dict.fromkeys(COLUMNS, 0))[kind] = number
