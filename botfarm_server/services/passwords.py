@@ -18,8 +18,9 @@ from botfarm_server.domain.errors import HashingBusyError
 S = TypeVar("S")
 T = TypeVar("T")
 
-NICENESS = 5
-"""How far hashing stands back behind the event loop: leases go on in an import."""
+NICENESS = 15
+"""How far hashing stands back behind the event loop and the database, where they share
+cores: leases go on in an import. It has a thirtieth of a core that they keep busy."""
 
 
 MOST_PENDING = 64
