@@ -568,7 +568,7 @@ class SecretUnreadableError(BotfarmError):
         return (
             f"A secret of user {self.user_id} was sealed with key {self.key}, which "
             "this server does not have. Add that key to BOTFARM_SECRET_KEYS, behind "
-            "the newest; if it is lost, import the user again."
+            "the newest; if it is lost, import the user again with another key set."
         )
 
     @property

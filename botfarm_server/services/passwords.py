@@ -23,8 +23,8 @@ NICENESS = 15
 cores: leases go on in an import. It has a thirtieth of a core that they keep busy."""
 
 
-MOST_PENDING = 64
-"""Passwords that are hashed or wait for it: some ten seconds of work on two cores."""
+PENDING_EACH = 32
+"""Passwords of one thread that are hashed or wait for it: some ten seconds of work."""
 
 
 class PasswordHasher:
@@ -42,7 +42,7 @@ class PasswordHasher:
             thread_name_prefix="botfarm-bcrypt",
             initializer=_stand_back,
         )
-        self._places = threading.BoundedSemaphore(MOST_PENDING)
+        self._places = threading.BoundedSemaphore(PENDING_EACH * self._at_once)
 
     async def hash(self, password: str) -> str:
         """The bcrypt hash of a password of 1 to 72 bytes in UTF-8.

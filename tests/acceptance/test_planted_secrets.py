@@ -115,7 +115,7 @@ def use(farm: Confidence) -> list[str]:
 def hold_and_leave(farm: Confidence, token: str, user: str) -> list[str]:
     lease, later = (f"leases/{uuid.uuid4()}" for _ in range(2))
     wants = {"wants": [{**POOL, "count": 2}], "holder": {"run_id": "run"}}
-    mine = {"token": token, "in_confidence": True}
+    mine: dict[str, Any] = {"token": token, "in_confidence": True}
     held = farm.call("PUT", lease, 200, wants, **mine)
     fence = {"fence": held.json()["fence"]}
     state = f"{lease}/users/{user}/state"

@@ -11,7 +11,7 @@ import pytest
 from botfarm_server.domain.errors import HashingBusyError, TooManyAttemptsError
 from botfarm_server.domain.models import UserId
 from botfarm_server.services.attempts import LIMIT, Attempts
-from botfarm_server.services.passwords import MOST_PENDING, PasswordHasher
+from botfarm_server.services.passwords import PENDING_EACH, PasswordHasher
 
 ALICE, BOB = UserId(uuid.UUID(int=1)), UserId(uuid.UUID(int=2))
 
@@ -22,7 +22,8 @@ async def test_too_many_hashes_at_once_are_refused_and_those_that_end_make_room(
 ):
     hasher, go_on = PasswordHasher(4), threading.Event()
     waiting = [
-        asyncio.ensure_future(hasher._run(go_on.wait)) for _ in range(MOST_PENDING)
+        asyncio.ensure_future(hasher._run(go_on.wait))
+        for _ in range(PENDING_EACH * hasher._at_once)
     ]
     await asyncio.sleep(0)  # each has taken its place
     with pytest.raises(HashingBusyError):
