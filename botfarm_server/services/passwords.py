@@ -21,8 +21,6 @@ T = TypeVar("T")
 NICENESS = 15
 """How far hashing stands back behind the event loop and the database, where they share
 cores: leases go on in an import. It has a thirtieth of a core that they keep busy."""
-
-
 PENDING_EACH = 32
 """Passwords of one thread that are hashed or wait for it: some ten seconds of work."""
 
