@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from contextlib import closing
+from pathlib import Path
 
 import pytest
-from support.farm import Farm, Json
+from support.farm import Farm, Json, running_farm
 from support.suites import Suite
 
 from pytest_botfarm import BotfarmError, Want
