@@ -12,46 +12,68 @@
  * A word (NOTIFY) of a grant is always lost here. One that arrives does what the loop's
  * own look does, only sooner.
  *
- * How much of it at once: CRASHES, HEARTBEATS (0 or 1), and LEAVERS, the number of
- * clients that may leave before their answer.
+ * How much of it at once: CRASHES, HEARTBEATS, DROPS, DUPLICATES (0 or 1), and LEAVERS,
+ * the number of clients that may leave for good before their answer. With a drop one
+ * call loses its connection, and its client asks again, in time or not. A duplicate is
+ * another call of one of the clients, earlier or later than its own and at either
+ * replica; nobody listens to it, and it ends or is seen to be left at any time.
  * Variants:
  *   USERS=2           two users instead of one
+ *   HOLDERS=2         two holders instead of three
  *   WORDS_ARRIVE      every word arrives, and the loop does not look
  * Mutants, each of which must fail:
  *   LOOKS_ONCE        as WORDS_ARRIVE, but a call enters the waiting room after it has
  *                     queued, and does not look again
  *   TRUSTS_OLD_READ   the loop ends what an earlier read found lapsed
  *   ROW_BEFORE_QUEUE  a release locks the row of its lease before the queue
+ *   LEAVES_BLINDLY    a call that is left takes its waiter out of the queue, whoever
+ *                     else has asked about it
  */
 
 #ifdef LOOKS_ONCE
 #define WORDS_ARRIVE
 #endif
+#ifndef HOLDERS
 #define HOLDERS 3
+#endif
 #define REPLICAS 2
 #ifndef USERS
 #define USERS 1
 #endif
 #ifndef CRASHES
-#define CRASHES 1
+#define CRASHES 0
 #endif
 #ifndef LEAVERS
-#define LEAVERS 1
+#define LEAVERS 0
 #endif
 #ifndef HEARTBEATS
-#define HEARTBEATS 1
+#define HEARTBEATS 0
+#endif
+#ifndef DROPS
+#define DROPS 0
+#endif
+#ifndef DUPLICATES
+#define DUPLICATES 0
 #endif
 #define NOBODY 15
+/* Where none leaves, nobody reads who has noted its time. */
+#define NOTED(call) (LEAVERS + DROPS + DUPLICATES > 0 -> call : NOBODY)
 
 /* Who can have a lock: the calls of each holder, a heartbeat, a loop on each replica. */
 #define PUT(i) (i)
-#define DELETE(i) (HOLDERS + i)
-#define RENEW (2 * HOLDERS)
-#define LOOP(r) (2 * HOLDERS + 1 + r)
-#define ACTORS (2 * HOLDERS + 1 + REPLICAS)
+#define DUPLICATE HOLDERS
+#define CALLS (HOLDERS + 1)
+#define DELETE(i) (CALLS + i)
+#define RENEW (CALLS + HOLDERS)
+#define LOOP(r) (RENEW + 1 + r)
+#define ACTORS (RENEW + 1 + REPLICAS)
 
 #define each(i, limit) i : 0 .. limit - 1
+#if HOLDERS == 2
+#define any(property) (property(0) || property(1))
+#else
 #define any(property) (property(0) || property(1) || property(2))
+#endif
 
 mtype = { none, waiting, held, ended };
 
@@ -60,6 +82,7 @@ mtype state[HOLDERS] = none;    /* leases.state */
 bool lapsed[HOLDERS];           /* expires_at or poll_by is past, on its clock */
 byte holder_of[USERS] = NOBODY; /* users.lease_id */
 bool rests[USERS];              /* users.rest_until is to come */
+byte noted_by[HOLDERS] = NOBODY;    /* the call that wrote poll_by, not who left */
 chan line = [HOLDERS] of { byte };  /* queue_entries, oldest first */
 
 byte queue_lock = NOBODY;
@@ -69,14 +92,16 @@ byte row_lock[HOLDERS] = NOBODY;
 bool up[REPLICAS] = true;
 byte at[ACTORS] = NOBODY;       /* the replica that runs a call */
 bool cut[ACTORS];               /* it died under the call */
-bool in_room[HOLDERS];          /* WaitingRoom.enter */
-bool sleeps[HOLDERS];           /* a call waits: poll_by is later than its end */
+bool in_room[CALLS];            /* WaitingRoom.enter */
+bool sleeps[CALLS];             /* a call waits: poll_by is later than its end */
 bool woken[HOLDERS];
+byte twin = NOBODY;             /* whose call was sent twice */
 
 /* The clients. */
 bool patient[HOLDERS];          /* it waits for its answer, however long */
 bool gone[HOLDERS];             /* it listens to no answer any more */
 bool uses[HOLDERS];             /* it was told that it holds its user */
+byte drops;                     /* connections that were lost so far */
 
 /*
  * The server's word: from the commit of a grant or a renewal until its expiry passes,
@@ -87,7 +112,7 @@ byte word[HOLDERS] = NOBODY;
 hidden byte u, k, next;         /* scratch, within one step */
 
 #define is_live(i) (state[i] == waiting || state[i] == held)
-#define is_asleep(i) sleeps[i]
+#define is_asleep(i) (sleeps[i] || (twin == i && sleeps[DUPLICATE]))
 #define is_used(i) uses[i]
 #define is_locked(i) (row_lock[i] != NOBODY)
 #define is_due(i) (is_live(i) && lapsed[i])
@@ -102,20 +127,27 @@ hidden byte u, k, next;         /* scratch, within one step */
 /* Which lease comes first is only a matter of names. */
 #define may_come(i) (i == 0 || state[i - 1] != none)
 #define may_lapse(i) \
-    (!lapsed[i] && (state[i] == held || (state[i] == waiting && !sleeps[i])))
+    (!lapsed[i] && (state[i] == held || (state[i] == waiting && !is_asleep(i))))
 #ifdef WORDS_ARRIVE
 #define is_woken(i) woken[i]
 #else
 #define is_woken(i) (state[i] != waiting)   /* so the loop's wake_granted finds */
 #endif
 
-/* A call reaches one of the replicas, which takes the queue lock for it. */
-inline lock_queue(self) {
-    queue_lock = self;
+/*
+ * A call reaches one of the replicas. Which one is a matter of names if none dies, but
+ * for a call that is sent twice.
+ */
+inline reach(self) {
     if
     :: up[0] -> at[self] = 0
-    :: up[1] -> at[self] = 1
+    :: up[1] && (CRASHES > 0 || self == DUPLICATE) -> at[self] = 1
     fi
+}
+
+inline lock_queue(self) {
+    queue_lock = self;
+    reach(self)
 }
 
 /* Then the row of its lease, which only a renewal can have locked. */
@@ -147,7 +179,7 @@ inline hand_on() {
             line ? next;
 #ifndef ROW_BEFORE_QUEUE
             /* It waits for no row: a renewal names no lease that waits. */
-            assert(row_lock[next] == NOBODY);
+            assert(row_lock[next] == NOBODY || row_lock[next] == queue_lock);
 #endif
             for (each(k, HOLDERS)) {
                 assert(word[k] != u /* never two holders */)
@@ -167,7 +199,7 @@ inline hand_on() {
 /* services/ending.py. The user of a lease that lapsed rests before it goes on. */
 inline end_lease(i) {
     if
-    :: state[i] == waiting -> line ?? eval(i)
+    :: line ?? [eval(i)] -> line ?? eval(i)
     :: else
     fi;
     for (each(u, USERS)) {
@@ -177,53 +209,151 @@ inline end_lease(i) {
         fi
     }
     state[i] = ended;
+    noted_by[i] = NOBODY;
     lapsed[i] = false
 }
 
-/* services/asking.py: PUT, again with the same id for as long as no answer comes. */
-proctype Put(byte i) {
-    bool waits;
+/* services/settling.py: in the queue again, its place is that of its number. */
+inline ask(self, i) {
+    if
+    :: state[i] == none ->
+        is_new = true;
+        state[i] = waiting;
+        noted_by[i] = NOTED(self);
+        line !! i;
+        hand_on()
+    :: is_due(i) -> end_lease(i); hand_on()
+    :: is_live(i) && !lapsed[i] ->
+        if  /* it keeps its place, has it again, or has been granted */
+        :: state[i] == waiting && !(line ?? [eval(i)]) -> line !! i; hand_on()
+        :: else
+        fi;
+        if
+        :: state[i] == waiting -> earlier = noted_by[i]; noted_by[i] = NOTED(self)
+        :: else -> noted_by[i] = NOBODY /* grants.claim */
+        fi
+    :: state[i] == ended
+    fi;
+    waits = (state[i] == waiting);
+    sleeps[self] = waits;
+    unlock_all(self)
+}
+
+/* services/asking.py, _leave: what a call does whose caller is gone. */
+inline leave(self, i) {
+    sleeps[self] = false;
+    if
+#ifdef LEAVES_BLINDLY
+    :: state[i] == waiting
+#else
+    :: noted_by[i] == self && state[i] == waiting && earlier != NOBODY ->
+        noted_by[i] = earlier   /* it stays for a call whose time is not over */
+    :: noted_by[i] == self && state[i] == waiting && earlier == NOBODY
+#endif
+     ->
+        assert(!is_asleep(i) /* nobody who waits is taken out of the queue */);
+        if
+        :: line ?? [eval(i)] -> line ?? eval(i)
+        :: else
+        fi;
+        noted_by[i] = NOBODY;
+        lapsed[i] = false
+    :: noted_by[i] == self && state[i] == held && is_new ->
+        assert(!uses[i] /* no grant is taken back from who knows of it */);
+        state[i] = waiting;
+        for (each(u, USERS)) {
+            if
+            :: holder_of[u] == i -> holder_of[u] = NOBODY
+            :: else
+            fi
+        }
+        word[i] = NOBODY;
+        noted_by[i] = NOBODY;
+        lapsed[i] = false;
+        hand_on()
+    :: else /* somebody has asked again, or it is over */
+    fi;
+    unlock_all(self)
+}
+
+inline hang_up(self) {
+    waits = false;
+    is_new = false;
+    earlier = NOBODY;
+    in_room[self] = false;
+    sleeps[self] = false;
+    at[self] = NOBODY
+}
+
+#define is_own (self == PUT(i))
+#define other (is_own -> DUPLICATE : PUT(i))
+#define has_several(i) \
+    ((!is_own || twin == i) && in_room[other] && at[other] == at[self])
+#define may_be_left \
+    (!is_own || gone[i] || (drops < DROPS && (twin == NOBODY || twin == i)))
+
+/*
+ * services/asking.py: PUT, again with the same id for as long as no answer comes. Only
+ * a call that made its lease takes its grant back, at once or after a wait.
+ */
+proctype Put(byte i, self) {
+    bool waits, is_new;
+    byte earlier = NOBODY;      /* who had noted its time before this call */
 
 end_ask:
     {
         atomic {
             may_come(i) && queue_lock == NOBODY ->
-            lock_queue(PUT(i));
+            lock_queue(self);
 #ifndef LOOKS_ONCE
-            in_room[i] = true;
+            in_room[self] = true;
 #endif
-            lock_row(PUT(i), i)
+            lock_row(self, i)
         }
-        d_step {
-            if
-            :: state[i] == none -> state[i] = waiting; line ! i; hand_on()
-            :: is_due(i) -> end_lease(i); hand_on()
-            :: else     /* it keeps its place, or has been granted */
-            fi;
-            waits = (state[i] == waiting);
-            sleeps[i] = waits;
-            unlock_all(PUT(i))
-        }
+        d_step { ask(self, i) }
 #ifdef LOOKS_ONCE
-        in_room[i] = true;
+        in_room[self] = true;
 #endif
-        d_step {        /* it sleeps, unless it has its answer; then it looks */
-            !waits || gone[i] || is_woken(i) ->
-            uses[i] = (state[i] == held && !gone[i]);
-            gone[i] = gone[i] || state[i] == ended;
-            waits = false;
-            in_room[i] = false;
-            sleeps[i] = false;
-            woken[i] = false;
-            at[PUT(i)] = NOBODY
-        }
+        if
+        :: d_step {     /* it sleeps, unless it has its answer; then it looks */
+                !waits || !is_own || gone[i] || is_woken(i) ->
+                assert(waits || state[i] != waiting /* what it tells is still true */);
+                if
+                :: is_own ->
+                    uses[i] = (state[i] == held && !gone[i]);
+                    gone[i] = gone[i] || state[i] == ended;
+                    woken[i] = false
+                :: else
+                fi;
+                hang_up(self)
+            }
+        :: atomic {     /* it is seen to be left */
+                (waits || is_new) && may_be_left && !has_several(i) &&
+                queue_lock == NOBODY ->
+                queue_lock = self;
+                lock_row(self, i);
+                if
+                :: is_own && !gone[i] -> drops++
+                :: else
+                fi;
+                if      /* the time of a call that is over may be to come or not */
+                :: earlier != NOBODY && !sleeps[earlier] -> earlier = NOBODY
+                :: skip
+                fi
+            }
+            d_step { leave(self, i); hang_up(self) }
+            if
+            :: !is_own || gone[i]
+            :: else -> goto end_ask
+            fi
+        fi
     } unless {
         atomic {
-            cut[PUT(i)] ->
-            cut[PUT(i)] = false;
-            waits = false;
+            cut[self] ->
+            cut[self] = false;
+            hang_up(self);
             if
-            :: gone[i]
+            :: !is_own || gone[i]
             :: else -> goto end_ask
             fi
         }
@@ -294,10 +424,7 @@ end_idle:
     :: atomic {
             beats < HEARTBEATS && any(is_used) ->
             beats++;
-            if
-            :: up[0] -> at[RENEW] = 0
-            :: up[1] -> at[RENEW] = 1
-            fi
+            reach(RENEW)
         }
         {
             do
@@ -425,10 +552,11 @@ proctype Crash() {
                 cut[actor] = true;
                 unlock_all(actor);
                 if
-                :: actor < HOLDERS ->
-                    in_room[actor] = false;
-                    sleeps[actor] = false;
-                    woken[actor] = false
+                :: actor < CALLS -> in_room[actor] = false; sleeps[actor] = false
+                :: else
+                fi;
+                if
+                :: actor < HOLDERS -> woken[actor] = false
                 :: else
                 fi
             :: else
@@ -452,7 +580,9 @@ end_idle:
     do
     :: d_step { may_lapse(0) -> lapse(0) }
     :: d_step { may_lapse(1) -> lapse(1) }
+#if HOLDERS > 2
     :: d_step { may_lapse(2) -> lapse(2) }
+#endif
     :: d_step { rests[0] -> rests[0] = false }
 #if USERS > 1
     :: d_step { rests[1] -> rests[1] = false }
@@ -478,9 +608,19 @@ init {
             :: patient[i] = true
             :: leavers < LEAVERS -> leavers++
             fi;
-            run Put(i);
+            run Put(i, PUT(i));
             run Client(i)
         }
+        if
+        :: DUPLICATES > 0 ->
+            if
+            :: twin = 0
+            :: twin = 1
+            :: HOLDERS > 2 -> twin = 2
+            fi;
+            run Put(twin, DUPLICATE)
+        :: else
+        fi;
         i = 0;
         leavers = 0;
         run Heartbeat();
