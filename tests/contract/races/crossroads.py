@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import delete, insert, select, update
 from support.locks import LockWatch, PostgresqlLockWatch, SqliteLockWatch
 
-from botfarm_server.domain.errors import LeaseEndedError
+from botfarm_server.domain.errors import (
+    DeadlockError,
+    LeaseEndedError,
+    UserLockedError,
+)
 from botfarm_server.domain.models import (
     Fence,
     Holder,
@@ -33,7 +37,7 @@ from botfarm_server.services.turns import Pending, Turns
 from botfarm_server.store import leases as lease_store
 from botfarm_server.store.dialects import database_url as parsed_url
 from botfarm_server.store.dialects import read_clock
-from botfarm_server.store.engine import Database
+from botfarm_server.store.engine import Connection, Database
 from botfarm_server.store.tables import grants, leases, queue_entries, users
 from contract.conftest import Farm, build_farm
 
@@ -80,6 +84,17 @@ def _own_turns(farm: Farm) -> Farm:
     return farm
 
 
+Need = Literal[
+    "waiter",
+    "absent waiter",
+    "waiter of the holder",
+    "lapse",
+    "quarantine",
+    "lease of the first API",
+]
+"""What is there beside the lease that holds *admin*, or is true of these."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """A call, what has to be there for it, and which locks it takes, in this order."""
@@ -88,8 +103,9 @@ class Operation:
     call: Callable[[Replica, Fence], Awaitable[object]]
     allowed: Callable[[object, Books, Fence], bool]
     """Whether its answer or error is true, by the books at the end."""
-    needs_waiter: bool = False
-    needs_lapse: bool = False
+    needs: Collection[Need] = ()
+    leaves: LeaseId | None = None
+    """The waiter that may be out of the queue, since nobody asks for it now."""
     takes_queue: bool = True
     locks_lease: bool = True
     """The row of the lease that holds *admin*, and it waits for that if need be."""
@@ -98,11 +114,11 @@ class Operation:
         return self.name
 
 
-async def _ask(replica: Replica, name: str, want: Want) -> Held | Waiting:
+async def ask(replica: Replica, name: str, want: Want) -> Held | Waiting:
     return await replica.farm.ask(want, lease_id=lease_id(name), ttl=TTL, holder=OTHERS)
 
 
-def _is_told_truly(answer: object, books: Books, _: Fence) -> bool:
+def is_told_truly(answer: object, books: Books, _: Fence) -> bool:
     if isinstance(answer, Waiting):
         return books.state(answer.lease.id) in {"waiting", "held"}
     assert isinstance(answer, Held)
@@ -112,16 +128,16 @@ def _is_told_truly(answer: object, books: Books, _: Fence) -> bool:
 
 
 async def _grant(replica: Replica, _: Fence) -> object:
-    return await _ask(replica, f"grant by {replica.name}", ANY)
+    return await ask(replica, f"grant by {replica.name}", ANY)
 
 
 async def _grant_again(replica: Replica, _: Fence) -> object:
     """As a client does that has lost the answer, at whichever replica."""
-    return await _ask(replica, "grant by first", ANY)
+    return await ask(replica, "grant by first", ANY)
 
 
 async def _join(replica: Replica, _: Fence) -> object:
-    return await _ask(replica, f"join by {replica.name}", ADMIN)
+    return await ask(replica, f"join by {replica.name}", ADMIN)
 
 
 async def _wait(replica: Replica, _: Fence) -> object:
@@ -189,19 +205,24 @@ def _is_holder_ended(answer: object, books: Books, _: Fence) -> bool:
     return answer in {0, 1} and books.state(HELD) not in {"waiting", "held"}
 
 
-GRANT = Operation("grant", _grant, _is_told_truly, locks_lease=False)
+GRANT = Operation("grant", _grant, is_told_truly, locks_lease=False)
+JOIN = replace(GRANT, name="join", call=_join)
 RELEASE = Operation("release", _release, _is_released)
+HAND_ON = replace(RELEASE, name="hand_on", needs=["waiter"])
+BREAK = Operation("break", _break, _is_broken)
+# The loop passes over a lease that somebody else has locked.
+EXPIRY = Operation("expiry", _expire, _nothing, needs=["lapse"])
+RENEW = Operation("renew", _renew, _is_renewed, takes_queue=False)
 OPERATIONS: Sequence[Operation] = (
     GRANT,
     replace(GRANT, name="grant_again", call=_grant_again),
-    replace(GRANT, name="join", call=_join),
-    Operation("hand_on", _release, _is_released, needs_waiter=True),
+    JOIN,
+    HAND_ON,
     RELEASE,
-    Operation("break", _break, _is_broken),
+    BREAK,
     Operation("end_holder", _end_holder, _is_holder_ended),
-    # The loop passes over a lease that somebody else has locked.
-    Operation("expiry", _expire, _nothing, needs_lapse=True),
-    Operation("renew", _renew, _is_renewed, takes_queue=False),
+    EXPIRY,
+    RENEW,
 )
 
 
@@ -219,6 +240,8 @@ class Crossroads:
     """Of the second replica."""
     fence: Fence = field(default=Fence(0))
     deadlocks: int = 0
+    absent: Collection[LeaseId] = ()
+    """Waiters that may be out of the queue."""
 
     @classmethod
     async def open(cls, url: str) -> Crossroads:
@@ -251,24 +274,45 @@ class Crossroads:
                     _user(PLAIN_ID, "plain", {}, now),
                 ],
             )
-            await self._hold(connection, now, any(it.needs_lapse for it in operations))
-            if any(it.needs_waiter for it in operations):
-                await lease_store.insert_waiting(
-                    connection, replace(_lease(WAITER, now), holder=OTHERS)
+            needs = {need for operation in operations for need in operation.needs}
+            await self._hold(connection, now, needs)
+            await self._queue(connection, now, needs)
+            if "quarantine" in needs:
+                await connection.execute(
+                    update(users)
+                    .where(users.c.id == ADMIN_ID)
+                    .values(quarantined_at=now, quarantine_reason="stuck")
                 )
+        self.absent = [it.leaves for it in operations if it.leaves is not None]
 
-    async def _hold(self, connection: Any, now: datetime, lapsed: bool) -> None:
+    async def _queue(
+        self, connection: Connection, now: datetime, needs: Collection[Need]
+    ) -> None:
+        """Let somebody wait at another replica, or have left it."""
+        if not {"waiter", "absent waiter", "waiter of the holder"} & {*needs}:
+            return
+        of_holder = "waiter of the holder" in needs
+        waiter = replace(_lease(WAITER, now), holder=HOLDER if of_holder else OTHERS)
+        await lease_store.insert_waiting(connection, waiter)
+        if "absent waiter" in needs:
+            await connection.execute(delete(queue_entries))
+
+    async def _hold(
+        self, connection: Connection, now: datetime, needs: Collection[Need]
+    ) -> None:
         answer = await connection.execute(
             insert(grants).returning(grants.c.fence),
             {"lease_id": HELD, "user_id": ADMIN_ID, "want": 0},
         )
         self.fence = Fence(answer.scalar_one())
+        of_first_api = Want("stage", "regular", user_id=ADMIN_ID)
         held = replace(
             _lease(HELD, now),
+            wants=[of_first_api if "lease of the first API" in needs else ADMIN],
             state="held",
             fence=self.fence,
             granted_at=now - timedelta(seconds=20),
-            expires_at=now + timedelta(seconds=-1 if lapsed else TTL / 2),
+            expires_at=now + timedelta(seconds=-1 if "lapse" in needs else TTL / 2),
             poll_by=None,
         )
         await lease_store._insert(connection, held)
@@ -279,10 +323,10 @@ class Crossroads:
         )
 
     async def call(self, which: int, operation: Operation) -> object:
-        """The answer, or the one error that the protocol knows in such a race."""
+        """The answer, or an error that the protocol knows in such a race."""
         try:
             return await operation.call(self.replicas[which], self.fence)
-        except LeaseEndedError as error:
+        except (LeaseEndedError, DeadlockError, UserLockedError) as error:
             return error
 
     async def holds_up(self, task: asyncio.Task[object]) -> bool:
@@ -308,7 +352,7 @@ class Crossroads:
     async def check(self, *answers: tuple[Operation, object]) -> None:
         """That no rule is broken, and that nobody was told an untruth."""
         books = await self.books()
-        assert not violations(books)
+        assert not violations(books, self.absent)
         for operation, answer in answers:
             assert operation.allowed(answer, books, self.fence), (
                 f"{operation} was told {answer!r}, and the lease is "

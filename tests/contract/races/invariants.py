@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -45,6 +45,9 @@ class Books:
         lease = self.leases.get(lease_id)
         return None if lease is None else lease.state
 
+    def is_queued(self, lease_id: LeaseId) -> bool:
+        return any(entry.lease_id == lease_id for entry in self.queue)
+
     def grants_of(self, lease_id: LeaseId) -> list[Any]:
         return [grant for grant in self.grants if grant.lease_id == lease_id]
 
@@ -57,11 +60,12 @@ class Books:
         return time
 
 
-def violations(books: Books) -> list[str]:
-    """Each rule that is broken, in words."""
+def violations(books: Books, absent: Collection[LeaseId] = ()) -> list[str]:
+    """Each rule that is broken, in words; who is `absent` may have left the queue."""
     return [
         *_of_held_users(books),
         *_of_leases(books),
+        *_of_places(books, absent),
         *_of_fences(books),
         *_of_holders_in_time(books),
         *_of_waiters(books),
@@ -85,7 +89,6 @@ def _of_leases(books: Books) -> Iterator[str]:
     for lease in books.leases.values():
         granted = {it.user_id for it in books.grants_of(lease.id)}
         has = {it.id for it in books.users.values() if it.lease_id == lease.id}
-        queues = {it.number for it in books.queue if it.lease_id == lease.id}
         asked = sum(want.count for want in lease.wants)
         name = f"the {lease.state} lease {lease.id}"
         if len(granted) not in {0, asked}:
@@ -94,18 +97,27 @@ def _of_leases(books: Books) -> Iterator[str]:
             yield f"{name} has {len(has)} users and was granted {len(granted)}"
         if bool(granted) != (lease.granted_at is not None):
             yield f"{name} has grants without a time, or a time without grants"
-        if queues != ({lease.queue_number} if lease.state == "waiting" else set()):
-            yield f"{name} has the places {queues} in the queue"
         if lease.state == "held" and lease.fence != max(
             it.fence for it in books.grants_of(lease.id)
         ):
             yield f"{name} carries another fence than its grants"
 
 
+def _of_places(books: Books, absent: Collection[LeaseId]) -> Iterator[str]:
+    for lease in books.leases.values():
+        places = {it.number for it in books.queue if it.lease_id == lease.id}
+        if not places and lease.id in absent:
+            continue
+        if places != ({lease.queue_number} if lease.state == "waiting" else set()):
+            yield f"the {lease.state} lease {lease.id} has the places {places}"
+
+
 def _of_fences(books: Books) -> Iterator[str]:
     for user in books.users.values():
         own = books.grants_of_user(user.id)
-        if user.fence != (own[-1].fence if own else 0):
+        last = own[-1].fence if own else 0
+        # The fence of a grant that was taken back is not used again.
+        if user.fence < last or (user.lease_id is not None and user.fence != last):
             yield f"{user.login} does not carry the fence of its last grant"
         times = [books.granted_at(it) for it in own]
         if times != sorted(times):
@@ -130,7 +142,7 @@ def _of_waiters(books: Books) -> Iterator[str]:
     ]
     for lease in books.leases.values():
         # Of one user each: whoever wants several may have to wait beside free ones.
-        if lease.state == "waiting" and any(
+        if books.is_queued(lease.id) and any(
             matches(want, user) for want in lease.wants for user in free
         ):
             yield f"{lease.id} waits for a user that is free"

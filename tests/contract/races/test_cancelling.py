@@ -8,6 +8,7 @@ import pytest
 from support.parking import Parked, all_of, cancelled_at
 
 from .crossroads import OPERATIONS, RELEASE, WAIT, Crossroads, Operation
+from .encounters import LEAVE_ONCE, TAKE_BACK
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,9 @@ async def cancel(crossroads: Crossroads, operation: Operation, at: int) -> bool:
     return cancelled
 
 
-@pytest.mark.parametrize("operation", [*OPERATIONS, WAIT], ids=str)
+@pytest.mark.parametrize(
+    "operation", [*OPERATIONS, WAIT, LEAVE_ONCE, TAKE_BACK], ids=str
+)
 async def test_a_cancelled_operation_leaves_nothing_half_done_and_can_be_repeated(
     crossroads: Crossroads, operation: Operation
 ) -> None:

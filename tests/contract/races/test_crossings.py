@@ -11,6 +11,7 @@ from support.locks import PostgresqlLockWatch
 from support.parking import Parked, ended
 
 from .crossroads import OPERATIONS, Crossroads, Operation
+from .encounters import ENCOUNTERS
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +24,10 @@ PAIRS = [
     # To ask again is to ask, but where it meets its first call.
     if "grant_again" not in {parked.name, passing.name}
     or {parked.name, passing.name} <= {"grant", "grant_again"}
+] + [
+    pair
+    for one, other in ENCOUNTERS
+    for pair in ([(one, other)] if one is other else [(one, other), (other, one)])
 ]
 
 
@@ -69,7 +74,7 @@ def must_wait(crossroads: Crossroads, parked: Operation, passing: Operation) -> 
     if crossroads.database.is_sqlite:
         return True
     both_queue = parked.takes_queue and passing.takes_queue
-    skips = passing.needs_lapse
+    skips = "lapse" in passing.needs
     return both_queue or (parked.locks_lease and passing.locks_lease and not skips)
 
 
