@@ -214,7 +214,11 @@ def _in_pools(table: Any, pools: Collection[Pool]) -> ColumnElement[bool]:
 
 
 async def place(connection: AsyncConnection, lease: Lease) -> int:
-    """1 for the oldest waiter of the lease's pools."""
+    """1 for the oldest waiter of the lease's pools.
+
+    It counts those before it, so it costs as many as they are: behind 10,000 some 4 ms,
+    against 0.5 ms behind none. Only a call that has waited in vain asks for it.
+    """
     pools = {want.pool for want in lease.wants}
     answer = await connection.execute(
         select(func.count(queue_entries.c.lease_id.distinct())).where(
