@@ -148,7 +148,8 @@ class LeaseProtocol:
         """Whether a Botfarm server ever answered."""
         self._clock = clock
         self._jitter = jitter
-        self._patience = FIRST_CONTACT
+        self._silent_since = self._silent_until = -math.inf
+        """From when until when nobody answered, whichever conversation asked."""
 
     def acquire(
         self,
@@ -461,14 +462,14 @@ class LeaseProtocol:
         is borne for `patience` seconds on end, though not beyond `over_by`, a busy
         server's 429 until `busy_until`. A server that has moved is asked there at once.
         """
-        trouble_since: float | None = None
+        trouble_since = math.inf
         pause = FIRST_PAUSE
         while True:
             asked = self._clock()
             sent = request() if callable(request) else request
             outcome = yield sent
             if isinstance(outcome, Moved):
-                self.url, trouble_since = outcome.url, None
+                self.url, trouble_since = outcome.url, math.inf
                 self.failures += 1
                 continue
             problem = self._judge(outcome)
@@ -479,26 +480,38 @@ class LeaseProtocol:
             elif not isinstance(problem, AskAgainError):
                 raise problem
             now = self._clock()
+            began = min(now, asked + sent.waits)
             # Some proxies cut every call that is silent for long.
             was_borne = CONNECT_TIME < now - asked < sent.waits
-            trouble_since = (
-                min(now, asked + sent.waits)
-                if trouble_since is None or was_borne
-                else trouble_since
-            )
-            until = min(trouble_since + min(patience, self._patience), over_by)
+            trouble_since = began if was_borne else min(trouble_since, began)
+            if isinstance(problem, ServerNotReachableError):
+                # What is asked later in an outage need not find out as slowly.
+                since = self._note_silence(began, now, is_new=was_borne)
+                trouble_since = min(trouble_since, since)
+            borne_until = trouble_since + min(patience, self._longest_trouble())
+            until = min(borne_until, over_by)
             if busy_until is not None and isinstance(problem, TooManyWaitingError):
                 until = busy_until
             seconds = self._jitter(pause / 2, pause)
             if isinstance(problem, AskAgainError):
                 seconds += _retry_after(outcome)
             if now + seconds > until:
-                if isinstance(problem, ServerNotReachableError):
-                    # The next calls of this process need not find out as slowly.
-                    self._patience = 0.0
+                # Who asks next would have shorter pauses to try in.
+                self._silent_since -= min(seconds, max(0.0, borne_until - now))
                 raise problem
             yield Sleep(seconds)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _longest_trouble(self) -> float:
+        return RECONNECT if self.was_reached else FIRST_CONTACT
+
+    def _note_silence(self, began: float, now: float, *, is_new: bool) -> float:
+        """Since when nobody can be reached; it is no longer so if nobody tries."""
+        if is_new or began - self._silent_until > RECONNECT:
+            self._silent_since = began
+        self._silent_since = min(self._silent_since, began)
+        self._silent_until = now
+        return self._silent_since
 
     def _judge(
         self, outcome: Response | TransportFailure | None
@@ -515,7 +528,7 @@ class LeaseProtocol:
         if theirs != str(PROTOCOL):
             return ProtocolVersionError(url=self.url, theirs=theirs, ours=PROTOCOL)
         self.was_reached = True
-        self._patience = RECONNECT
+        self._silent_until = -math.inf
         if outcome.status >= 400:
             error = wire.error_of(outcome.status, outcome.content)
             return error.at(self.url) if isinstance(error, NoSuchPathError) else error

@@ -27,7 +27,9 @@ from pytest_botfarm.client.core import (
     LAST_ANSWER,
     LONGEST_PAUSE,
     RECONNECT,
+    RELEASE_PATIENCE,
     SLICE,
+    Conversation,
     Moved,
     Request,
     Response,
@@ -216,6 +218,44 @@ class TestTrouble:
         with pytest.raises(ServerNotReachableError):
             stage.play(asking(stage, lease_id), script)
         assert RECONNECT / 2 < sum(stage.sleeps) <= RECONNECT + 1
+
+    @pytest.mark.parametrize("gives_up_soon", ["renew", "release"])
+    def test_what_gives_up_sooner_leaves_a_test_the_time_of_a_restart(
+        self, stage: Stage, gives_up_soon: str
+    ) -> None:
+        lease_id, began = uuid4(), stage.now
+        stage.play(asking(stage, lease_id), [answer(200, held(lease_id))])
+        conversation: Conversation[object] = (
+            stage.protocol.renew({lease_id: 7})
+            if gives_up_soon == "renew"
+            else stage.protocol.release(lease_id)
+        )
+        with pytest.raises(ServerNotReachableError):
+            stage.play(conversation, [REFUSED])
+        assert stage.now - began <= RELEASE_PATIENCE
+        script: Script = [*[REFUSED] * 8, answer(200, held(lease_id))]
+        stage.play(asking(stage, lease_id), script)
+        with pytest.raises(ServerNotReachableError):
+            stage.play(asking(stage, uuid4()), [REFUSED])
+
+    def test_all_that_is_asked_in_an_outage_shares_the_time_of_a_restart(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        stage.play(asking(stage, lease_id), [answer(200, held(lease_id))])
+        began = stage.now
+        for _ in range(3):
+            with pytest.raises(ServerNotReachableError):
+                stage.play(stage.protocol.release(lease_id), [REFUSED])
+        assert stage.now - began <= RELEASE_PATIENCE
+        with pytest.raises(ServerNotReachableError):
+            stage.play(asking(stage, lease_id), [REFUSED])
+        assert RECONNECT / 2 < stage.now - began <= RECONNECT
+        # It is another outage, if nobody has tried for so long.
+        stage.now = began = stage.now + 2 * RECONNECT
+        with pytest.raises(ServerNotReachableError):
+            stage.play(asking(stage, lease_id), [REFUSED])
+        assert RECONNECT / 2 < stage.now - began <= RECONNECT
 
     def test_the_time_of_a_restart_begins_when_a_waiting_call_is_cut_off(
         self, stage: Stage
