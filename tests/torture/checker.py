@@ -57,6 +57,7 @@ class Verdict:
     uses: int
     refused_uses: int
     losses: int
+    taken_back: int
     leases_before_faults: int
     hand_ons_under_faults: int
     longest_hand_on: float
@@ -84,6 +85,7 @@ def check(evidence: Evidence) -> Verdict:
         uses=len(evidence.uses),
         refused_uses=sum(1 for seen in evidence.seen if not seen.accepted),
         losses=sum(1 for lease in evidence.leases if lease.state == "expired"),
+        taken_back=len(evidence.taken_back),
         leases_before_faults=rules_of_machine.leases_before_faults(evidence),
         hand_ons_under_faults=rules_of_machine.hand_ons_under_faults(evidence),
         longest_hand_on=rules_of_database.longest_hand_on(evidence),

@@ -37,6 +37,12 @@ class Call:
     status: int | None = None
     code: str | None = None
     told: Sequence[Told] = ()
+    server: int | None = None
+    """The number of the server that it was sent to."""
+    waits: float = 0.0
+    """Seconds for which the server may be silent, since the call waits there."""
+    failed: float | None = None
+    """When the client knew that there would be no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,8 @@ class LeaseRow:
     fence: int | None = None
     party: str = ""
     """Its holder: those of one party are held, or waited for, by one worker."""
+    reason: str | None = None
+    """Why it ended, where the farm notes one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,20 @@ class GrantRow:
     fence: int
     lease: str
     user: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A grant that its caller had left before it could be told: the farm undid it.
+
+    The database keeps no row of it, so the server noted it before.
+    """
+
+    lease: str
+    users: Mapping[str, int]
+    """Fences by user."""
+    start: float
+    end: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +206,7 @@ class Evidence:
     """When which processes were killed."""
     leases: list[LeaseRow] = field(default_factory=list)
     grants: list[GrantRow] = field(default_factory=list)
+    taken_back: list[TakenBack] = field(default_factory=list)
     users: list[UserRow] = field(default_factory=list)
     log_lines: list[str] = field(default_factory=list)
     """Lines of the logs of servers and database that tell of something wrong."""

@@ -62,7 +62,7 @@ class Laboratory:
 
     def __init__(self, database_url: str, folder: Path) -> None:
         self.database_url = database_url
-        self._folder = folder
+        self.folder = folder
         self._scenes = 0
         variables = {"DATABASE_URL": database_url, **VARIABLES}
         self.first, self.second = (
@@ -86,7 +86,7 @@ class Laboratory:
         await asyncio.gather(*(server.ready() for server in self.servers))
         await self._empty()
         self._scenes += 1
-        folder = self._folder / f"scene-{self._scenes}"
+        folder = self.folder / f"scene-{self._scenes}"
         folder.mkdir()
         scene = Scene(self, folder)
         await scene.set(users)
@@ -178,6 +178,9 @@ class Scene:
             slack=slack,
         )
         evidence = evidence_of(self.folder, rules)
+        # The servers note what they do for all scenes.
+        by_servers = evidence_of(self.laboratory.folder, rules)
+        evidence.taken_back = by_servers.taken_back
         await add_rows(evidence, self.laboratory.database_url)
         for actor in self._actors:
             actor.history.close()

@@ -24,6 +24,7 @@ from .evidence import (
     Rules,
     Sample,
     Seen,
+    TakenBack,
     Told,
     Use,
     UserRow,
@@ -47,6 +48,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self._calls: dict[tuple[str, int], tuple[Event, Event | None]] = {}
+        self._failed: dict[tuple[str, int], float] = {}
         self._asks: dict[str, tuple[Event, Event | None]] = {}
         self._beliefs: dict[str, _OpenBelief] = {}
         self._uses: dict[tuple[str, int], tuple[Event, Event | None]] = {}
@@ -54,6 +56,7 @@ class _Reader:
         self._seen: list[Seen] = []
         self._samples: list[Sample] = []
         self._killed: dict[str, float] = {}
+        self._taken_back: list[TakenBack] = []
 
     def on_call(self, event: Event) -> None:
         self._calls[event.process, event["n"]] = (event, None)
@@ -61,6 +64,9 @@ class _Reader:
     def on_answer(self, event: Event) -> None:
         began, _ = self._calls[event.process, event["n"]]
         self._calls[event.process, event["n"]] = (began, event)
+
+    def on_failed(self, event: Event) -> None:
+        self._failed[event.process, event["n"]] = event.at
 
     def on_ask(self, event: Event) -> None:
         self._asks[event["lease"]] = (event, None)
@@ -102,10 +108,16 @@ class _Reader:
     def on_killed(self, event: Event) -> None:
         self._killed[event["victim"]] = event.at
 
+    def on_taking_back(self, event: Event) -> None:
+        self._taken_back.append(TakenBack(**event.facts))
+
     def evidence(self, rules: Rules) -> Evidence:
         return Evidence(
             rules=rules,
-            calls=[_call(*both) for both in self._calls.values()],
+            calls=[
+                _call(*both, self._failed.get(name))
+                for name, both in self._calls.items()
+            ],
             asks=[
                 Ask(
                     process=began.process,
@@ -145,6 +157,7 @@ class _Reader:
             ],
             samples=self._samples,
             killed=self._killed,
+            taken_back=self._taken_back,
         )
 
 
@@ -165,7 +178,7 @@ class _OpenBelief:
         )
 
 
-def _call(began: Event, ended: Event | None) -> Call:
+def _call(began: Event, ended: Event | None, failed: float | None) -> Call:
     return Call(
         process=began.process,
         operation=began["operation"],
@@ -175,6 +188,9 @@ def _call(began: Event, ended: Event | None) -> Call:
         status=ended["status"] if ended else None,
         code=ended["code"] if ended else None,
         told=[Told(**told) for told in ended["told"]] if ended else (),
+        server=began["server"],
+        waits=began["waits"],
+        failed=failed,
     )
 
 
@@ -191,6 +207,14 @@ async def add_rows(evidence: Evidence, url: str) -> None:
     evidence.leases = [_lease_row(row) for row in lease_rows]
     evidence.grants = [
         GrantRow(row.fence, str(row.lease_id), str(row.user_id)) for row in grant_rows
+    ]
+    kept = {grant.fence for grant in evidence.grants}
+    known = {lease.id for lease in evidence.leases}
+    # What was noted is so once it is committed: the rows are gone then.
+    evidence.taken_back = [
+        it
+        for it in evidence.taken_back
+        if it.lease in known and kept.isdisjoint(it.users.values())
     ]
     evidence.users = [
         UserRow(
@@ -217,6 +241,7 @@ def _lease_row(row: Any) -> LeaseRow:
         ended=_seconds(row.ended_at),
         fence=row.fence,
         party=f"{row.run_id} {row.worker_id}",
+        reason=row.end_reason,
     )
 
 

@@ -46,24 +46,31 @@ class RecordingClient:
                 if isinstance(effect, Sleep):
                     outcome = await self._clients[0]._perform(effect)
                 else:
-                    client = self._chance.choice(self._clients)
-                    outcome = await self._call(client, effect)
+                    server = self._chance.choice(range(len(self._clients)))
+                    outcome = await self._call(server, effect)
         except StopIteration as stop:
             result: T = stop.value
             return result
         finally:
             conversation.close()
 
-    async def _call(self, client: AsyncClient, request: Request) -> Outcomes:
+    async def _call(self, server: int, request: Request) -> Outcomes:
         self._calls += 1
         number = self._calls
         operation, lease = operation_of(request)
         self._history.write(
-            "call", n=number, operation=operation, lease=lease, url=client.url
+            "call",
+            n=number,
+            operation=operation,
+            lease=lease,
+            server=server,
+            waits=request.waits,
         )
-        outcome = await client._perform(request)
+        outcome = await self._clients[server]._perform(request)
         if isinstance(outcome, Response):
             self._history.write("answer", n=number, **answer_facts(outcome, lease))
+        else:
+            self._history.write("failed", n=number)
         return outcome
 
     async def aclose(self) -> None:

@@ -21,6 +21,7 @@ def report(given: argparse.Namespace, verdict: Verdict) -> str:
         f"leases            {verdict.leases}",
         f"  before faults   {verdict.leases_before_faults}",
         f"  expired         {verdict.losses}",
+        f"  taken back      {verdict.taken_back}, beside these: nobody was told",
         f"  after a wait    {verdict.hand_ons_under_faults}, under faults",
         f"calls             {verdict.calls}, {unknown}",
         f"uses              {verdict.uses}, {refused}",

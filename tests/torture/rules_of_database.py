@@ -28,25 +28,36 @@ class Holding:
     fence: int
     start: float
     end: float
+    lapsed: bool
+    """Whether its holder vanished."""
 
 
 def holdings_by_user(evidence: Evidence) -> Mapping[str, Sequence[Holding]]:
     """Each user's grants in the order of their fences."""
     leases = {lease.id: lease for lease in evidence.leases}
     found: defaultdict[str, list[Holding]] = defaultdict(list)
-    for grant in sorted(evidence.grants, key=lambda grant: grant.fence):
+    for grant in evidence.grants:
         lease = leases[grant.lease]
         if lease.granted is not None:
             end = FOREVER if lease.ended is None else lease.ended
+            lapsed = lease.state == "expired"
             found[grant.user].append(
-                Holding(grant.user, lease, grant.fence, lease.granted, end)
+                Holding(grant.user, lease, grant.fence, lease.granted, end, lapsed)
             )
+    for undone in evidence.taken_back:
+        lease = leases[undone.lease]
+        for user, fence in undone.users.items():
+            found[user].append(
+                Holding(user, lease, fence, undone.start, undone.end, lapsed=False)
+            )
+    for holdings in found.values():
+        holdings.sort(key=lambda holding: holding.fence)
     return found
 
 
 def rested_at(evidence: Evidence, holding: Holding) -> float:
     """From when the user may be handed on: not at once if its holder vanished."""
-    delay = evidence.rules.lock_delay if holding.lease.state == "expired" else 0.0
+    delay = evidence.rules.lock_delay if holding.lapsed else 0.0
     return holding.end + delay
 
 
@@ -78,7 +89,7 @@ def users_rest(evidence: Evidence) -> Iterator[Violation]:
         for before, after in pairwise(holdings):
             early = rested_at(evidence, before) - after.start
             is_dead = swept[before.lease.id] <= before.end
-            if before.lease.state == "expired" and not is_dead and early > ROUNDING:
+            if before.lapsed and not is_dead and early > ROUNDING:
                 yield Violation(
                     "no rest",
                     f"user {user} of lease {before.lease.id}, which expired at "
@@ -95,17 +106,16 @@ def fences_grow(evidence: Evidence) -> Iterator[Violation]:
                     f"user {user}: fence {before.fence} at {before.start:.6f}, then "
                     f"{after.fence} at {after.start:.6f}",
                 )
-    newest: dict[str, int] = {}
-    of_lease: defaultdict[str, list[GrantRow]] = defaultdict(list)
-    for grant in evidence.grants:
-        newest[grant.user] = max(grant.fence, newest.get(grant.user, 0))
-        of_lease[grant.lease].append(grant)
+    newest = _newest_fences(evidence)
     for row in evidence.users:
         if row.id in newest and row.fence != newest[row.id]:
             yield Violation(
                 "fence did not grow",
                 f"user {row.id} has fence {row.fence}, its last grant {newest[row.id]}",
             )
+    of_lease: defaultdict[str, list[GrantRow]] = defaultdict(list)
+    for grant in evidence.grants:
+        of_lease[grant.lease].append(grant)
     for lease in evidence.leases:
         given = [grant.fence for grant in of_lease[lease.id]]
         if lease.granted is not None and (not given or lease.fence != max(given)):
@@ -115,13 +125,26 @@ def fences_grow(evidence: Evidence) -> Iterator[Violation]:
             )
 
 
+def _newest_fences(evidence: Evidence) -> Mapping[str, int]:
+    """The fence of each user's last grant."""
+    newest: dict[str, int] = {}
+    for grant in evidence.grants:
+        newest[grant.user] = max(grant.fence, newest.get(grant.user, 0))
+    for undone in evidence.taken_back:
+        for user, fence in undone.users.items():
+            newest[user] = max(fence, newest.get(user, 0))
+    return newest
+
+
 def ends_in_their_time(evidence: Evidence) -> Iterator[Violation]:
     """No lease ends as expired before its time, or as released after it."""
     stalls = Stalls(evidence.faults)
     patience = time_of_the_loop(evidence)
     swept = {
-        call.lease for call in evidence.calls if call.operation == "release"
-    }  # the dead holder's leases: whether they had lapsed does not matter
+        f"{call.process} {call.lease}"
+        for call in evidence.calls
+        if call.operation == "release"
+    }  # the dead holders, of whose leases it does not matter whether they had lapsed
     for lease in evidence.leases:
         if lease.expires is None or lease.ended is None:
             continue
@@ -131,7 +154,7 @@ def ends_in_their_time(evidence: Evidence) -> Iterator[Violation]:
                 "expired before its time",
                 f"lease {lease.id} ended {-late:.6f} s before its expiry",
             )
-        if lease.state == "released" and late > 0 and lease.id not in swept:
+        if lease.state == "released" and late > 0 and lease.party not in swept:
             yield Violation(
                 "released after its expiry",
                 f"lease {lease.id} was released {late:.6f} s after its expiry",
@@ -211,11 +234,12 @@ given the benefit.
 
 def may_have_been_away(evidence: Evidence) -> set[str | None]:
     """Leases of which some call got no answer: the server may have seen it leave."""
-    return {
+    unanswered = {
         call.lease
         for call in evidence.calls
         if call.operation == "ask" and call.status is None
     }
+    return unanswered | {undone.lease for undone in evidence.taken_back}
 
 
 def _comings_and_goings(evidence: Evidence) -> Sequence[tuple[float, int, LeaseRow]]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from .evidence import Ask, Call, Evidence, LeaseRow
+from .outages import Outages, is_trouble
 from .rules_of_database import holdings_by_user, matches, time_of_the_loop
 from .rules_of_waiting import could_be_met, is_for_several, leaves_queue
 from .violations import TOLERANCE, Stalls, Violation
@@ -27,7 +28,6 @@ EXPECTED = frozenset({"held", "AcquireTimeoutError", "TimeoutError", "cancelled"
 """Outcomes that need no excuse. The callers themselves leave by the last two."""
 AFTER_TROUBLE = frozenset(
     {
-        "ServerNotReachableError",
         "DatabaseUnavailableError",
         "ShuttingDownError",
         "TooManyWaitingError",
@@ -35,7 +35,7 @@ AFTER_TROUBLE = frozenset(
 )
 """Outcomes of trouble that a client has borne for long enough."""
 RECENT = 60.0
-"""Seconds for which a client may know that nobody can be reached: RECONNECT twice."""
+"""Seconds for which a client may have met trouble before it gives up."""
 
 
 def outcomes_have_a_reason(evidence: Evidence) -> Iterator[Violation]:
@@ -45,9 +45,10 @@ def outcomes_have_a_reason(evidence: Evidence) -> Iterator[Violation]:
     failed: defaultdict[str, list[Call]] = defaultdict(list)
     for call in evidence.calls:
         about[call.lease].append(call)
-        if _is_trouble(call):
+        if is_trouble(call):
             failed[call.process].append(call)
     holding_up = Stalls(evidence.faults, HOLDING_UP)
+    outages = Outages(evidence)
     allowed = time_of_the_loop(evidence)
     for ask in evidence.asks:
         if ask.end is None or ask.outcome is None or ask.outcome in EXPECTED:
@@ -55,6 +56,8 @@ def outcomes_have_a_reason(evidence: Evidence) -> Iterator[Violation]:
         calls = about[ask.lease]
         if ask.outcome == "DeadlockError":
             excused = any(call.code == "deadlock" for call in calls)
+        elif ask.outcome == "ServerNotReachableError":
+            excused = outages.explains(ask)
         elif ask.outcome in AFTER_TROUBLE:
             excused = _has_borne_trouble(ask, failed[ask.process])
         elif ask.outcome == "LeaseEndedError":
@@ -69,10 +72,6 @@ def outcomes_have_a_reason(evidence: Evidence) -> Iterator[Violation]:
                 f"lease {ask.lease}, asked for from {ask.start:.3f} to {ask.end:.3f} "
                 f"by {ask.process}: {ask.outcome}; it is {leases.get(ask.lease)}",
             )
-
-
-def _is_trouble(call: Call) -> bool:
-    return call.status is None or call.status == 429 or call.status >= 500
 
 
 def _has_borne_trouble(ask: Ask, failed: Sequence[Call]) -> bool:
@@ -102,7 +101,7 @@ def _may_have_ended(
     return (
         disturbed
         or lease.ended - waited_for <= allowed
-        or any(_is_trouble(call) for call in calls if call.operation == "ask")
+        or any(is_trouble(call) for call in calls if call.operation == "ask")
     )
 
 

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from typing import Any
 if __name__ == "__main__":  # as a program: the folder above is where `torture` is
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from sqlalchemy import select
+
 from botfarm_server.app import create_app, set_up_logging
 from botfarm_server.domain.models import Lease
 from botfarm_server.serving import Server
 from botfarm_server.settings import load_settings
-from botfarm_server.store import engine, leases, users
+from botfarm_server.store import engine, grants, leases, tables, users
 from torture import levers
 from torture.evidence import Operation
 from torture.failpoints import Failpoints, Point, under_way
@@ -81,6 +83,30 @@ def install_failpoints(failpoints: Failpoints) -> None:
     free_for.by(read)
     any_lapsed.by(looked)
     lapsed.by(found_lapsed)
+
+
+def note_grants_taken_back(history: History, poll_grace: float) -> None:
+    """Write down the grants that the store is about to undo: it deletes their rows."""
+    take_back = replaced(grants, "take_back")
+
+    async def noted(
+        connection: engine.Connection, lease: Lease, poll_by: datetime
+    ) -> None:
+        of_lease = select(tables.grants).where(tables.grants.c.lease_id == lease.id)
+        undone = (await connection.execute(of_lease)).all()
+        assert lease.granted_at is not None
+        # Its place is kept from this very instant.
+        end = poll_by - timedelta(seconds=poll_grace)
+        history.write(
+            "taking_back",
+            lease=str(lease.id),
+            users={str(grant.user_id): grant.fence for grant in undone},
+            start=lease.granted_at.timestamp(),
+            end=end.timestamp(),
+        )
+        await take_back.original(connection, lease, poll_by)
+
+    take_back.by(noted)
 
 
 class TellsOperation:
@@ -145,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _install_mutants(given.mutant, failpoints)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     settings = load_settings({"port": given.port})
+    note_grants_taken_back(history, settings.poll_grace)
     set_up_logging(settings)
     databases = levers.watch_databases()
     app = create_app(settings)

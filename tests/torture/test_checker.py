@@ -19,6 +19,7 @@ from torture.evidence import (
     Rules,
     Sample,
     Seen,
+    TakenBack,
     Told,
     UserRow,
     WantRow,
@@ -53,6 +54,24 @@ def fence_shrinks(evidence: Evidence) -> None:
     for rows in (evidence.leases, evidence.grants):
         change(rows, 0, fence=2)
         change(rows, 1, fence=1)
+
+
+def taken_back(evidence: Evidence) -> None:
+    """A fourth one is granted the user at 21.0, and gone before it is told."""
+    gone = LeaseRow("gone", 4, "abandoned", [STAGE], 21.0, None, None, 36.2)
+    evidence.leases.append(gone)
+    evidence.taken_back.append(TakenBack("gone", {ALICE: 4}, 21.0, 21.2))
+    change(evidence.users, 0, fence=4)
+
+
+def taken_back_from_a_holder(evidence: Evidence) -> None:
+    taken_back(evidence)
+    change(evidence.taken_back, 0, start=19.0)
+
+
+def taken_back_in_silence(evidence: Evidence) -> None:
+    taken_back(evidence)
+    evidence.taken_back.clear()
 
 
 PROD = WantRow("prod", "regular")
@@ -110,6 +129,27 @@ def refused(outcome: str) -> Break:
     return lambda it: change(it.asks, 0, outcome=outcome)
 
 
+def nobody_reached(**last: float | None) -> Break:
+    """The first one's calls fail for half a minute, and a fault explains all."""
+
+    def break_it(evidence: Evidence) -> None:
+        refused("ServerNotReachableError")(evidence)
+        change(evidence.asks, 0, process="client-0.1", end=41.0)
+        evidence.faults.append(Fault("cut", "0-1", 9.0, 50.0))
+        silent = Call("client-0.1", "ask", "first", 10.0, failed=10.1, server=1)
+        again = [replace(silent, start=it, failed=it + 0.1) for it in (20.0, 40.0)]
+        before = Call("client-0.1", "renew", None, 9.0, 9.1, 200)
+        evidence.calls += [before, silent, *again]
+        change(evidence.calls, -1, **last)
+
+    return break_it
+
+
+def nobody_reached_for_a_moment(evidence: Evidence) -> None:
+    nobody_reached()(evidence)
+    change(evidence.asks, 0, end=15.0)
+
+
 def without_a_rest(evidence: Evidence) -> None:
     change(evidence.leases, 2, granted=18.0)
 
@@ -142,6 +182,8 @@ BROKEN: list[tuple[str, Break]] = [
     ("two holders", lambda it: change(it.leases, 1, ended=None, state="held")),
     ("fence did not grow", fence_shrinks),
     ("fence did not grow", lambda it: change(it.users, 0, fence=2)),
+    ("fence did not grow", taken_back_in_silence),
+    ("two holders", taken_back_from_a_holder),
     ("fence did not grow", lambda it: change(it.leases, 2, fence=9)),
     ("expired before its time", lambda it: change(it.leases, 1, expires=17.6)),
     ("released after its expiry", lambda it: change(it.leases, 2, expires=19.9)),
@@ -159,6 +201,9 @@ BROKEN: list[tuple[str, Break]] = [
     ("came to nothing", refused("LeaseEndedError")),
     ("came to nothing", refused("DeadlockError")),
     ("came to nothing", refused("ServerNotReachableError")),
+    ("came to nothing", nobody_reached(server=0)),
+    ("came to nothing", nobody_reached(failed=None, status=202, end=40.1)),
+    ("came to nothing", nobody_reached_for_a_moment),
     ("came to nothing", refused("WrongAnswerError")),
     ("no rest", without_a_rest),
     ("told late", told_late),
@@ -227,6 +272,12 @@ def test_each_rule_is_broken_by_some_history() -> None:
         assert found, rule.__name__
 
 
+def test_a_grant_that_was_taken_back_has_its_fence_and_leaves_no_gap() -> None:
+    evidence = sound()
+    taken_back(evidence)
+    assert check(evidence).violations == []
+
+
 def test_a_killed_client_owes_no_answer() -> None:
     evidence = sound()
     change(evidence.asks, 0, end=None)
@@ -262,9 +313,15 @@ def test_a_waiter_that_came_at_the_instant_of_a_grant_is_not_overtaken() -> None
 
 def test_an_attempt_that_met_trouble_may_come_to_nothing() -> None:
     evidence = sound()
-    refused("ServerNotReachableError")(evidence)
+    refused("DatabaseUnavailableError")(evidence)
     change(evidence.calls, 0, end=None, status=None, told=[])
     evidence.calls.append(replace(evidence.calls[0], start=9.95))
+    assert check(evidence).violations == []
+
+
+def test_nobody_may_be_reached_for_as_long_as_faults_were_in_the_way() -> None:
+    evidence = sound()
+    nobody_reached()(evidence)
     assert check(evidence).violations == []
 
 
@@ -311,8 +368,8 @@ def test_the_two_users_of_one_lease_are_no_two_holders() -> None:
 def test_what_has_no_end_in_the_history_is_unknown(tmp_path: Path) -> None:
     history = History(tmp_path, "client")
     history.write("ask", lease="l", wait=1.0)
-    history.write("call", n=1, operation="ask", lease="l", url="u")
-    history.write("call", n=2, operation="ask", lease="l", url="u")
+    for n in (1, 2):
+        history.write("call", n=n, operation="ask", lease="l", server=0, waits=1.0)
     history.write("answer", n=2, status=202, code=None, told=[])
     history.write("held", lease="l", users={ALICE: 1}, deadline=history.now() + 60)
     history.write("use", n=1, lease="l", user=ALICE, fence=1, stamp=1.0)

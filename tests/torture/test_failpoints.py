@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +13,7 @@ from pytest_botfarm.client.errors import LeaseEndedError
 from .laboratory import (
     CLAIM_WINDOW,
     LOOP_INTERVAL,
+    Actor,
     Laboratory,
     dead,
     eventually,
@@ -72,6 +75,55 @@ async def test_a_renewal_whose_server_dies_after_the_commit_keeps_the_lease(
     verdict = await scene.verdict()
     assert verdict.violations == []
     assert verdict.losses == 0
+
+
+async def leaves_before_the_answer(
+    laboratory: Laboratory, actor: Actor, lease_id: uuid.UUID
+) -> None:
+    """A client is granted a user at the first server, and gone before it is told."""
+    for server in laboratory.servers:
+        server.control.arm("after-look", "hold", None)  # so that nothing expires
+    laboratory.first.control.arm("after-commit", "hold", "ask")
+    asking = asyncio.create_task(actor.ask(lease_id=lease_id))
+    await held_at(laboratory.first, "after-commit")
+    asking.cancel()
+    with suppress(asyncio.CancelledError):
+        await asking
+    # What it answers now comes after the end of that connection.
+    await laboratory.first.ready()
+
+
+async def test_a_grant_whose_caller_left_before_it_was_told_is_taken_back(
+    laboratory: Laboratory,
+) -> None:
+    scene = await laboratory.scene()
+    before, gone = scene.actor(laboratory.second), scene.actor(laboratory.first)
+    await before.release_late(await before.ask())
+    lease_id = uuid.uuid4()
+    await leaves_before_the_answer(laboratory, gone, lease_id)
+    laboratory.first.control.let_go("after-commit")
+    await eventually(lambda: scene.is_waiting(lease_id))
+    for server in laboratory.servers:
+        server.control.clear()
+    verdict = await scene.verdict()
+    assert verdict.violations == []
+    assert (verdict.leases, verdict.taken_back) == (1, 1)
+
+
+async def test_a_grant_that_a_server_dies_over_taking_back_lapses(
+    postgresql_laboratory: Laboratory,
+) -> None:
+    laboratory = postgresql_laboratory
+    scene = await laboratory.scene()
+    gone = scene.actor(laboratory.first)
+    await leaves_before_the_answer(laboratory, gone, uuid.uuid4())
+    laboratory.first.control.arm("before-commit", "crash", "ask")
+    laboratory.first.control.let_go("after-commit")
+    await dead(laboratory.first)
+    laboratory.second.control.clear()
+    verdict = await scene.verdict()
+    assert verdict.violations == []
+    assert (verdict.leases, verdict.taken_back, verdict.losses) == (1, 0, 1)
 
 
 async def test_a_server_that_dies_behind_the_queue_lock_leaves_nothing_behind(
