@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from . import (
     rules_of_clients,
     rules_of_database,
+    rules_of_deadlocks,
     rules_of_machine,
     rules_of_outcomes,
     rules_of_waiting,
@@ -40,11 +41,14 @@ RULES: Sequence[Rule] = (
     rules_of_outcomes.waiters_are_kept,
     rules_of_outcomes.grants_are_told_in_time,
     rules_of_outcomes.nothing_is_revoked,
-    rules_of_outcomes.deadlocks_are_true,
+    rules_of_deadlocks.deadlocks_are_true,
+    rules_of_deadlocks.the_youngest_is_refused,
+    rules_of_deadlocks.deadlocks_are_broken,
     rules_of_machine.logs_are_clean,
     rules_of_machine.resources_are_level,
     rules_of_machine.enough_before_the_first_fault,
     rules_of_machine.enough_under_faults,
+    rules_of_machine.enough_deadlocks,
 )
 
 
@@ -58,6 +62,7 @@ class Verdict:
     refused_uses: int
     losses: int
     taken_back: int
+    deadlocks: int
     leases_before_faults: int
     hand_ons_under_faults: int
     longest_hand_on: float
@@ -86,6 +91,7 @@ def check(evidence: Evidence) -> Verdict:
         refused_uses=sum(1 for seen in evidence.seen if not seen.accepted),
         losses=sum(1 for lease in evidence.leases if lease.state == "expired"),
         taken_back=len(evidence.taken_back),
+        deadlocks=len(rules_of_deadlocks.refused_for_deadlock(evidence)),
         leases_before_faults=rules_of_machine.leases_before_faults(evidence),
         hand_ons_under_faults=rules_of_machine.hand_ons_under_faults(evidence),
         longest_hand_on=rules_of_database.longest_hand_on(evidence),

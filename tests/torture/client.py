@@ -14,7 +14,8 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -35,16 +36,32 @@ TTL = 5.0
 LONG_HOLD = (5.5, 9.0)
 """Seconds: longer than a TTL, so that it takes renewals."""
 SHORT_HOLD = 0.02
+WALKS_AWAY = 0.01
+"""The part of the leases that nobody gives back."""
 WAITS = (0.05, 0.25, 1.0)
 """Parts of the longest wait."""
 SHAPES: Sequence[tuple[int, Sequence[Want]]] = (
     (60, [Want("stage", "regular")]),
+    (2, [Want("preprod", "regular")]),
     (20, [Want("prod", "canary")]),
     (8, [Want("stage", "regular", labels={"role": "admin"})]),
     (7, [Want("stage", "regular", count=2)]),
     (5, [Want("stage", "regular"), Want("prod", "canary")]),
 )
 """Wants, with how often they are asked for."""
+HOARD, RARE = Want("preprod", "regular"), Want("preprod", "canary")
+"""Pools of two users and of one: `farm.py` makes them."""
+HOARDS: Sequence[tuple[int, Want, Want]] = (
+    (6, HOARD, HOARD),
+    (3, HOARD, RARE),
+    (3, RARE, HOARD),
+    (1, RARE, RARE),
+    (2, Want("stage", "regular"), HOARD),
+    (2, HOARD, Want("stage", "regular", labels={"role": "admin"})),
+)
+"""What a hoarder asks for and then asks for besides, with how often."""
+LONGEST_PAUSE = 1.0
+"""Seconds between two hoards, so that others have the small pools too."""
 
 
 class Worker:
@@ -71,30 +88,49 @@ class Worker:
 
     async def lease_once(self) -> None:
         """Ask, use, hold and give back, or fail to."""
-        lease_id = UUID(int=self._chance.getrandbits(128), version=4)
-        try:
-            lease = await self._ask(lease_id)
-        except AcquireTimeoutError:
-            return  # it has given up its place
-        except (BotfarmError, asyncio.TimeoutError):
-            await self._give_back(lease_id, None)
-            return
-        life = self._keeper.watch(lease)
-        try:
-            await self._hold(lease, life)
-        finally:
-            self._keeper.forget(life)
-        if self._chance.random() < 0.01:
-            return  # walks away: the farm has to take the user back
-        await self._give_back(lease_id, lease)
-
-    async def _ask(self, lease_id: UUID) -> Lease:
         weights = [weight for weight, _ in SHAPES]
         [(_, wants)] = self._chance.choices(SHAPES, weights)
+        lease_id = self._new_id()
+        lease = await self._obtain(lease_id, wants, worker_id=lease_id)
+        if lease is None:
+            return
+        with self._keeping(lease) as life:
+            await self._hold(lease, life)
+        if self._chance.random() < WALKS_AWAY:
+            return  # the farm has to take the user back
+        await self._give_back(lease_id, lease, worker_id=lease_id)
+
+    def _new_id(self) -> UUID:
+        return UUID(int=self._chance.getrandbits(128), version=4)
+
+    @contextmanager
+    def _keeping(self, lease: Lease) -> Iterator[Lifetime]:
+        """Renew a lease until it is about to be given back."""
+        life = self._keeper.watch(lease)
+        try:
+            yield life
+        finally:
+            self._keeper.forget(life)
+
+    async def _obtain(
+        self, lease_id: UUID, wants: Sequence[Want], *, worker_id: UUID
+    ) -> Lease | None:
+        """Ask for a lease as this worker of the run; give back what came to nothing."""
+        try:
+            return await self._ask(lease_id, wants, worker_id)
+        except AcquireTimeoutError:
+            return None  # it has given up its place
+        except (BotfarmError, asyncio.TimeoutError):
+            await self._give_back(lease_id, None, worker_id=worker_id)
+            return None
+
+    async def _ask(
+        self, lease_id: UUID, wants: Sequence[Want], worker_id: UUID
+    ) -> Lease:
         wait = self._longest_wait * self._chance.choice(WAITS)
         # Once in a while the caller leaves while its call waits.
         patience = self._chance.uniform(0.0, 1.0) if self._chance.random() < 0.03 else 0
-        holder = Holder(run_id=self._history.process, worker_id=str(lease_id))
+        holder = Holder(run_id=self._history.process, worker_id=str(worker_id))
         self._history.write("ask", lease=str(lease_id), wait=wait)
         self._phases.reached("waiting")
         outcome = "cancelled"
@@ -137,15 +173,18 @@ class Worker:
                 return
             await asyncio.sleep(min(left, 0.5))
 
-    async def _give_back(self, lease_id: UUID, lease: Lease | None) -> None:
+    async def _give_back(
+        self, lease_id: UUID, lease: Lease | None, *, worker_id: UUID
+    ) -> None:
         self._phases.reached("releasing")
         protocol = self._client.protocol
         try:
-            if self._chance.random() < 0.05:
+            # All that the worker has goes with its first lease, which bears its name.
+            if lease_id == worker_id and self._chance.random() < 0.05:
                 await self._client.run(
                     protocol.release_holder(
                         self._history.process,
-                        str(lease_id),
+                        str(worker_id),
                         outcome="crashed",
                         clean=False,
                     )
@@ -158,6 +197,30 @@ class Worker:
                 )
         except BotfarmError:
             pass  # it is over, or its TTL will end it; the history has what was told
+
+
+class Hoarder(Worker):
+    """One task that has a lease, and asks for another one as the same holder.
+
+    Several of them wait for each other then, or one for itself.
+    """
+
+    async def lease_once(self) -> None:
+        weights = [weight for weight, _, _ in HOARDS]
+        [(_, wanted, besides)] = self._chance.choices(HOARDS, weights)
+        first_id, second_id = self._new_id(), self._new_id()
+        first = await self._obtain(first_id, [wanted], worker_id=first_id)
+        if first is not None:
+            with self._keeping(first) as life:
+                second = await self._obtain(second_id, [besides], worker_id=first_id)
+                if second is not None:
+                    with self._keeping(second) as other_life:
+                        await self._hold(second, other_life)
+                await self._hold(first, life)
+            if self._chance.random() >= WALKS_AWAY:
+                await self._give_back(first_id, first, worker_id=first_id)
+                await self._give_back(second_id, second, worker_id=first_id)
+        await asyncio.sleep(self._chance.uniform(0, LONGEST_PAUSE))
 
 
 async def _work(worker: Worker, stopping: asyncio.Event) -> None:
@@ -188,8 +251,9 @@ async def run(given: argparse.Namespace) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     background = [asyncio.create_task(keeper.run()), asyncio.create_task(_obey(phases))]
-    worker = Worker(client, keeper, stand, history, phases, chance, given)
-    await asyncio.gather(*(_work(worker, stopping) for _ in range(given.workers)))
+    parts = (client, keeper, stand, history, phases, chance, given)
+    tasks = [Worker(*parts)] * given.workers + [Hoarder(*parts)] * given.hoarders
+    await asyncio.gather(*(_work(worker, stopping) for worker in tasks))
     for task in background:
         await ended(task)
     stand.close()
@@ -205,6 +269,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--history", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument(
+        "--hoarders",
+        type=int,
+        default=1,
+        help="tasks that hold one lease and ask for another (default: %(default)s)",
+    )
     parser.add_argument(
         "--long-holds",
         type=float,

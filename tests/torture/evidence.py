@@ -190,6 +190,8 @@ class Rules:
     """Nor does one with fewer of them from then on."""
     hand_ons_under_faults: int = 0
     """Nor one with fewer grants to those who had waited."""
+    deadlocks: int = 0
+    """Nor one in which fewer were refused for a deadlock."""
 
 
 @dataclass(slots=True)

@@ -30,6 +30,9 @@ LAST_ASK = 120.0
 """Seconds that a client may take to give back what it has and to end."""
 AT_REST = 60.0
 """Seconds until nothing is held: a waiter whose server died keeps its place for 25."""
+HOARDED = ("regular", "regular", "canary")
+"""Domains of the users, beside the others, that few parties can have for themselves:
+these wait for each other."""
 ADMINS = 0.25
 """The part of the stage users that have the role that some leases want."""
 
@@ -120,7 +123,15 @@ class Farm:
         return client
 
     async def _add_users(self) -> None:
-        users = []
+        users: list[dict[str, object]] = [
+            {
+                "login": f"hoard-{number}",
+                "password": "password",
+                "env": "preprod",
+                "domain": domain,
+            }
+            for number, domain in enumerate(HOARDED)
+        ]
         for number in range(self.size.users):
             stage = number % 5 < 3
             role = "admin" if number % 5 * ADMINS < ADMINS else "member"

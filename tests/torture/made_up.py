@@ -71,6 +71,46 @@ def sound() -> Evidence:
     )
 
 
+HOARD, RARE = WantRow("preprod", "regular"), WantRow("preprod", "canary")
+
+
+def with_a_knot() -> Evidence:
+    """Besides, two parties that have what the other one wants; the younger is refused.
+
+    The last four leases are what each has, and what each waits for.
+    """
+    evidence = sound()
+    evidence.leases += [
+        LeaseRow("one has", 4, "released", [HOARD], 30.0, 30.0, 95.0, 33.0, 4, "one"),
+        LeaseRow("two has", 5, "released", [RARE], 30.2, 30.2, 95.0, 32.0, 5, "two"),
+        LeaseRow("one asks", 6, "released", [RARE], 30.5, 32.0, 95.0, 33.0, 6, "one"),
+        LeaseRow(
+            "two asks",
+            7,
+            "cancelled",
+            [HOARD],
+            31.0,
+            ended=31.5,
+            party="two",
+            reason="deadlock",
+        ),
+    ]
+    evidence.grants += [
+        GrantRow(4, "one has", "carol"),
+        GrantRow(5, "two has", "dave"),
+        GrantRow(6, "one asks", "dave"),
+    ]
+    evidence.users += [
+        UserRow("carol", "preprod", "regular", {}, fence=4),
+        UserRow("dave", "preprod", "canary", {}, fence=6),
+    ]
+    evidence.asks += [
+        Ask("client", lease.id, lease.created, 20.0, lease.granted, "held")
+        for lease in evidence.leases[3:6]
+    ]
+    return evidence
+
+
 def told(lease: str, fence: int) -> Told:
     return Told(lease, "held", {ALICE: fence})
 

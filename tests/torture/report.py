@@ -23,6 +23,7 @@ def report(given: argparse.Namespace, verdict: Verdict) -> str:
         f"  expired         {verdict.losses}",
         f"  taken back      {verdict.taken_back}, beside these: nobody was told",
         f"  after a wait    {verdict.hand_ons_under_faults}, under faults",
+        f"deadlocks         {verdict.deadlocks}",
         f"calls             {verdict.calls}, {unknown}",
         f"uses              {verdict.uses}, {refused}",
         f"longest hand-on   {verdict.longest_hand_on:.3f} s, stalls included",

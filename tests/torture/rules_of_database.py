@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from .evidence import Evidence, GrantRow, LeaseRow, UserRow, WantRow
-from .violations import FOREVER, Stalls, Violation
+from .violations import FOREVER, TOLERANCE, Stalls, Violation
 
 USUAL = 0.9
 """The part of releases whose time counts as usual."""
@@ -79,17 +79,17 @@ def one_holder_at_a_time(evidence: Evidence) -> Iterator[Violation]:
 def users_rest(evidence: Evidence) -> Iterator[Violation]:
     """A user whose holder vanished is not handed on before its rest is over.
 
-    Unless that one is known to be dead: the end of a holder needs no delay.
+    Unless somebody knew, when its lease lapsed, that the holder was dead.
     """
-    swept: dict[str, float] = defaultdict(lambda: FOREVER)
-    for call in evidence.calls:
-        if call.operation == "release" and call.lease is not None:
-            swept[call.lease] = min(swept[call.lease], call.start)
+    swept = _sweeps(evidence)
     for user, holdings in holdings_by_user(evidence).items():
         for before, after in pairwise(holdings):
             early = rested_at(evidence, before) - after.start
-            is_dead = swept[before.lease.id] <= before.end
-            if before.lapsed and not is_dead and early > ROUNDING:
+            holder_is_dead = any(
+                start - TOLERANCE <= before.end <= end + TOLERANCE
+                for start, end in swept.get(before.lease.party, ())
+            )
+            if before.lapsed and not holder_is_dead and early > ROUNDING:
                 yield Violation(
                     "no rest",
                     f"user {user} of lease {before.lease.id}, which expired at "
@@ -140,11 +140,7 @@ def ends_in_their_time(evidence: Evidence) -> Iterator[Violation]:
     """No lease ends as expired before its time, or as released after it."""
     stalls = Stalls(evidence.faults)
     patience = time_of_the_loop(evidence)
-    swept = {
-        f"{call.process} {call.lease}"
-        for call in evidence.calls
-        if call.operation == "release"
-    }  # the dead holders, of whose leases it does not matter whether they had lapsed
+    swept = _sweeps(evidence)  # of these it does not matter whether they had lapsed
     for lease in evidence.leases:
         if lease.expires is None or lease.ended is None:
             continue
@@ -168,6 +164,16 @@ def ends_in_their_time(evidence: Evidence) -> Iterator[Violation]:
                     f"lease {lease.id} was ended {late:.3f} s after its expiry, "
                     f"beside stalls; {allowed:.3f} s are allowed",
                 )
+
+
+def _sweeps(evidence: Evidence) -> Mapping[str, Sequence[tuple[float, float]]]:
+    """By holders that were told to be dead, from when until when that was settled."""
+    found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for call in evidence.calls:
+        if call.operation == "release":
+            end = FOREVER if call.end is None else call.end
+            found[f"{call.process} {call.lease}"].append((call.start, end))
+    return found
 
 
 def time_of_the_loop(evidence: Evidence) -> float:

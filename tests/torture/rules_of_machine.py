@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from .evidence import Evidence, Sample
+from .rules_of_deadlocks import refused_for_deadlock
 from .violations import Violation
 
 BESIDES_POOL = 3
@@ -88,6 +89,15 @@ def enough_before_the_first_fault(evidence: Evidence) -> Iterator[Violation]:
         yield Violation(
             "does not count",
             f"{found} leases before the first fault, and {needed} are needed",
+        )
+
+
+def enough_deadlocks(evidence: Evidence) -> Iterator[Violation]:
+    needed = evidence.rules.deadlocks
+    found = len(refused_for_deadlock(evidence))
+    if found < needed:
+        yield Violation(
+            "does not count", f"{found} were deadlocks, and {needed} are needed"
         )
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from .evidence import Ask, Call, Evidence, LeaseRow
 from .outages import Outages, is_trouble
-from .rules_of_database import holdings_by_user, matches, time_of_the_loop
-from .rules_of_waiting import could_be_met, is_for_several, leaves_queue
+from .rules_of_database import time_of_the_loop
 from .violations import TOLERANCE, Stalls, Violation
 
 HOLDING_UP = frozenset(
@@ -153,63 +152,3 @@ def nothing_is_revoked(evidence: Evidence) -> Iterator[Violation]:
     for lease in evidence.leases:
         if lease.state == "revoked":
             yield Violation("revoked by nobody", f"lease {lease.id}")
-
-
-def deadlocks_are_true(evidence: Evidence) -> Iterator[Violation]:
-    """Who is refused for a deadlock has users, and nobody else could meet it.
-
-    What is free, or held by somebody who does not wait, is no part of a knot.
-    """
-    refused = {call.lease for call in evidence.calls if call.code == "deadlock"}
-    for lease in evidence.leases:
-        if lease.id not in refused or lease.ended is None:
-            continue
-        owners = _owners(evidence, lease.ended)
-        may_keep = _may_keep(evidence, lease, lease.ended)
-        if lease.party not in owners.values() and not may_keep:
-            yield Violation(
-                "no deadlock",
-                f"lease {lease.id} was refused, and {lease.party} has nothing",
-            )
-            continue
-        waiting = _waiting(evidence, lease.ended)
-        within_reach = [
-            user
-            for user in evidence.users
-            if any(matches(want, user) for want in lease.wants)
-            and (owners[user.id] not in waiting if user.id in owners else not may_keep)
-        ]
-        if could_be_met(lease.wants, within_reach):
-            yield Violation(
-                "no deadlock",
-                f"lease {lease.id} was refused at {lease.ended:.6f}, and could have "
-                f"had {sorted(user.id for user in within_reach)}",
-            )
-
-
-def _owners(evidence: Evidence, at: float) -> Mapping[str, str]:
-    """The parties that have users at an instant."""
-    return {
-        user: holding.lease.party
-        for user, holdings in holdings_by_user(evidence).items()
-        for holding in holdings
-        if holding.start <= at < holding.end
-    }
-
-
-def _waiting(evidence: Evidence, at: float) -> set[str]:
-    """The parties that wait at an instant, or whose wait ends with it."""
-    return {
-        lease.party
-        for lease in evidence.leases
-        if lease.created <= at <= leaves_queue(lease) != lease.created
-    }
-
-
-def _may_keep(evidence: Evidence, lease: LeaseRow, at: float) -> bool:
-    """Whether some free user may be kept, for this waiter or for another."""
-    return any(
-        is_for_several(other)
-        and other.created + evidence.rules.patience <= at <= leaves_queue(other)
-        for other in evidence.leases
-    )

@@ -88,7 +88,7 @@ def _waiters(evidence: Evidence) -> Iterator[LeaseRow]:
             yield lease
 
 
-def _waits_until(evidence: Evidence, lease: LeaseRow) -> float:
+def waits_until(evidence: Evidence, lease: LeaseRow) -> float:
     """Until when it is granted what it wants; who is not heard of is passed over."""
     unheard = time_of_the_loop(evidence) if lease.state == "abandoned" else 0.0
     return leaves_queue(lease) - unheard
@@ -97,7 +97,7 @@ def _waits_until(evidence: Evidence, lease: LeaseRow) -> float:
 def _times_it_could_be_met(
     evidence: Evidence, lease: LeaseRow, free: Mapping[str, Spans]
 ) -> Iterator[tuple[float, float]]:
-    until = _waits_until(evidence, lease)
+    until = waits_until(evidence, lease)
     spans: list[tuple[float, float, UserRow]] = []
     for user in evidence.users:
         if any(matches(want, user) for want in lease.wants):
@@ -164,7 +164,7 @@ def patience_has_an_end(evidence: Evidence) -> Iterator[Violation]:
     for waiter in _impatient(evidence):
         if waiter.id in away:
             continue
-        until = _waits_until(evidence, waiter)
+        until = waits_until(evidence, waiter)
         first = bisect_right(instants, waiter.created + evidence.rules.patience)
         for at in instants[first:]:
             if at >= until:

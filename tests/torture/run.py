@@ -66,6 +66,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--workers", type=int, help="of each client (default: 16, SQLite 6)"
     )
     parser.add_argument(
+        "--hoarders",
+        type=int,
+        default=1,
+        help="of each client, beside its workers: who hold a lease and ask for another "
+        "one (default: %(default)s)",
+    )
+    parser.add_argument(
         "--users", type=int, help="in the farm (default: two for three workers)"
     )
     parser.add_argument(
@@ -190,6 +197,7 @@ async def torture(given: argparse.Namespace, folder: Path) -> Verdict:
         server_options=tuple(server_options),
         client_options=(
             f"--longest-wait={given.longest_wait}",
+            f"--hoarders={given.hoarders}",
             *(["--no-deadline"] if given.mutant == NO_DEADLINE else []),
         ),
     )
@@ -201,6 +209,7 @@ async def torture(given: argparse.Namespace, folder: Path) -> Verdict:
         leases_before_faults=given.warm_up,
         leases_under_faults=given.under_faults,
         hand_ons_under_faults=given.under_faults // 10,
+        deadlocks=int(given.seconds / 60) if given.hoarders else 0,
     )
     farm = Farm(folder, size, rules)
     try:

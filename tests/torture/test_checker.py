@@ -25,7 +25,7 @@ from torture.evidence import (
     WantRow,
 )
 from torture.history import History
-from torture.made_up import ALICE, STAGE, change, over, sound, told
+from torture.made_up import ALICE, STAGE, change, over, sound, told, with_a_knot
 from torture.reading import evidence_of
 
 Break = Callable[[Evidence], object]
@@ -96,7 +96,7 @@ def passed_for_ever(evidence: Evidence) -> None:
     never_handed_two(evidence)
     change(evidence.leases, 3, number=0, created=9.0, ended=19.0)
     evidence.leases.append(
-        LeaseRow("long", -1, "released", [STAGE], 8.0, 8.0, 90.0, 30.0, 4)
+        LeaseRow("long", -1, "released", [STAGE], 8.0, 8.0, 90.0, 30.0, 4, "long")
     )
     evidence.grants.append(GrantRow(4, "long", "bob"))
     evidence.asks.append(Ask("client", "long", 8.0, 1.0, 8.1, "held"))
@@ -119,6 +119,24 @@ def deadlock_beside_a_free_user(evidence: Evidence) -> None:
         LeaseRow("own", 0, "released", [PROD], 9.0, 9.0, 90.0, 20.0, 4, party="worker")
     )
     evidence.grants.append(GrantRow(4, "own", "bob"))
+
+
+def left_in_a_knot(evidence: Evidence) -> None:
+    """Nobody is refused, until the one gives up."""
+    change(evidence.leases, -1, ended=50.0, reason=None)
+    change(evidence.leases, -2, granted=50.5, ended=51.0)
+    change(evidence.leases, -3, ended=50.5)
+    change(evidence.leases, -4, ended=51.0)
+    change(evidence.asks, -1, end=50.5)
+
+
+def waits_for_who_waits_for_somebody_else(evidence: Evidence) -> None:
+    """The one waits for a third party, which does not wait, and then gives back."""
+    change(evidence.leases, -2, wants=[PROD])
+    evidence.users.append(UserRow("erin", "prod", "regular", {}, fence=7))
+    third = LeaseRow("three has", 3, "released", [PROD], 30.0, 30.0, 95.0, 32.0, 7)
+    evidence.leases.append(third)
+    evidence.grants.append(GrantRow(7, "three has", "erin"))
 
 
 def abandoned_at_once(evidence: Evidence) -> None:
@@ -253,6 +271,16 @@ BROKEN: list[tuple[str, Break]] = [
 ]
 
 
+BROKEN_KNOTS: list[tuple[str, Break]] = [
+    ("knot was left", left_in_a_knot),
+    ("no deadlock", waits_for_who_waits_for_somebody_else),
+    ("no deadlock", lambda it: change(it.leases, -1, ended=None)),
+    ("no deadlock", lambda it: change(it.leases, -2, created=31.6)),
+    ("not the youngest", lambda it: change(it.leases, -2, number=8)),
+    ("does not count", lambda it: setattr(it, "rules", Rules(deadlocks=2))),
+]
+
+
 @pytest.mark.parametrize(
     ("rule", "break_it"), BROKEN, ids=[f"{n}-{it[0]}" for n, it in enumerate(BROKEN)]
 )
@@ -262,14 +290,39 @@ def test_a_broken_rule_is_found(rule: str, break_it: Break) -> None:
     assert rule in check(evidence).broken()
 
 
+@pytest.mark.parametrize(
+    ("rule", "break_it"),
+    BROKEN_KNOTS,
+    ids=[f"{n}-{it[0]}" for n, it in enumerate(BROKEN_KNOTS)],
+)
+def test_a_broken_rule_on_deadlocks_is_found(rule: str, break_it: Break) -> None:
+    evidence = with_a_knot()
+    break_it(evidence)
+    assert rule in check(evidence).broken()
+
+
 def test_each_rule_is_broken_by_some_history() -> None:
     for rule in RULES:
         found = False
-        for _, break_it in BROKEN:
-            evidence = sound()
-            break_it(evidence)
-            found = found or any(rule(evidence))
+        for made_up, broken in ((sound, BROKEN), (with_a_knot, BROKEN_KNOTS)):
+            for _, break_it in broken:
+                evidence = made_up()
+                break_it(evidence)
+                found = found or any(rule(evidence))
         assert found, rule.__name__
+
+
+def test_a_deadlock_that_is_true_is_no_violation() -> None:
+    verdict = check(with_a_knot())
+    assert verdict.violations == []
+    assert verdict.deadlocks == 1
+
+
+def test_who_waits_for_a_holder_that_does_not_wait_is_in_no_knot() -> None:
+    evidence = with_a_knot()
+    left_in_a_knot(evidence)
+    evidence.leases.pop()
+    assert check(evidence).violations == []
 
 
 def test_a_grant_that_was_taken_back_has_its_fence_and_leaves_no_gap() -> None:
@@ -283,16 +336,6 @@ def test_a_killed_client_owes_no_answer() -> None:
     change(evidence.asks, 0, end=None)
     evidence.killed = {"client": 10.0}
     assert check(evidence).violations == []
-
-
-def test_a_user_whose_holder_is_known_to_be_dead_needs_no_rest() -> None:
-    evidence = sound()
-    without_a_rest(evidence)
-    release = replace(evidence.calls[0], operation="release", lease="second", told=[])
-    evidence.calls.append(replace(release, start=17.0, end=18.0))
-    assert "no rest" not in check(evidence).broken()
-    change(evidence.calls, -1, start=18.1)  # when it had ended already
-    assert "no rest" in check(evidence).broken()
 
 
 def test_time_in_which_servers_were_stalled_does_not_count_as_late() -> None:
@@ -323,6 +366,16 @@ def test_nobody_may_be_reached_for_as_long_as_faults_were_in_the_way() -> None:
     evidence = sound()
     nobody_reached()(evidence)
     assert check(evidence).violations == []
+
+
+def test_a_user_of_a_dead_holder_has_no_rest() -> None:
+    evidence = sound()
+    without_a_rest(evidence)
+    change(evidence.leases, 1, party="client dead")
+    evidence.calls.append(Call("client", "release", "dead", 17.4, 17.6, 200))
+    assert check(evidence).violations == []
+    change(evidence.calls, -1, start=17.7, end=17.9)  # its lease was over by then
+    assert check(evidence).broken() == {"no rest"}
 
 
 def test_what_its_own_client_gave_back_may_be_told_as_over() -> None:
