@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from pytest_botfarm.client.core import FIRST_CONTACT, LONGEST_PAUSE, RECONNECT
+from pytest_botfarm.client.core import (
+    FIRST_CONTACT,
+    LONGEST_PAUSE,
+    RECONNECT,
+    RELEASE_PATIENCE,
+)
 
 from .evidence import Ask, Call, Evidence, Fault
 from .violations import FOREVER, Stalls
@@ -42,11 +47,16 @@ class Outages:
             self._calls[call.process].append(call)
 
     def explains(self, ask: Ask) -> bool:
-        """Whether the client bore it for its time, and each call met with a fault."""
+        """Whether the client bore it for its time, and each call met with a fault.
+
+        A wait that has ended gives its place up before it says so, for less time.
+        """
         assert ask.end is not None
         in_vain = [call for call in self._in_vain(ask) if call.failed is not None]
         silent_since = min((_began(call) for call in in_vain), default=ask.end)
-        return ask.end - silent_since >= self._least_time(ask) and all(
+        gave_up = any(it.lease == ask.lease and it.operation == "end" for it in in_vain)
+        least = RELEASE_PATIENCE / 4 if gave_up else self._least_time(ask)
+        return ask.end - silent_since >= least and all(
             any(_hits(fault, call) for fault in self._faults) for call in in_vain
         )
 
@@ -61,7 +71,7 @@ class Outages:
                     heard = max(heard, call.end)
         for call in self._calls[ask.process]:
             if call.failed is not None and call.failed <= ask.end:
-                is_own = call.lease == ask.lease and call.operation == "ask"
+                is_own = call.lease == ask.lease
                 if call.failed > (heard if is_own else heard_process):
                     yield call
 

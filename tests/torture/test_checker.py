@@ -362,6 +362,16 @@ def test_an_attempt_that_met_trouble_may_come_to_nothing() -> None:
     assert check(evidence).violations == []
 
 
+def test_a_place_is_given_up_in_vain_for_a_shorter_time() -> None:
+    evidence = sound()
+    nobody_reached_for_a_moment(evidence)
+    given_up = Call("client-0.1", "end", "first", 10.2, failed=14.9, server=1)
+    evidence.calls.append(given_up)
+    assert check(evidence).violations == []
+    change(evidence.calls, -1, server=0)
+    assert check(evidence).broken() == {"came to nothing"}
+
+
 def test_nobody_may_be_reached_for_as_long_as_faults_were_in_the_way() -> None:
     evidence = sound()
     nobody_reached()(evidence)
