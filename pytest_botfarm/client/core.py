@@ -470,6 +470,7 @@ class LeaseProtocol:
             outcome = yield sent
             if isinstance(outcome, Moved):
                 self.url, trouble_since = outcome.url, math.inf
+                self._silent_until = -math.inf
                 self.failures += 1
                 continue
             problem = self._judge(outcome)

@@ -104,7 +104,8 @@ def _hits(fault: Fault, call: Call) -> bool:
         after = RESTART if fault.kind == "kill-server" else after
     elif fault.kind.startswith("failpoint"):
         # A crash has no end in the history of the process that it ends.
-        end, after = fault.start if fault.end is None else end, RESTART
+        end = fault.start if fault.end is None else end
+        after = RESTART if fault.kind.endswith("crash") else after
         is_on_its_way = fault.target.startswith(f"server-{call.server}-")
     elif fault.kind == "pause-client":
         is_on_its_way = fault.target == client
