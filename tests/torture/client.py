@@ -272,7 +272,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--hoarders",
         type=int,
-        default=1,
+        default=2,
         help="tasks that hold one lease and ask for another (default: %(default)s)",
     )
     parser.add_argument(

@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--hoarders",
         type=int,
-        default=1,
+        default=2,
         help="of each client, beside its workers: who hold a lease and ask for another "
         "one (default: %(default)s)",
     )
@@ -209,7 +209,7 @@ async def torture(given: argparse.Namespace, folder: Path) -> Verdict:
         leases_before_faults=given.warm_up,
         leases_under_faults=given.under_faults,
         hand_ons_under_faults=given.under_faults // 10,
-        deadlocks=int(given.seconds / 60) if given.hoarders else 0,
+        deadlocks=int(given.seconds / 120) if given.hoarders else 0,
     )
     farm = Farm(folder, size, rules)
     try:
