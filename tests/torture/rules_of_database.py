@@ -232,6 +232,19 @@ def nobody_is_overtaken(evidence: Evidence) -> Iterator[Violation]:
                     )
 
 
+def leaves_queue(lease: LeaseRow) -> float:
+    """When a lease waits no more."""
+    if lease.granted is not None:
+        return lease.granted
+    return FOREVER if lease.ended is None else lease.ended
+
+
+def waits_until(evidence: Evidence, lease: LeaseRow) -> float:
+    """Until when it is granted what it wants; who is not heard of is passed over."""
+    unheard = time_of_the_loop(evidence) if lease.state == "abandoned" else 0.0
+    return leaves_queue(lease) - unheard
+
+
 _LEAVES, _IS_GRANTED, _ARRIVES = 0, 1, 2
 """In the order of one instant: who came or went at the very instant of a grant is
 given the benefit.
@@ -253,13 +266,11 @@ def _comings_and_goings(evidence: Evidence) -> Sequence[tuple[float, int, LeaseR
     events: list[tuple[float, int, LeaseRow]] = []
     away = may_have_been_away(evidence)
     for lease in evidence.leases:
-        waited = lease.granted is None or lease.granted > lease.created
-        waited = waited and lease.id not in away
+        leaves = waits_until(evidence, lease)
+        waited = leaves > lease.created and lease.id not in away
         if waited and len(lease.wants) == 1 and lease.wants[0].count == 1:
-            leaves = lease.granted if lease.granted is not None else lease.ended
             events.append((lease.created, _ARRIVES, lease))
-            if leaves is not None:
-                events.append((leaves, _LEAVES, lease))
+            events.append((leaves, _LEAVES, lease))
         if lease.granted is not None:
             events.append((lease.granted, _IS_GRANTED, lease))
     return sorted(events, key=lambda it: (it[0], it[1]))

@@ -15,11 +15,13 @@ from itertools import pairwise
 from .evidence import Evidence, LeaseRow, UserRow, WantRow
 from .rules_of_database import (
     holdings_by_user,
+    leaves_queue,
     matches,
     may_have_been_away,
     time_of_the_loop,
+    waits_until,
 )
-from .rules_of_waiting import could_be_met, is_for_several, leaves_queue, waits_until
+from .rules_of_waiting import could_be_met, is_for_several
 from .violations import Stalls, Violation
 
 Met = Callable[[Sequence[WantRow], Collection[UserRow]], bool]

@@ -9,10 +9,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from .evidence import Evidence, LeaseRow, UserRow, WantRow
 from .rules_of_database import (
     holdings_by_user,
+    leaves_queue,
     matches,
     may_have_been_away,
     rested_at,
     time_of_the_loop,
+    waits_until,
 )
 from .violations import FOREVER, Stalls, Violation
 
@@ -74,24 +76,11 @@ def could_be_met(wants: Sequence[WantRow], users: Collection[UserRow]) -> bool:
     return True
 
 
-def leaves_queue(lease: LeaseRow) -> float:
-    """When a lease waits no more."""
-    if lease.granted is not None:
-        return lease.granted
-    return FOREVER if lease.ended is None else lease.ended
-
-
 def _waiters(evidence: Evidence) -> Iterator[LeaseRow]:
     away = may_have_been_away(evidence)
     for lease in evidence.leases:
         if lease.wants and lease.id not in away and leaves_queue(lease) > lease.created:
             yield lease
-
-
-def waits_until(evidence: Evidence, lease: LeaseRow) -> float:
-    """Until when it is granted what it wants; who is not heard of is passed over."""
-    unheard = time_of_the_loop(evidence) if lease.state == "abandoned" else 0.0
-    return leaves_queue(lease) - unheard
 
 
 def _times_it_could_be_met(

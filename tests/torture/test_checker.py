@@ -347,6 +347,17 @@ def test_time_in_which_servers_were_stalled_does_not_count_as_late() -> None:
     assert "held after its expiry" in check(evidence).broken()
 
 
+def test_a_waiter_that_is_not_heard_of_is_passed_before_it_is_abandoned() -> None:
+    evidence = sound()
+    overtaken(evidence)
+    evidence.rules = replace(evidence.rules, poll_grace=5.0)
+    change(evidence.leases, 3, state="abandoned", created=12.5, number=3)
+    change(evidence.leases, 2, number=4)
+    assert check(evidence).violations == []
+    change(evidence.leases, 3, ended=21.0)
+    assert "overtaken" in check(evidence).broken()
+
+
 def test_a_waiter_that_came_at_the_instant_of_a_grant_is_not_overtaken() -> None:
     evidence = sound()
     overtaken(evidence)
