@@ -22,11 +22,13 @@ from botfarm_server.api import (
     health,
     kept_states,
     leases,
+    pages,
     pools,
     reservations,
     tokens,
     users,
 )
+from botfarm_server.api.browsers import AllowedHosts, BrowserHeaders
 from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import AppState
 from botfarm_server.domain.errors import UnavailableError
@@ -35,6 +37,7 @@ from botfarm_server.logging import configure_logging
 from botfarm_server.services.access import AccessService
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.expiry import ExpiryLoop
+from botfarm_server.services.guessing import WrongTokens
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
@@ -77,6 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Leases test accounts to tests: one holder at a time.",
         lifespan=farm.lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # api/pages.py has it, for those who may see it
     )
     app.state.botfarm = farm.state
     api = APIRouter(prefix="/api/v1")
@@ -89,6 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api.include_router(tokens.router)
     app.include_router(api)
     app.include_router(health.router)
+    app.include_router(pages.router)
     errors.install(app)
     app.add_middleware(TrailingSlash)
     if settings.cors_origins:
@@ -99,7 +104,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Botfarm-Next-Cursor", "Retry-After"],
         )
+    if settings.allowed_hosts:
+        app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
     app.add_middleware(ProtocolHeader)
+    app.add_middleware(BrowserHeaders)
     return app
 
 
@@ -164,6 +172,8 @@ class _Farm:
                 open_to_all=settings.insecure_no_auth,
             ),
             tokens=TokenService(self._database),
+            wrong_tokens=WrongTokens(),
+            public_pages=settings.public_pages,
         )
         self._rotation = Rotation(self._database, sealer)
 
@@ -175,10 +185,10 @@ class _Farm:
                 "`botfarm secrets generate-key` prints a key."
             )
         access = self.state.access
-        if access.open_to_all and access.bootstrap_token is None:
+        if access.is_open:
             _log.warning(
-                "no token is asked for until the first one is made: whoever reaches "
-                "this server may lease"
+                "--insecure-no-auth: until the first token is made, whoever reaches "
+                "this server may read passwords, and change and remove everything"
             )
         stop = asyncio.Event()
         work = asyncio.create_task(self._run(stop), name="botfarm")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,11 +28,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from botfarm_server.domain.tokens import is_mistyped
 from botfarm_server.store.dialects import database_url
 
 SECRET_KEY_BYTES = 32
 ALIKE = 0.85
 """How much of a name, as difflib counts it, makes it another one misspelt."""
+
+ORIGIN = re.compile(r"https?://[^\s*/@]+")
+HOST = re.compile(r"(\*\.)?[\w.-]+|[0-9A-Fa-f:]+")
 
 OF_SUITES = frozenset({"BOTFARM_ENV", "BOTFARM_DOMAIN"})
 """What a suite asks for. It looks like a setting's name, and is none."""
@@ -134,6 +139,18 @@ class Settings(BaseSettings):
         default=(),
         description="Origins whose pages may call the API, separated by commas.",
         examples=["https://farm.example.com"],
+    )
+    allowed_hosts: Names = Field(
+        default=(),
+        description="Host names under which the server answers, separated by commas; "
+        "all unless it is set.",
+        examples=["farm.example.com,*.farm.example.com"],
+    )
+    public_pages: bool = Field(
+        default=False,
+        description="Show `/docs` and `/openapi.json` to other machines without a "
+        "token, too.",
+        examples=["true"],
     )
     database_pool_size: int = Field(
         default=10,
@@ -243,7 +260,7 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return given
 
-    @field_validator("envs", "domains", "cors_origins", mode="before")
+    @field_validator("envs", "domains", "cors_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, given: Any) -> Any:
         return _split_commas(given)
@@ -260,8 +277,17 @@ class Settings(BaseSettings):
     @classmethod
     def _names_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for origin in given:
-            if not origin.startswith(("http://", "https://")):
+            if not ORIGIN.fullmatch(origin):
                 msg = "an origin is a scheme and a host, as https://farm.example.com"
+                raise ValueError(msg)
+        return given
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_hosts(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for host in given:
+            if not HOST.fullmatch(host):
+                msg = "a host is a name or an address, without scheme and port"
                 raise ValueError(msg)
         return given
 
@@ -336,8 +362,11 @@ def _read_secret(path: Path) -> str:
 
 
 def _check_token(text: str) -> None:
-    if len(text) < 16 or not text.isascii() or not text.isprintable():
-        msg = "at least 16 printable ASCII characters are needed"
+    if len(text) < 16 or not text.isascii() or not text.isprintable() or " " in text:
+        msg = "at least 16 printable ASCII characters without a space are needed"
+        raise ValueError(msg)
+    if is_mistyped(text):
+        msg = "it begins as a made token does, and was cut off or mistyped"
         raise ValueError(msg)
 
 

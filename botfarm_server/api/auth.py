@@ -10,9 +10,10 @@ from uuid import UUID
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from botfarm_server.api.browsers import named_host
 from botfarm_server.api.state import state_of
 from botfarm_server.domain.access import Caller
-from botfarm_server.domain.errors import ForbiddenError
+from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
 from botfarm_server.domain.models import LeaseId, Role, UserId
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -54,16 +55,14 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
 
     Raises:
         UnauthorizedError: no token, or a wrong one.
+        TooManyWrongTokensError: a wrong one, of an address that has sent many.
         ForbiddenError: the token's role does not reach.
         UserNotFoundError, LeaseNotFoundError: the path names what is not the token's.
         BotfarmError: what keeps the server from serving.
 
     """
+    by = await _identify(request, credentials)
     access = state_of(request).access
-    by = await access.identify(
-        credentials.credentials if credentials else None,
-        over_loopback=_came_over_loopback(request),
-    )
     endpoint = request.scope["endpoint"]
     needed = role_needed(endpoint)
     if not by.may(needed):
@@ -81,6 +80,28 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
 
 
 By = Annotated[Caller, Depends(admit)]
+
+
+async def admit_to_page(request: Request, credentials: Credentials) -> None:
+    """Let whoever sits at this machine see a page, and all where a setting says so.
+
+    Raises as `admit` does for any other.
+    """
+    if not (state_of(request).public_pages or _comes_from_this_machine(request)):
+        await admit(request, credentials)
+
+
+async def _identify(request: Request, credentials: Credentials) -> Caller:
+    state = state_of(request)
+    try:
+        return await state.access.identify(
+            credentials.credentials if credentials else None,
+            over_loopback=_comes_from_this_machine(request),
+        )
+    except UnauthorizedError as error:
+        if credentials is not None:
+            state.wrong_tokens.note(_address(request), error)
+        raise
 
 
 def _named(request: Request, parameter: str) -> UUID | None:
@@ -101,7 +122,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _came_over_loopback(request: Request) -> bool:
+def _address(request: Request) -> str:
+    """Of the caller, or of a Unix socket's, which has none."""
+    return request.client.host if request.client else ""
+
+
+def _comes_from_this_machine(request: Request) -> bool:
+    """Whether no proxy is known to have passed it on, and no page's name led it here.
+
+    The client is the one that a proxy of this machine tells of. A page may have its own
+    name lead to 127.0.0.1, and then reads what a server without a token answers there.
+    """
     server = request.scope.get("server")
-    # A Unix socket has no address; its file's permissions guard it.
-    return server is None or server[1] is None or is_loopback(server[0])
+    if server is None or server[1] is None:
+        return True  # A Unix socket has no address; its file's permissions guard it.
+    hosts = [server[0], _address(request), named_host(request.scope) or ""]
+    return all(map(is_loopback, hosts))

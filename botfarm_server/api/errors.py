@@ -23,6 +23,7 @@ from botfarm_server.domain.errors import (
     DuplicateUserError,
     ForbiddenError,
     HashingBusyError,
+    HostNotAllowedError,
     InvalidRequestError,
     LeaseEndedError,
     LeaseMismatchError,
@@ -41,6 +42,7 @@ from botfarm_server.domain.errors import (
     TokenRevokedError,
     TooManyAttemptsError,
     TooManyWaitingError,
+    TooManyWrongTokensError,
     UnauthorizedError,
     UnavailableError,
     UserLockedError,
@@ -49,6 +51,7 @@ from botfarm_server.domain.errors import (
 
 STATUS: Mapping[type[BotfarmError], int] = {
     DuplicateUserError: 400,
+    HostNotAllowedError: 400,
     UnauthorizedError: 401,
     TokenMistypedError: 401,
     TokenExpiredError: 401,
@@ -69,6 +72,7 @@ STATUS: Mapping[type[BotfarmError], int] = {
     InvalidRequestError: 422,
     TooManyWaitingError: 429,
     TooManyAttemptsError: 429,
+    TooManyWrongTokensError: 429,
     SecretUnreadableError: 500,
     DatabaseUnavailableError: 503,
     SchemaMismatchError: 503,
@@ -85,10 +89,12 @@ _log = structlog.get_logger("botfarm.api")
 def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint: these errors and those of every call."""
     everywhere: tuple[type[BotfarmError], ...] = (
+        HostNotAllowedError,
         UnauthorizedError,
         TokenMistypedError,
         TokenExpiredError,
         TokenRevokedError,
+        TooManyWrongTokensError,
         ForbiddenError,
         InvalidRequestError,
         DatabaseUnavailableError,
@@ -106,7 +112,9 @@ def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
 
 def error_response(error: BotfarmError) -> JSONResponse:
     headers: dict[str, str] = {}
-    if isinstance(error, UnavailableError | TooManyAttemptsError):
+    if isinstance(
+        error, UnavailableError | TooManyAttemptsError | TooManyWrongTokensError
+    ):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, TooManyWaitingError):
         headers["Retry-After"] = "1"

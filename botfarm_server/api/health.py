@@ -9,13 +9,21 @@ from fastapi import APIRouter, Response
 from botfarm_server.api.schemas import HealthOut, ReadyOut
 from botfarm_server.api.state import State
 
+OPEN = "This server asks nobody for a token (--insecure-no-auth)."
+
 router = APIRouter(tags=["health"])
 
 
 @router.head("/health", include_in_schema=False)
-@router.get("/health", summary="The process lives", response_model=HealthOut)
-async def health() -> Any:
-    return {"status": "healthy"}
+@router.get(
+    "/health",
+    summary="The process lives",
+    response_model=HealthOut,
+    response_model_exclude_none=True,
+)
+async def health(state: State) -> Any:
+    """Says no more than that, unless the server is open to all."""
+    return {"status": "healthy", "warning": OPEN if state.access.is_open else None}
 
 
 @router.head("/ready", include_in_schema=False)

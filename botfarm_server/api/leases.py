@@ -122,7 +122,6 @@ async def ask(
         told.model_dump_json(),
         status_code=200 if isinstance(answer, Held) else 202,
         media_type="application/json",
-        headers={"Cache-Control": "no-store"},
     )
 
 

@@ -547,6 +547,9 @@ class MessageOut(BaseModel):
 
 class HealthOut(BaseModel):
     status: Literal["healthy"] = "healthy"
+    warning: str | None = Field(
+        default=None, description="Only where the server is open to all."
+    )
 
 
 class ReadyOut(BaseModel):

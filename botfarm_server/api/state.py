@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from botfarm_server.services.access import AccessService
 from botfarm_server.services.asking import AskService
+from botfarm_server.services.guessing import WrongTokens
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.pools import PoolService
@@ -29,6 +30,8 @@ class AppState:
     readiness: Readiness
     access: AccessService
     tokens: TokenService
+    wrong_tokens: WrongTokens
+    public_pages: bool
 
 
 def state_of(request: Request) -> AppState:

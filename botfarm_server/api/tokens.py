@@ -31,7 +31,7 @@ router = APIRouter(prefix="/tokens", tags=["tokens"], dependencies=[Depends(admi
     responses=documented(),
 )
 @needs("admin")
-async def create(body: TokenIn, response: Response, tokens: Tokens, by: By) -> Any:
+async def create(body: TokenIn, tokens: Tokens, by: By) -> Any:
     """The answer has the token, this once: the server keeps its hash alone.
 
     A token of a project makes tokens of that project, and sees and revokes no others.
@@ -44,7 +44,6 @@ async def create(body: TokenIn, response: Response, tokens: Tokens, by: By) -> A
         expires_in=body.expires_in,
     )
     _log.info("token created", **_facts(made.token.id, by), name=body.name)
-    response.headers["Cache-Control"] = "no-store"
     return told(made)
 
 

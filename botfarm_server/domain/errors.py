@@ -20,6 +20,8 @@
     │   ├── TokenMistypedError
     │   ├── TokenExpiredError
     │   └── TokenRevokedError
+    ├── TooManyWrongTokensError
+    ├── HostNotAllowedError
     ├── ForbiddenError
     ├── TooManyWaitingError
     ├── TooManyAttemptsError
@@ -491,6 +493,32 @@ class TokenRevokedError(UnauthorizedError):
     @property
     def detail(self) -> str:
         return f"The token {self.name!r} was revoked. Ask an admin for a new one."
+
+
+@dataclass
+class TooManyWrongTokensError(BotfarmError):
+    code: ClassVar[str] = "too_many_wrong_tokens"
+    retry_after: int
+    """Whole seconds."""
+
+    @property
+    def detail(self) -> str:
+        return (
+            "The token is wrong, as those of many requests before it from the same "
+            "address. Set BOTFARM_TOKEN to a token of this server."
+        )
+
+
+@dataclass
+class HostNotAllowedError(BotfarmError):
+    code: ClassVar[str] = "host_not_allowed"
+
+    @property
+    def detail(self) -> str:
+        return (
+            "This server does not answer under the host name of this request. It has "
+            "those that BOTFARM_ALLOWED_HOSTS lists."
+        )
 
 
 @dataclass

@@ -42,6 +42,12 @@ class AccessService:
     open_to_all: bool
     _has_had_tokens: bool = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether all may call, as far as this process knows without a look."""
+        has_none = self.bootstrap_token is None and not self._has_had_tokens
+        return self.open_to_all and has_none
+
     async def identify(self, given: str | None, *, over_loopback: bool) -> Caller:
         """The caller that sends this token, or none.
 
@@ -100,6 +106,7 @@ class AccessService:
             found = await tokens.known_by(connection, digest_of(given))
         if found is None:
             return None
+        self._has_had_tokens = True
         token, now = found
         _check_valid(token, now)
         await self._note_use(token, now)

@@ -8,10 +8,12 @@ BotfarmError
 │   └── WrongAnswerError          an answer that does not belong to its request
 ├── ServerError                   the server refused; also any code unknown here
 │   ├── DuplicateUserError        400 duplicate_user
+│   ├── HostNotAllowedError       400 host_not_allowed
 │   ├── UnauthorizedError         401 unauthorized
 │   │   ├── TokenMistypedError    401 token_mistyped
 │   │   ├── TokenExpiredError     401 token_expired
-│   │   └── TokenRevokedError     401 token_revoked
+│   │   ├── TokenRevokedError     401 token_revoked
+│   │   └── TooManyWrongTokensError  429 too_many_wrong_tokens
 │   ├── ForbiddenError            403 forbidden
 │   ├── NoSuchPathError           404 not_found
 │   ├── MethodNotAllowedError     405 method_not_allowed
@@ -137,6 +139,12 @@ class DuplicateUserError(ServerError):
     code = "duplicate_user"
 
 
+class HostNotAllowedError(ServerError):
+    """The server does not answer under the host name that the URL has."""
+
+    code = "host_not_allowed"
+
+
 class UnauthorizedError(ServerError):
     """The token is missing or not one of the server's."""
 
@@ -159,6 +167,12 @@ class TokenRevokedError(UnauthorizedError):
     """An admin has ended the token."""
 
     code = "token_revoked"
+
+
+class TooManyWrongTokensError(UnauthorizedError):
+    """The token is wrong, and so were many others from the same address."""
+
+    code = "too_many_wrong_tokens"
 
 
 class ForbiddenError(ServerError):
@@ -458,10 +472,12 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
     error.code: error
     for error in (
         DuplicateUserError,
+        HostNotAllowedError,
         UnauthorizedError,
         TokenMistypedError,
         TokenExpiredError,
         TokenRevokedError,
+        TooManyWrongTokensError,
         ForbiddenError,
         NoSuchPathError,
         MethodNotAllowedError,
