@@ -5,7 +5,8 @@ pool file alone, so that two runs at once share the locks. It prints one line of
 `{"url": …, "presence": …}` once it serves or `{"error": …}`; `presence` is the
 directory where callers of this machine show that they live (see presence.py). It ends
 when its standard input does: however its parent dies, it does not stay behind. The
-token that callers need comes in the environment, as BOTFARM_BOOTSTRAP_TOKEN.
+token that callers need is the first line of that input: neither arguments nor
+environment are as private.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import secrets
 import signal
+import stat
 import sys
 import threading
 import time
@@ -51,6 +53,8 @@ END_TIMEOUT = 10.0
 
 LOOP_INTERVAL = 0.5
 
+WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m botfarm_server.embedded")
@@ -59,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     os.umask(0o077)
     configure_logging("WARNING", "json")
     try:
-        token = os.environ.pop("BOTFARM_BOOTSTRAP_TOKEN", "")
+        token = _read_token()
         pool = read_pool_file(pool_path, os.environ)
-        directory = _state_directory(pool_path)
+        directory = state_directory(pool_path)
         settings = _settings(pool, directory, token)
         presence = directory / "alive"
         presence.mkdir(mode=0o700, exist_ok=True)
@@ -140,8 +144,13 @@ def _settings(pool: PoolFile, directory: Path, token: str) -> Settings:
     return fixed_settings(values)
 
 
-def _state_directory(pool_path: Path) -> Path:
-    """A directory of this pool file's own, readable by its owner alone."""
+def state_directory(pool_path: Path) -> Path:
+    """A directory of this pool file's own, readable by its owner alone.
+
+    Raises:
+        SettingsError: another user could put files there.
+
+    """
     given = os.environ.get("BOTFARM_STATE_DIR")
     state_home = os.environ.get("XDG_STATE_HOME")
     base = (
@@ -153,8 +162,31 @@ def _state_directory(pool_path: Path) -> Path:
     name = hashlib.sha256(str(pool_path.resolve()).encode()).hexdigest()[:16]
     directory = base / name
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_private(base, directory)
     directory.chmod(0o700)
     return directory
+
+
+def _check_private(base: Path, directory: Path) -> None:
+    advice = "or name another place with BOTFARM_STATE_DIR."
+    own = directory.lstat()
+    if not stat.S_ISDIR(own.st_mode) or own.st_uid != os.getuid():
+        msg = f"{directory} is not a directory of your own. Remove it, {advice}"
+        raise SettingsError(msg)
+    above = base.stat()
+    if above.st_uid not in {0, os.getuid()}:
+        raise SettingsError(f"{base} belongs to another user. Change that, {advice}")
+    # In a directory like /tmp nobody removes or renames what is not their own.
+    is_sticky = bool(above.st_mode & stat.S_ISVTX)
+    for path, mode in (
+        (base, 0 if is_sticky else above.st_mode),
+        (directory, own.st_mode),
+    ):
+        if mode & WRITABLE_BY_OTHERS:
+            msg = (
+                f"Other users may write into {path}. Say `chmod go-w {path}`, {advice}"
+            )
+            raise SettingsError(msg)
 
 
 def _secret_key(path: Path) -> str:
@@ -173,6 +205,14 @@ def _secret_key(path: Path) -> str:
         finally:
             draft.unlink()
     return path.read_text(encoding="ascii").strip()
+
+
+def _read_token() -> str:
+    line = b""
+    # No more than the line: what comes after it, the end, is waited for elsewhere.
+    while not line.endswith(b"\n") and (read := os.read(0, 1)):
+        line += read
+    return line.decode().strip()
 
 
 def _say(line: dict[str, str]) -> None:

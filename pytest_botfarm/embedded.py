@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -167,13 +168,13 @@ class EmbeddedServer:
         if not self.pool.is_file():
             raise EmbeddedServerError(f"there is no pool file {self.pool}")
         # Kept for the next start: a test may change HOME, where the database is.
-        self._environment = os.environ | {"BOTFARM_BOOTSTRAP_TOKEN": self._token}
+        self._environment = dict(os.environ)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # until the run's end
 
     def _launch(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", LAUNCH, "botfarm_server.embedded"]
         try:
-            return subprocess.Popen(  # noqa: S603  # only what stands here
+            process = subprocess.Popen(  # noqa: S603  # only what stands here
                 [*command, "--pool", str(self.pool)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -185,6 +186,12 @@ class EmbeddedServer:
             raise EmbeddedServerError(
                 f"the server of this run cannot be started: {error}"
             ) from None
+        if process.stdin is not None:
+            # Neither an argument nor a variable, which others may see. Not through
+            # the buffer, which would be written once more when it is closed.
+            with suppress(BrokenPipeError):  # it has ended, and told why
+                os.write(process.stdin.fileno(), f"{self._token}\n".encode())
+        return process
 
     def _last_words(self) -> str:
         if self._log is None:

@@ -100,6 +100,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _refuse_token(_: str) -> None:
+    raise ValueError(
+        "every user of this machine can read its command lines, and the shell keeps "
+        "them: set BOTFARM_TOKEN, or BOTFARM_TOKEN_FILE to the name of a file that "
+        "holds the token"
+    )
+
+
 OPTIONS = (
     Option("url", "URL", "the Botfarm server to lease test accounts from", _url),
     Option(
@@ -159,6 +167,12 @@ def add_options(parser: pytest.Parser) -> None:
             help=f"{option.help}; also {option.variable} and {option.key} in the ini",
         )
         parser.addini(option.key, f"see {option.flag}", default="")
+    group.addoption(
+        "--botfarm-token",
+        metavar="TOKEN",
+        type=_for_argparse(_refuse_token),
+        help=argparse.SUPPRESS,
+    )
 
 
 def _form(option: Option) -> dict[str, object]:

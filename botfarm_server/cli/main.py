@@ -6,16 +6,19 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import takewhile
 from typing import Annotated
 
 import typer
 
 from botfarm_server.cli import db, keys, leases, serve, tokens, users
-from botfarm_server.cli.errors import CommandError
+from botfarm_server.cli.errors import CommandError, UsageError
 from botfarm_server.cli.output import complain, make_output_unfailing
 
 INTERRUPTED = 130
 TRACEBACK_VARIABLE = "BOTFARM_TRACEBACK"
+TOKENS = frozenset({"--token", "--bootstrap-token"})
+"""What people expect to be options, and none is."""
 
 app = typer.Typer(
     name="botfarm",
@@ -57,6 +60,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Run a command and end the process: 0, 1 for a refusal, 2 for wrong use."""
     make_output_unfailing()
     try:
+        _refuse_tokens(sys.argv[1:] if arguments is None else arguments)
         app(arguments)
     except CommandError as error:
         complain(str(error))
@@ -72,3 +76,15 @@ def run(arguments: Sequence[str] | None = None) -> None:
             f"it, with what is shown if you set {TRACEBACK_VARIABLE}=1."
         )
         sys.exit(1)
+
+
+def _refuse_tokens(arguments: Sequence[str]) -> None:
+    """Raise UsageError where a token stands for all to see."""
+    for argument in takewhile("--".__ne__, arguments):
+        if (option := argument.partition("=")[0]) in TOKENS:
+            raise UsageError(
+                f"There is no {option}: every user of this machine can read its "
+                "command lines, and the shell keeps them. Set BOTFARM_TOKEN, or "
+                "BOTFARM_TOKEN_FILE to the name of a file that holds the token (for "
+                "the server: BOTFARM_BOOTSTRAP_TOKEN, BOTFARM_BOOTSTRAP_TOKEN_FILE)."
+            )

@@ -12,7 +12,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -42,10 +42,12 @@ def served(pool: Path) -> Iterator[FarmClient]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # it logs what the command says itself
-        env={**os.environ, "BOTFARM_BOOTSTRAP_TOKEN": token.text},
         text=True,
     ) as process:
         # Leaving the block closes its standard input, which ends it.
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):  # it has ended, and told why
+                os.write(process.stdin.fileno(), f"{token.text}\n".encode())
         told = json.loads((process.stdout and process.stdout.readline()) or "{}")
         if "url" not in told:
             why = told.get("error", "it ended at once")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from support.farm import eventually, farm_of, servers_over
 from support.suites import Suite
+
+from pytest_botfarm.embedded import EmbeddedServer, EmbeddedServerError
 
 ONE_SERVER = """
     import os
@@ -136,6 +140,25 @@ def test_modules_of_the_suite_do_not_stand_in_for_modules_of_the_server(
     # pytester's own way to run would put the suite on PYTHONPATH.
     with suite.start("-n", workers) as run:
         assert run.wait(60) == 0, suite.output()
+
+
+def test_its_token_and_its_files_are_its_users_own(pool_file: Path) -> None:
+    """Neither its arguments nor its environment tell the token, and none is refused."""
+    with farm_of(pool_file) as farm:
+        assert farm.leases() == []
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            answer = httpx.get(f"{farm.url}/api/v1/users", headers=headers)
+            assert answer.status_code == 401
+        [server] = servers_over(pool_file)
+        assert farm.token not in repr((server.cmdline(), server.environ()))
+        state = pool_file.parent / "state"
+        modes = {stat.filemode(path.stat().st_mode) for path in state.rglob("*")}
+        assert modes == {"drwx------", "-rw-------"}
+    state.chmod(0o770)
+    refused = EmbeddedServer(pool_file)
+    with pytest.raises(EmbeddedServerError, match=f"chmod go-w {state}"):
+        refused.endpoint()
+    refused.stop()
 
 
 HOLDS = """

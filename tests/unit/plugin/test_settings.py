@@ -32,6 +32,13 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_ini_file(
     )
 
 
+def test_a_token_is_not_taken_from_the_command_line(pytester: pytest.Pytester) -> None:
+    with pytest.raises(pytest.UsageError) as refused:
+        pytester.parseconfig("--botfarm-token", "s3cret")
+    assert "set BOTFARM_TOKEN, or BOTFARM_TOKEN_FILE" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
 def test_without_any_setting_there_is_no_server_and_a_test_waits_for_five_minutes(
     pytester: pytest.Pytester,
 ) -> None:
