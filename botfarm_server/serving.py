@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,6 +19,49 @@ KEEP_ALIVE = 75
 heartbeats, so that no request meets a connection that is just being closed."""
 
 
+class CertificateFileError(Exception):
+    """A file of a certificate cannot be used. The message is a sentence."""
+
+
+def tls_options(
+    certificate: Path,
+    key: Path | None = None,
+    password: str | None = None,
+    client_authorities: Path | None = None,
+) -> Mapping[str, Any]:
+    """What makes uvicorn speak TLS, and ask for certificates where it is told whose.
+
+    Raises:
+        CertificateFileError: uvicorn would fail, or ask for a password.
+
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with _blaming(certificate, key):
+        context.load_cert_chain(certificate, key, password=lambda: password or "")
+    options: dict[str, Any] = {
+        "ssl_certfile": certificate,
+        "ssl_keyfile": key,
+        "ssl_keyfile_password": password,
+    }
+    if client_authorities is not None:
+        with _blaming(client_authorities):
+            context.load_verify_locations(client_authorities)
+        options["ssl_ca_certs"] = str(client_authorities)
+        options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+    return options
+
+
+@contextmanager
+def _blaming(*files: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # of which those of ssl are some
+        names = ", ".join(str(file) for file in files if file is not None)
+        why = getattr(error, "reason", None) or error.strerror
+        msg = f"{names}: this cannot be used for TLS ({why})."
+        raise CertificateFileError(msg) from None
+
+
 class Server(uvicorn.Server):
     """uvicorn that says on which address it listens, once it does."""
 
@@ -24,8 +71,10 @@ class Server(uvicorn.Server):
         *,
         host: str,
         port: int,
+        tls: Mapping[str, Any] | None = None,
         on_listening: Callable[[str], None] | None = None,
     ) -> None:
+        """`tls` is what `tls_options` says."""
         self._on_listening = on_listening
         super().__init__(
             uvicorn.Config(
@@ -37,6 +86,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_graceful_shutdown=GRACE,
                 timeout_keep_alive=KEEP_ALIVE,
+                **(tls or {}),
             )
         )
 
@@ -45,4 +95,5 @@ class Server(uvicorn.Server):
         if self.started and self._on_listening is not None:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            self._on_listening(f"http://{shown}:{port}")
+            scheme = "https" if self.config.is_ssl else "http"
+            self._on_listening(f"{scheme}://{shown}:{port}")

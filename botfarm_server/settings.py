@@ -91,6 +91,27 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on.", examples=[8000]
     )
+    ssl_certfile: Path | None = Field(
+        default=None,
+        description="Certificate of the server, with its chain; it speaks https then.",
+        examples=["/etc/botfarm/server.pem"],
+    )
+    ssl_keyfile: Path | None = Field(
+        default=None,
+        description="Private key of the certificate, unless that file has it.",
+        examples=["/etc/botfarm/server.key"],
+    )
+    ssl_keyfile_password: SecretStr | None = Field(
+        default=None,
+        description="Password of the private key.",
+        examples=["<the password>"],
+    )
+    ssl_ca_certs: Path | None = Field(
+        default=None,
+        description="Authorities of clients; who has no certificate of theirs is "
+        "refused.",
+        examples=["/etc/botfarm/clients.pem"],
+    )
     envs: Names = Field(
         default=("prod", "preprod", "stage"),
         description="The envs that users may have, separated by commas.",

@@ -61,6 +61,11 @@ def _address(url: str | None, token: str | None) -> tuple[str, str | None]:
     return url.rstrip("/"), token
 
 
+def _tell(warning: str | None) -> None:
+    if warning is not None:
+        _log.warning("%s", warning)
+
+
 def _program() -> str:
     return os.path.basename(sys.argv[0]) or "a program"  # noqa: PTH119
 
@@ -186,6 +191,7 @@ class BotfarmClient:
         """
         self.url, token = _address(url, token)
         self._client = Client(self.url, token)
+        _tell(self._client.warning)
         self._leases = _Leases(self.url, token, name)
 
     def __repr__(self) -> str:
@@ -292,6 +298,7 @@ class AsyncBotfarmClient:
         """As of BotfarmClient."""
         self.url, token = _address(url, token)
         self._client = AsyncClient(self.url, token)
+        _tell(self._client.warning)
         self._leases = _Leases(self.url, token, name)
 
     def __repr__(self) -> str:

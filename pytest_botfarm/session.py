@@ -383,6 +383,8 @@ class LeaseSession:
         with self._opening:
             if self._client is None:
                 self._client = self._connect()
+                if self._client.warning is not None:
+                    self._note(self._client.warning)
             return self._client
 
     def aside(self, converse: Callable[[LeaseProtocol], Conversation[T]]) -> T:

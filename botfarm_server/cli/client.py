@@ -19,6 +19,8 @@ from botfarm_server.cli.errors import (
     RefusedError,
     UsageError,
 )
+from botfarm_server.cli.output import note
+from botfarm_server.cli.tls import tls_context
 
 PROTOCOL = "1"
 PROTOCOL_HEADER = "Botfarm-Protocol"
@@ -54,7 +56,13 @@ def connected(url: str) -> Iterator[FarmClient]:
 
     """
     address = _checked(url)
-    client = FarmClient(address, read_token(os.environ))
+    token = read_token(os.environ)
+    if token and address.scheme == "http" and not _is_loopback(address.host):
+        note(
+            f"botfarm: the token goes to {address} unencrypted, and whoever is on the "
+            "way can read it: let the server be reached by https."
+        )
+    client = FarmClient(address, token)
     try:
         yield client
     finally:
@@ -97,6 +105,8 @@ class FarmClient:
             headers={"Authorization": f"Bearer {token.text}"} if token else {},
             # A proxy of the environment does not reach this machine's loopback.
             trust_env=not _is_loopback(url.host),
+            # Loading the certificates takes 20 ms, so not where none will be seen.
+            verify=tls_context(os.environ) if url.scheme == "https" else False,
         )
 
     def close(self) -> None:
@@ -147,8 +157,10 @@ class FarmClient:
         except httpx.ConnectError as error:
             raise self._no_answer(_reason(error)) from None
         except httpx.RequestError as error:
+            hint = " Does it ask for a certificate, BOTFARM_CLIENT_CERT?"
             raise NoAnswerError(
-                f"The connection to {self._url} broke ({_reason(error)}). It may have "
+                f"The connection to {self._url} broke ({_reason(error)})."
+                f"{hint if self._url.scheme == 'https' else ''} It may have "
                 "done what it was asked; look before you ask again."
             ) from None
         self._check(response)
@@ -252,7 +264,12 @@ def _reason(error: httpx.RequestError) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not accepted: {cause.verify_message}"
+            return (
+                f"its certificate is not accepted: {cause.verify_message}; "
+                "BOTFARM_CA_FILE names a file with the authority that has signed it"
+            )
+        if isinstance(cause, ssl.SSLError) and "CERTIFICATE" in (cause.reason or ""):
+            return "it accepts no client but with a certificate: BOTFARM_CLIENT_CERT"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from botfarm_server.cli.output import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from botfarm_server.settings import Settings
 
 
 def serve(
@@ -16,6 +22,20 @@ def serve(
     port: Annotated[
         int | None,
         typer.Option(min=0, max=65535, help="Port to listen on. [BOTFARM_PORT]"),
+    ] = None,
+    ssl_certfile: Annotated[
+        Path | None,
+        typer.Option(help="Certificate, to serve https. [BOTFARM_SSL_CERTFILE]"),
+    ] = None,
+    ssl_keyfile: Annotated[
+        Path | None, typer.Option(help="Its private key. [BOTFARM_SSL_KEYFILE]")
+    ] = None,
+    ssl_ca_certs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Authorities of clients, each of which then needs a certificate. "
+            "[BOTFARM_SSL_CA_CERTS]"
+        ),
     ] = None,
     insecure_no_auth: Annotated[
         bool,
@@ -28,18 +48,46 @@ def serve(
     # Imported here: it takes a second, which no other command should cost.
     import structlog  # noqa: PLC0415
 
-    from botfarm_server.api.auth import is_loopback  # noqa: PLC0415
     from botfarm_server.app import create_app, set_up_logging  # noqa: PLC0415
-    from botfarm_server.cli import schema  # noqa: PLC0415
     from botfarm_server.serving import Server  # noqa: PLC0415
     from botfarm_server.settings import SettingsError, load_settings  # noqa: PLC0415
 
-    given = {"host": host, "port": port, "insecure_no_auth": insecure_no_auth or None}
+    given = {
+        "host": host,
+        "port": port,
+        "ssl_certfile": ssl_certfile,
+        "ssl_keyfile": ssl_keyfile,
+        "ssl_ca_certs": ssl_ca_certs,
+        "insecure_no_auth": insecure_no_auth or None,
+    }
     overrides = {name: value for name, value in given.items() if value is not None}
     try:
         settings = load_settings(overrides)
     except SettingsError as error:
         refuse(str(error), exit_code=2)
+    _check_guarded(settings)
+    tls = _tls(settings)
+    set_up_logging(settings)
+    log = structlog.get_logger("botfarm")
+    server = Server(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        tls=tls,
+        on_listening=lambda url: log.info("listening", url=url),
+    )
+    try:
+        server.run()
+    except SystemExit:
+        # uvicorn has logged why it cannot start, and has an exit code of its own.
+        raise typer.Exit(1) from None
+
+
+def _check_guarded(settings: Settings) -> None:
+    """Refuse to serve other machines without a token, unless that was said."""
+    from botfarm_server.api.auth import is_loopback  # noqa: PLC0415  # as above
+    from botfarm_server.cli import schema  # noqa: PLC0415  # the same
+
     is_guarded = (
         settings.admin_token() is not None
         or settings.insecure_no_auth
@@ -54,16 +102,26 @@ def serve(
             "listen on 127.0.0.1, or say --insecure-no-auth.",
             exit_code=2,
         )
-    set_up_logging(settings)
-    log = structlog.get_logger("botfarm")
-    server = Server(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        on_listening=lambda url: log.info("listening", url=url),
+
+
+def _tls(settings: Settings) -> Mapping[str, Any] | None:
+    """Refuse certificates that cannot be used."""
+    from botfarm_server.serving import (  # noqa: PLC0415  # the same
+        CertificateFileError,
+        tls_options,
     )
+
+    if settings.ssl_certfile is None:
+        if settings.ssl_keyfile or settings.ssl_ca_certs:
+            refuse("TLS needs a certificate: --ssl-certfile.", exit_code=2)
+        return None
+    password = settings.ssl_keyfile_password
     try:
-        server.run()
-    except SystemExit:
-        # uvicorn has logged why it cannot start, and has an exit code of its own.
-        raise typer.Exit(1) from None
+        return tls_options(
+            settings.ssl_certfile,
+            settings.ssl_keyfile,
+            password.get_secret_value() if password else None,
+            settings.ssl_ca_certs,
+        )
+    except CertificateFileError as error:
+        refuse(str(error), exit_code=2)

@@ -504,8 +504,8 @@ class TooManyWrongTokensError(BotfarmError):
     @property
     def detail(self) -> str:
         return (
-            "The token is wrong, as those of many requests before it from the same "
-            "address. Set BOTFARM_TOKEN to a token of this server."
+            "The token is wrong or has ended, as those of many requests before it from "
+            "the same address. Set BOTFARM_TOKEN to a token of this server."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
@@ -18,7 +19,13 @@ from .core import (
     Sleep,
 )
 from .forking import on_fork
-from .http import failure_of, headers_of, request_of, transport_options
+from .http import (
+    failure_of,
+    headers_of,
+    request_of,
+    transport_options,
+    warning_of,
+)
 
 # Bound at import, before a test can put a double in their place: mocks of httpx
 # replace the method on the class, and some tests replace what sleeps.
@@ -34,6 +41,7 @@ class AsyncClient:
     def __init__(self, url: str, token: str | None = None) -> None:
         self.url = url
         self.protocol = LeaseProtocol(url)
+        self.warning = warning_of(url, token)
         self._headers = headers_of(token)
         self._transport: httpx.AsyncHTTPTransport | None = None
         self._abandoned: Sequence[httpx.AsyncHTTPTransport] = ()
@@ -79,6 +87,7 @@ class AsyncClient:
                 content = await response.aread()
             finally:
                 await response.aclose()
-        except httpx.TransportError as error:
-            return failure_of(error)
+        # httpcore lets anyio's errors of TLS pass as they are.
+        except (httpx.TransportError, ssl.SSLError) as error:
+            return failure_of(error, self.url)
         return Response(response.status_code, response.headers, content)

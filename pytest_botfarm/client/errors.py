@@ -3,6 +3,7 @@
 BotfarmError
 ├── ConnectionProblem             no usable answer
 │   ├── ServerNotReachableError   nobody answers at the URL
+│   ├── CertificateError          the server's certificate is not accepted, or ours
 │   ├── NotABotfarmServerError    something else answers at the URL
 │   ├── ProtocolVersionError      the server speaks another version of the protocol
 │   └── WrongAnswerError          an answer that does not belong to its request
@@ -80,6 +81,10 @@ class ServerNotReachableError(ConnectionProblem):
             url=url,
         )
         self.reason = reason
+
+
+class CertificateError(ConnectionProblem):
+    """One side does not accept the other's certificate."""
 
 
 class NotABotfarmServerError(ConnectionProblem):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from .core import Request, TransportFailure
+from .tls import check_trust, tls_context
 
 KEEP_ALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which uvicorn ends it."""
@@ -50,15 +52,33 @@ def request_of(effect: Request, url: str, headers: dict[str, str]) -> httpx.Requ
     )
 
 
+def warning_of(url: str, token: str | None) -> str | None:
+    """What a person should know of the way to the server."""
+    parts = urlsplit(url)
+    if token is None or parts.scheme == "https" or parts.hostname in LOOPBACK:
+        return None
+    return (
+        f"the token and all passwords go to {url} unencrypted, and whoever is on the "
+        "way can read them: let the server be reached by https"
+    )
+
+
 def transport_options(url: str) -> dict[str, Any]:
+    """Raises BotfarmError where the environment names a certificate that is none."""
     secure = urlsplit(url).scheme == "https"
     return {
         # Loading the certificates takes 20 ms, so not where none will be seen.
-        "verify": httpx.create_ssl_context() if secure else False,
+        "verify": tls_context(os.environ) if secure else False,
         "proxy": proxy_for(url),
         "limits": httpx.Limits(keepalive_expiry=KEEP_ALIVE),
     }
 
 
-def failure_of(error: httpx.TransportError) -> TransportFailure:
-    return TransportFailure(str(error).strip() or type(error).__name__)
+def failure_of(error: Exception, url: str) -> TransportFailure:
+    """What to repeat a call after. Raises CertificateError where that is no use."""
+    check_trust(error, url)
+    reason = str(error).strip() or type(error).__name__
+    if isinstance(error, httpx.RemoteProtocolError) and url.startswith("https:"):
+        # Servers of asyncio, ours among them, do not say why they end a connection.
+        reason += " (does it ask for a certificate, BOTFARM_CLIENT_CERT?)"
+    return TransportFailure(reason)

@@ -20,7 +20,13 @@ from .core import (
     Sleep,
 )
 from .forking import on_fork
-from .http import failure_of, headers_of, request_of, transport_options
+from .http import (
+    failure_of,
+    headers_of,
+    request_of,
+    transport_options,
+    warning_of,
+)
 from .shielded import ShieldedTransport
 
 # Bound at import, before a test can put a double in its place.
@@ -46,6 +52,7 @@ class Client:
         may raise a BotfarmError that tells why nobody will.
         """
         self.protocol = LeaseProtocol(url)
+        self.warning = warning_of(url, token)
         self._locate = locate
         self._headers = headers_of(token)
         self._transport: ShieldedTransport | None = None
@@ -101,7 +108,7 @@ class Client:
                 response.close()
         except httpx.TransportError as error:
             url = self.url if self._locate is None else self._locate()
-            return failure_of(error) if url == self.url else Moved(url)
+            return failure_of(error, url) if url == self.url else Moved(url)
         except BaseException:
             # Ctrl-C in the middle of an exchange: what comes next on this connection
             # is the answer to nobody's question.

@@ -209,9 +209,23 @@ def test_the_token_may_come_from_a_file(
 def test_a_token_on_the_command_line_is_not_taken(
     environment: None, botfarm: Botfarm
 ) -> None:
-    ran = botfarm("users", "list", "--token", "s3cret")
-    assert ran.exit_code == 2
-    assert "s3cret" not in ran.err
+    for given in (["--token", "s3cret"], ["--token=s3cret"]):
+        ran = botfarm("users", "list", *given)
+        assert ran.exit_code == 2
+        assert "every user of this machine can read" in ran.err
+        assert "Set BOTFARM_TOKEN" in ran.err
+        assert "s3cret" not in ran.err
+    ran = botfarm("serve", "--bootstrap-token", "s3cret")
+    assert (ran.exit_code, "BOTFARM_BOOTSTRAP_TOKEN_FILE" in ran.err) == (2, True)
+
+
+def test_a_token_that_goes_unencrypted_is_told(farm: Farm, botfarm: Botfarm) -> None:
+    assert "unencrypted" not in botfarm("users", "list").err
+    # A name of this machine that does not look like one.
+    url = farm.url.replace("127.0.0.1", "127.1")
+    ran = botfarm("users", "list", "--json", "--url", url)
+    assert (ran.exit_code, ran.json) == (0, [])
+    assert f"goes to {url} unencrypted" in ran.err
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_loopback(

@@ -326,3 +326,16 @@ def test_the_server_extra_is_missing(suite: Suite, pool_file: Path) -> None:
     text = failure(result)
     assert "fastapi" in text
     assert "pip install 'pytest-botfarm[server]'" in text
+
+
+def test_a_token_that_goes_unencrypted_is_told_once(
+    suite: Suite, farm: Farm, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite.write("def test_a(bot_user): bot_user()\ndef test_b(bot_user): bot_user()")
+    # A name of this machine that does not look like one.
+    url = farm.url.replace("127.0.0.1", "127.1")
+    result = suite.run("-n", "2", "--botfarm-url", url)
+    result.assert_outcomes(passed=2)
+    told = [it for it in result.outlines if "unencrypted, and" in it]
+    assert len(told) == 1
+    assert url in told[0]
