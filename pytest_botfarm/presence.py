@@ -33,7 +33,11 @@ class Presence:
         with suppress(ImportError, OSError):
             import fcntl  # noqa: PLC0415  # not on Windows
 
-            self._file = self._path.open("x", encoding="ascii")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            # Its owner's alone, whatever the umask of the run is.
+            self._file = os.fdopen(
+                os.open(self._path, flags, 0o600), "w", encoding="ascii"
+            )
             fcntl.lockf(self._file, fcntl.LOCK_EX)
             # Locked first: a file that is empty is about to be.
             self._file.write(LOCKED)
