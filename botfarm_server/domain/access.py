@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Literal, get_args
 from uuid import UUID
 
 from botfarm_server.domain.errors import ForbiddenError
 from botfarm_server.domain.models import Lease, Role, TokenId, Want
 
 ROLES: Sequence[Role] = get_args(Role)
+
+CallerKind = Literal[
+    "token", "bootstrap_token", "no_token", "command_line", "pool_file", "botfarm"
+]
+"""How one is known: by a stored token, by that of the environment, not at all where no
+token is needed, by access to the database itself, or as a part of the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,11 @@ class Caller:
     """`None` for the bootstrap token, and for everybody where no token is needed."""
     project_id: UUID | None = None
     """The only one that it knows of; `None` for all."""
+    kind: CallerKind = "botfarm"
+    name: str | None = None
+    """The token's, or the account's at the command line of the server's machine."""
+    address: str | None = None
+    """From where its call comes, if it comes over a network."""
 
     def may(self, needed: Role) -> bool:
         return ROLES.index(self.role) >= ROLES.index(needed)
@@ -39,6 +50,10 @@ class Caller:
     def owns(self, lease: Lease) -> bool:
         """Whether it may renew and end the lease, and is told its secrets."""
         return self._took(lease) or (self.may("admin") and self.sees(lease))
+
+    def is_holder_of(self, lease: Lease) -> bool:
+        """Whether the lease was asked for by the same token, or as this one by none."""
+        return lease.token_id == self.token_id
 
     def within_project(self, want: Want) -> Want:
         """The want, of the caller's project where it names none."""
@@ -64,4 +79,9 @@ class Caller:
 
 
 EVERYTHING = Caller("admin")
-"""The bootstrap token's holder, and the server's own doings."""
+"""The server's own doings."""
+BOOTSTRAP = Caller("admin", kind="bootstrap_token")
+ANYBODY = Caller("admin", kind="no_token")
+"""Whoever calls a server that asks for no token."""
+POOL_FILE = Caller("admin", kind="pool_file")
+"""The file of an embedded server, which holds what the file lists."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from botfarm_server.domain.access import EVERYTHING, Caller
+from botfarm_server.domain.access import ANYBODY, BOOTSTRAP, Caller
 from botfarm_server.domain.errors import (
     DatabaseUnavailableError,
     ForbiddenError,
@@ -62,7 +62,7 @@ class AccessService:
         """
         if self._is_bootstrap(given):
             self._check_serving()
-            return EVERYTHING
+            return BOOTSTRAP
         if given is not None and given.startswith(PREFIX):
             if is_mistyped(given):
                 raise TokenMistypedError
@@ -77,7 +77,7 @@ class AccessService:
                 "with `botfarm tokens create` on its machine, or start it with "
                 "BOTFARM_BOOTSTRAP_TOKEN, or with --insecure-no-auth."
             )
-        return EVERYTHING
+        return ANYBODY
 
     def _is_bootstrap(self, given: str | None) -> bool:
         expected = self.bootstrap_token
@@ -110,7 +110,7 @@ class AccessService:
         token, now = found
         _check_valid(token, now)
         await self._note_use(token, now)
-        return Caller(token.role, token.id, token.project_id)
+        return Caller(token.role, token.id, token.project_id, "token", token.name)
 
     async def check_still(self, by: Caller) -> None:
         """Raise UnauthorizedError where the token was ended while its call waited."""

@@ -300,4 +300,35 @@ tokens: Table = Table(
     CheckConstraint("role IN ('read', 'lease', 'admin')", name="role"),
 )
 
+# No foreign keys: what an event tells of may be gone, and the event is to stay.
+audit_events: Table = Table(
+    "audit_events",
+    metadata,
+    Column("number", SerialNumber, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("caller", String(16), nullable=False),
+    Column("token_id", Uuid),
+    Column("name", String(255)),
+    Column("role", String(16), nullable=False),
+    Column("address", String(255)),
+    Column("action", String(32), nullable=False),
+    Column("subject_id", Uuid, nullable=False),
+    Column("subject", Text),
+    Column("project_id", Uuid),
+    Column("before", NullableDocument),
+    Column("after", NullableDocument),
+    Column("reason", Text),
+    CheckConstraint("(caller = 'token') = (token_id IS NOT NULL)", name="token"),
+    Index(None, "at"),
+    Index(None, "subject_id", "number"),
+    Index(
+        "ix_audit_events_project_id",
+        "project_id",
+        "number",
+        postgresql_where=text("project_id IS NOT NULL"),
+        sqlite_where=text("project_id IS NOT NULL"),
+    ),
+    sqlite_autoincrement=True,
+)
+
 Row = dict[str, Any]

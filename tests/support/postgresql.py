@@ -59,6 +59,7 @@ class PostgresqlServer:
     def empty(url: str) -> None:
         """Delete all rows of a migrated database."""
         tables = "queue_entries, grants, users, leases, reservations, tokens"
+        tables += ", audit_events"
         _run(_execute(url, f"TRUNCATE {tables} CASCADE"))
 
     def program(self, name: str) -> Path:
