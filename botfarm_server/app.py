@@ -18,6 +18,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from botfarm_server.api import (
+    audit,
     errors,
     health,
     kept_states,
@@ -36,6 +37,7 @@ from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.logging import configure_logging
 from botfarm_server.services.access import AccessService
 from botfarm_server.services.asking import AskService
+from botfarm_server.services.audit import AuditService
 from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.guessing import WrongTokens
 from botfarm_server.services.kept_states import KeptStateService
@@ -91,6 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api.include_router(kept_states.router)
     api.include_router(reservations.router)
     api.include_router(tokens.router)
+    api.include_router(audit.router)
     app.include_router(api)
     app.include_router(health.router)
     app.include_router(pages.router)
@@ -147,6 +150,7 @@ class _Farm:
             times=times,
             interval=settings.loop_interval,
             retention=timedelta(days=settings.retention_days),
+            audit_retention=timedelta(days=settings.audit_retention_days),
         )
         readiness = Readiness(self._database, migrate=settings.migrate_at_start)
         vocabulary = Vocabulary(settings.envs, settings.domains)
@@ -174,6 +178,7 @@ class _Farm:
             tokens=TokenService(self._database),
             wrong_tokens=WrongTokens(),
             public_pages=settings.public_pages,
+            audit=AuditService(self._database),
         )
         self._rotation = Rotation(self._database, sealer)
 

@@ -29,6 +29,7 @@ from botfarm_server.api.schemas import MAXIMUM_IMPORT_ROWS
 from botfarm_server.api.state import AppState
 from botfarm_server.api.users import draft_of
 from botfarm_server.app import create_app
+from botfarm_server.domain.access import POOL_FILE
 from botfarm_server.domain.errors import BotfarmError, InvalidRequestError
 from botfarm_server.logging import configure_logging
 from botfarm_server.poolfile import PoolFile, PoolFileError, read_pool_file
@@ -118,7 +119,7 @@ async def _fill(state: AppState, pool: PoolFile) -> str | None:
     for start in range(0, len(drafts), MAXIMUM_IMPORT_ROWS):
         batch = drafts[start : start + MAXIMUM_IMPORT_ROWS]
         try:
-            await state.users.import_all(batch)
+            await state.users.import_all(batch, by=POOL_FILE)
         except InvalidRequestError as error:
             return "\n".join(
                 pool.located(error.errors, range(start, start + len(batch)))

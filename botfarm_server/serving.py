@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class Server(uvicorn.Server):
         host: str,
         port: int,
         tls: Mapping[str, Any] | None = None,
+        trusted_proxies: Sequence[str] = (),
         on_listening: Callable[[str], None] | None = None,
     ) -> None:
         """`tls` is what `tls_options` says."""
@@ -84,6 +85,9 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # By default uvicorn would believe whoever calls from this machine.
+                proxy_headers=bool(trusted_proxies),
+                forwarded_allow_ips=list(trusted_proxies),
                 timeout_graceful_shutdown=GRACE,
                 timeout_keep_alive=KEEP_ALIVE,
                 **(tls or {}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -261,6 +262,19 @@ class Settings(BaseSettings):
         description="Days that ended leases are kept.",
         examples=[30],
     )
+    audit_retention_days: float = Field(
+        default=365.0,
+        gt=0,
+        le=36_500,
+        description="Days that events of the audit log are kept.",
+        examples=[365],
+    )
+    trusted_proxies: Names = Field(
+        default=(),
+        description="Addresses or networks of proxies whose X-Forwarded-For is "
+        "believed, separated by commas.",
+        examples=["10.0.0.0/8"],
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -281,7 +295,14 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return given
 
-    @field_validator("envs", "domains", "cors_origins", "allowed_hosts", mode="before")
+    @field_validator(
+        "envs",
+        "domains",
+        "cors_origins",
+        "allowed_hosts",
+        "trusted_proxies",
+        mode="before",
+    )
     @classmethod
     def _split(cls, given: Any) -> Any:
         return _split_commas(given)
@@ -310,6 +331,13 @@ class Settings(BaseSettings):
             if not HOST.fullmatch(host):
                 msg = "a host is a name or an address, without scheme and port"
                 raise ValueError(msg)
+        return given
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _names_addresses(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for address in given:
+            ipaddress.ip_network(address)
         return given
 
     @field_validator("secret_keys", mode="before")

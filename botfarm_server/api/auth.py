@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
 from botfarm_server.domain.models import LeaseId, Role, UserId
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+MAXIMUM_ADDRESS = 255
 
 _bearer = HTTPBearer(auto_error=False, description="A token of this server.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -62,6 +65,7 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
 
     """
     by = await _identify(request, credentials)
+    request.state.by = by
     access = state_of(request).access
     endpoint = request.scope["endpoint"]
     needed = role_needed(endpoint)
@@ -94,14 +98,20 @@ async def admit_to_page(request: Request, credentials: Credentials) -> None:
 async def _identify(request: Request, credentials: Credentials) -> Caller:
     state = state_of(request)
     try:
-        return await state.access.identify(
+        known = await state.access.identify(
             credentials.credentials if credentials else None,
             over_loopback=_comes_from_this_machine(request),
         )
     except UnauthorizedError as error:
         if credentials is not None:
-            state.wrong_tokens.note(_address(request), error)
+            state.wrong_tokens.note(address_of(request) or "", error)
         raise
+    return replace(known, address=address_of(request))
+
+
+def address_of(request: Request) -> str | None:
+    """From where a call comes; what a proxy says of it may be of any length."""
+    return request.client.host[:MAXIMUM_ADDRESS] if request.client else None
 
 
 def _named(request: Request, parameter: str) -> UUID | None:
@@ -122,11 +132,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _address(request: Request) -> str:
-    """Of the caller, or of a Unix socket's, which has none."""
-    return request.client.host if request.client else ""
-
-
 def _comes_from_this_machine(request: Request) -> bool:
     """Whether no proxy is known to have passed it on, and no page's name led it here.
 
@@ -136,5 +141,5 @@ def _comes_from_this_machine(request: Request) -> bool:
     server = request.scope.get("server")
     if server is None or server[1] is None:
         return True  # A Unix socket has no address; its file's permissions guard it.
-    hosts = [server[0], _address(request), named_host(request.scope) or ""]
+    hosts = [server[0], address_of(request) or "", named_host(request.scope) or ""]
     return all(map(is_loopback, hosts))

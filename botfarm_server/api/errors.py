@@ -15,7 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from botfarm_server.api.auth import address_of
 from botfarm_server.api.schemas import ErrorOut
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     BotfarmError,
     DatabaseUnavailableError,
@@ -145,12 +147,28 @@ def _as_mappings(fact: Any) -> Any:
     return fact
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, BotfarmError):
         raise error
     if isinstance(error, SecretUnreadableError):
         _log.error(error.detail, user_id=str(error.user_id))
+    if isinstance(error, UnauthorizedError | ForbiddenError):
+        _log_attempt(request, error)
     return error_response(error)
+
+
+def _log_attempt(request: Request, error: BotfarmError) -> None:
+    """Say who tried what in vain: a token that is wrong is not repeated."""
+    by: Caller | None = getattr(request.state, "by", None)
+    _log.warning(
+        "call refused",
+        code=error.code,
+        method=request.method,
+        path=request.url.path,
+        address=address_of(request),
+        caller=by and by.kind,
+        name=by and by.name,
+    )
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

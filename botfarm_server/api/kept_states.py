@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from botfarm_server.api.auth import admit, needs
+from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.schemas import DropStateIn, StateIn
 from botfarm_server.api.state import KeptStates
@@ -42,7 +42,7 @@ NOT_HELD = (
 )
 @needs("lease")
 async def save(
-    lease_id: UUID, user_id: UUID, body: StateIn, kept_states: KeptStates
+    lease_id: UUID, user_id: UUID, body: StateIn, kept_states: KeptStates, by: By
 ) -> None:
     """Who leases the user next gets it as `state`, until it expires.
 
@@ -55,6 +55,7 @@ async def save(
         fence=Fence(body.fence),
         state=body.state.get_secret_value(),
         expires_in=body.expires_in,
+        by=by,
     )
 
 
@@ -67,7 +68,13 @@ async def save(
 )
 @needs("lease")
 async def drop(
-    lease_id: UUID, user_id: UUID, body: DropStateIn, kept_states: KeptStates
+    lease_id: UUID,
+    user_id: UUID,
+    body: DropStateIn,
+    kept_states: KeptStates,
+    by: By,
 ) -> None:
     """Again is no error."""
-    await kept_states.drop(LeaseId(lease_id), UserId(user_id), fence=Fence(body.fence))
+    await kept_states.drop(
+        LeaseId(lease_id), UserId(user_id), fence=Fence(body.fence), by=by
+    )

@@ -196,7 +196,7 @@ async def end(
     responses=documented(LeaseNotFoundError, LeaseEndedError, LeaseMismatchError),
 )
 @needs("lease")
-async def keep(lease_id: UUID, body: KeepIn, leases: Leases) -> Any:
+async def keep(lease_id: UUID, body: KeepIn, leases: Leases, by: By) -> Any:
     """Its holder has done with it. It ends after `seconds`, or when somebody ends it.
 
     Nothing renews it, and the end of its run or worker leaves it alone. Its users are
@@ -207,6 +207,7 @@ async def keep(lease_id: UUID, body: KeepIn, leases: Leases) -> Any:
         Fence(body.fence),
         seconds=body.seconds,
         outcome=body.outcome,
+        by=by,
     )
     return {"id": lease_id, "expires_in": expires_in}
 
@@ -218,13 +219,13 @@ async def keep(lease_id: UUID, body: KeepIn, leases: Leases) -> Any:
     responses=documented(LeaseNotFoundError, LeaseEndedError),
 )
 @needs("admin")
-async def break_lease(lease_id: UUID, body: BreakIn, leases: Leases) -> Any:
+async def break_lease(lease_id: UUID, body: BreakIn, leases: Leases, by: By) -> Any:
     """The holder is told at its next renewal, and its test fails.
 
     Its users rest until it must have heard of it, unless it is known to be dead.
     """
     await leases.break_lease(
-        LeaseId(lease_id), body.reason, holder_is_dead=body.holder_is_dead
+        LeaseId(lease_id), body.reason, holder_is_dead=body.holder_is_dead, by=by
     )
     return shown(await leases.show(LeaseId(lease_id)))
 

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from botfarm_server.services.access import AccessService
 from botfarm_server.services.asking import AskService
+from botfarm_server.services.audit import AuditService
 from botfarm_server.services.guessing import WrongTokens
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
@@ -32,6 +33,7 @@ class AppState:
     tokens: TokenService
     wrong_tokens: WrongTokens
     public_pages: bool
+    audit: AuditService
 
 
 def state_of(request: Request) -> AppState:
@@ -65,6 +67,10 @@ async def token_service(request: Request) -> TokenService:
     return state_of(request).tokens
 
 
+async def audit_service(request: Request) -> AuditService:
+    return state_of(request).audit
+
+
 async def ask_service(request: Request) -> AskService:
     return state_of(request).asking
 
@@ -74,6 +80,7 @@ async def kept_state_service(request: Request) -> KeptStateService:
 
 
 State = Annotated[AppState, Depends(app_state)]
+Audit = Annotated[AuditService, Depends(audit_service)]
 Asking = Annotated[AskService, Depends(ask_service)]
 Leases = Annotated[LeaseService, Depends(lease_service)]
 Pools = Annotated[PoolService, Depends(pool_service)]

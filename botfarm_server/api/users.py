@@ -76,7 +76,7 @@ async def create(body: NewUserIn, users: Users, by: By) -> Any:
     draft = draft_of(_within_project(body, by))
     if body.reservation_id is not None:
         draft = replace(draft, reservation_id=ReservationId(body.reservation_id))
-    return await users.create(draft)
+    return await users.create(draft, by)
 
 
 @router.post(
@@ -165,7 +165,7 @@ async def change(user_id: UUID, body: UserPatch, users: Users, by: By) -> Any:
         changes["project_id"] = by.project_for(body.project_id)
     if body.password is not None:
         changes["password"] = body.password.get_secret_value()
-    return await users.change(UserId(user_id), changes)
+    return await users.change(UserId(user_id), changes, by)
 
 
 @router.delete(
@@ -176,8 +176,8 @@ async def change(user_id: UUID, body: UserPatch, users: Users, by: By) -> Any:
     responses=documented(UserNotFoundError, UserLockedError),
 )
 @needs("admin")
-async def remove(user_id: UUID, users: Users) -> None:
-    await users.remove(UserId(user_id))
+async def remove(user_id: UUID, users: Users, by: By) -> None:
+    await users.remove(UserId(user_id), by)
 
 
 @router.post(
@@ -255,7 +255,7 @@ async def quarantine(
     A token of role `lease` may do so to a user that it holds.
     """
     await state.access.check_holds(by, UserId(user_id))
-    return await users.quarantine(UserId(user_id), body.reason, body.author)
+    return await users.quarantine(UserId(user_id), body.reason, body.author, by)
 
 
 @router.post(
@@ -265,10 +265,12 @@ async def quarantine(
     responses=documented(UserNotFoundError),
 )
 @needs("admin")
-async def restore(user_id: UUID, users: Users, body: RestoreIn | None = None) -> Any:
+async def restore(
+    user_id: UUID, users: Users, by: By, body: RestoreIn | None = None
+) -> Any:
     """A waiter may have it at once. Reason and author are logged."""
     body = body or RestoreIn()
-    return await users.restore(UserId(user_id), body.reason, body.author)
+    return await users.restore(UserId(user_id), body.reason, body.author, by)
 
 
 @router.get(

@@ -20,7 +20,7 @@ def find_user(client: FarmClient, given: str, env: str | None) -> Any:
         CommandError: there is none, or there are several.
 
     """
-    if (user_id := _as_uuid(given)) is not None:
+    if (user_id := as_uuid(given)) is not None:
         return client.get(f"/users/{user_id}")
     found = client.get("/users", login=given, env=env)
     where = "" if env is None else f" in env {env!r}"
@@ -45,7 +45,7 @@ def find_lease_id(client: FarmClient, given: str) -> str:
         UsageError: it is no part of an id.
 
     """
-    if (lease_id := _as_uuid(given)) is not None:
+    if (lease_id := as_uuid(given)) is not None:
         return str(lease_id)
     start = given.lower()
     if not re.fullmatch(r"[0-9a-f-]{4,36}", start):
@@ -75,7 +75,8 @@ def find_lease_id(client: FarmClient, given: str) -> str:
     return str(found.pop())
 
 
-def _as_uuid(given: str) -> UUID | None:
+def as_uuid(given: str) -> UUID | None:
+    """The id that somebody typed; `None` for a name."""
     try:
         return UUID(given)
     except ValueError:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from botfarm_server.cli import db, keys, leases, serve, tokens, users
+from botfarm_server.cli import audit, db, keys, leases, serve, tokens, users
 from botfarm_server.cli.errors import CommandError, UsageError
 from botfarm_server.cli.output import complain, make_output_unfailing
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve")(serve.serve)
+app.command("audit")(audit.audit)
 app.add_typer(users.app, name="users")
 app.add_typer(leases.app, name="leases")
 app.add_typer(tokens.app, name="tokens")

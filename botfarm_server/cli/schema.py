@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from botfarm_server.cli.errors import CommandError, UsageError
-from botfarm_server.domain.access import EVERYTHING
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import BotfarmError, DatabaseUnavailableError
 from botfarm_server.domain.models import Role
 from botfarm_server.services.tokens import NewToken, TokenService
@@ -102,6 +102,7 @@ def create_token(
     *,
     project_id: UUID | None,
     expires_in: float | None,
+    by: Caller,
 ) -> NewToken:
     """Make a token in the database itself; who may write there needs none.
 
@@ -125,6 +126,7 @@ def create_token(
                 role,
                 project_id=project_id,
                 expires_in=expires_in,
+                by=by,
             )
         )
 
@@ -136,10 +138,11 @@ async def _create_token(
     *,
     project_id: UUID | None,
     expires_in: float | None,
+    by: Caller,
 ) -> NewToken:
     try:
         return await TokenService(database).create(
-            EVERYTHING, name, role, project_id=project_id, expires_in=expires_in
+            by, name, role, project_id=project_id, expires_in=expires_in
         )
     finally:
         await database.dispose()

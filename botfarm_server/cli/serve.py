@@ -74,6 +74,7 @@ def serve(
         host=settings.host,
         port=settings.port,
         tls=tls,
+        trusted_proxies=settings.trusted_proxies,
         on_listening=lambda url: log.info("listening", url=url),
     )
     try:

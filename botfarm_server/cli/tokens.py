@@ -12,7 +12,8 @@ from botfarm_server.cli.client import connected
 from botfarm_server.cli.errors import CommandError, UsageError
 from botfarm_server.cli.finding import SHORT_ID
 from botfarm_server.cli.options import DEFAULT_URL, AsJson, Url
-from botfarm_server.cli.output import note, print_json, print_table
+from botfarm_server.cli.output import note, operator, print_json, print_table
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.models import Role
 
 app = typer.Typer(no_args_is_help=True, help="Who may use a server, and for what.")
@@ -90,6 +91,7 @@ def _in_database(
         given.role,
         project_id=given.project_id,
         expires_in=given.expires_in,
+        by=Caller("admin", kind="command_line", name=operator()),
     )
     return NewTokenOut.model_validate(told(made)).model_dump(mode="json")
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import structlog
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.lifecycle import (
     LeaseTimes,
     failed_in_a_row,
@@ -26,6 +27,7 @@ from botfarm_server.domain.models import (
     Outcome,
     Pool,
 )
+from botfarm_server.services import audit
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.store import grants, leases, queue, users
 from botfarm_server.store.engine import Connection
@@ -34,6 +36,8 @@ from botfarm_server.store.users import in_quarantine
 
 BY_ITSELF = "botfarm"
 """Who put a user in quarantine when nobody did."""
+
+GIVEN_BACK: frozenset[EndedState] = frozenset({"released", "cancelled"})
 
 KINDS: Sequence[tuple[LeaseState, bool]] = (
     ("waiting", False),
@@ -62,7 +66,7 @@ class Ending:
     def log(self) -> None:
         for login, reason in self.quarantined.items():
             _log.warning("user quarantined", login=login, reason=reason)
-        in_order = self.state in {"released", "cancelled"}
+        in_order = self.state in GIVEN_BACK
         holder = self.lease.holder
         (_log.info if in_order else _log.warning)(
             "lease ended",
@@ -169,13 +173,33 @@ async def _count_failure(
     failed = failed_in_a_row(user.failed_tests, test_id, outcome)
     if list(failed) == list(user.failed_tests):
         return None
-    changes: dict[str, object] = {"failed_tests": list(failed) or None}
-    reason = None
-    if user.in_rotation and len(failed) >= times.quarantine_after:
-        reason = f"{len(failed)} tests failed in a row: {', '.join(failed)}"
-        changes |= in_quarantine(now, reason, BY_ITSELF)
-    await users.change(connection, user.id, changes)
+    columns: dict[str, object] = {"failed_tests": list(failed) or None}
+    if not user.in_rotation or len(failed) < times.quarantine_after:
+        await users.change(connection, user.id, columns)
+        return None
+    reason = f"{len(failed)} tests failed in a row: {', '.join(failed)}"
+    columns |= in_quarantine(now, reason, BY_ITSELF)
+    await users.change(connection, user.id, columns)
+    change = audit.user_failed(user, reason, BY_ITSELF)
+    await audit.record(connection, EVERYTHING, now, change)
     return reason
+
+
+async def record_endings(
+    connection: Connection, endings: Iterable[Ending], by: Caller, now: datetime
+) -> None:
+    """Tell the audit log which leases of others the caller gives back.
+
+    What has lapsed by then ended by itself.
+    """
+    changes = [
+        audit.lease_changed(
+            "lease.release", it.lease, it.logins, {"state": it.state}, it.reason
+        )
+        for it in endings
+        if it.state in GIVEN_BACK and not by.is_holder_of(it.lease)
+    ]
+    await audit.record(connection, by, now, *changes)
 
 
 async def end_lapsed(

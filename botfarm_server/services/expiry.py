@@ -16,7 +16,7 @@ from botfarm_server.services.deadlocks import break_knots
 from botfarm_server.services.ending import end_lapsed
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.waiting import WaitingRoom, wait_up_to
-from botfarm_server.store import leases, queue, users
+from botfarm_server.store import audit, leases, queue, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
 
@@ -42,6 +42,7 @@ class ExpiryLoop:
     times: LeaseTimes
     interval: float
     retention: timedelta
+    audit_retention: timedelta
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop`; a database that is away is looked for again."""
@@ -110,8 +111,12 @@ class ExpiryLoop:
 
     async def forget(self) -> None:
         """Delete history that is past its retention."""
-        gone = FORGET_BATCH
-        while gone == FORGET_BATCH:
-            async with self.database.write() as connection:
-                before = await read_clock(connection) - self.retention
-                gone = await leases.forget_ended(connection, before, limit=FORGET_BATCH)
+        for forget, retention in (
+            (leases.forget_ended, self.retention),
+            (audit.forget, self.audit_retention),
+        ):
+            gone = FORGET_BATCH
+            while gone == FORGET_BATCH:
+                async with self.database.write() as connection:
+                    before = await read_clock(connection) - retention
+                    gone = await forget(connection, before, limit=FORGET_BATCH)

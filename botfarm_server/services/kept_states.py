@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import (
     LeaseMismatchError,
     LeaseNotFoundError,
@@ -14,9 +16,10 @@ from botfarm_server.domain.errors import (
 )
 from botfarm_server.domain.lifecycle import has_lapsed, is_ended
 from botfarm_server.domain.models import Fence, LeaseId, UserId
+from botfarm_server.services import audit
 from botfarm_server.services.answers import ended
 from botfarm_server.services.sealing import Sealer
-from botfarm_server.store import leases, users
+from botfarm_server.store import grants, leases, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
 
@@ -40,6 +43,7 @@ class KeptStateService:
         fence: Fence,
         state: str,
         expires_in: float | None,
+        by: Caller = EVERYTHING,
     ) -> None:
         """Keep a state for the next holders, in place of the one before.
 
@@ -55,22 +59,35 @@ class KeptStateService:
             raise NoSealingKeyError
         lasts = timedelta(seconds=EXPIRES_IN if expires_in is None else expires_in)
         await self._change(
+            "user.save_state",
             lease_id,
             user_id,
             fence,
             lambda now: {"sealed_state": sealed, "state_expires_at": now + lasts},
+            by,
         )
 
-    async def drop(self, lease_id: LeaseId, user_id: UserId, *, fence: Fence) -> None:
+    async def drop(
+        self,
+        lease_id: LeaseId,
+        user_id: UserId,
+        *,
+        fence: Fence,
+        by: Caller = EVERYTHING,
+    ) -> None:
         """Leave the next holder nothing; again is no error. Raises as `save` does."""
-        await self._change(lease_id, user_id, fence, lambda _: users.NO_STATE)
+        await self._change(
+            "user.drop_state", lease_id, user_id, fence, lambda _: users.NO_STATE, by
+        )
 
     async def _change(
         self,
+        action: Literal["user.save_state", "user.drop_state"],
         lease_id: LeaseId,
         user_id: UserId,
         fence: Fence,
         values_at: Callable[[datetime], Mapping[str, object]],
+        by: Caller,
     ) -> None:
         async with self.database.queue() as (connection, _):
             lease = await leases.lock(connection, lease_id)
@@ -84,3 +101,7 @@ class KeptStateService:
             values = values_at(now)
             if not await users.change_held(connection, user_id, lease_id, values):
                 raise UserNotFoundError(user_id, lease_id)
+            if not by.is_holder_of(lease):
+                held = await grants.users_held(connection, [lease_id])
+                left = [audit.user_state(action, it) for it in held if it.id == user_id]
+                await audit.record(connection, by, now, *left)

@@ -28,6 +28,7 @@ from botfarm_server.domain.models import (
     Outcome,
     UserId,
 )
+from botfarm_server.services import audit
 from botfarm_server.services.answers import (
     LeaseView,
     Lost,
@@ -44,11 +45,12 @@ from botfarm_server.services.ending import (
     end_lapsed,
     end_leases,
     hand_on_from,
+    record_endings,
 )
 from botfarm_server.services.settling import ended_by_holder
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.store import holdings, leases
+from botfarm_server.store import grants, holdings, leases
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
 
@@ -105,7 +107,13 @@ class LeaseService:
             ]
 
     async def keep(
-        self, lease_id: LeaseId, fence: Fence, *, seconds: float, outcome: Outcome
+        self,
+        lease_id: LeaseId,
+        fence: Fence,
+        *,
+        seconds: float,
+        outcome: Outcome,
+        by: Caller = EVERYTHING,
     ) -> float:
         """Leave a held lease for a person to look at; for how many seconds still.
 
@@ -132,6 +140,12 @@ class LeaseService:
             await leases.keep(
                 connection, lease_id, now=now, expires_at=until, outcome=outcome
             )
+            if not by.is_holder_of(lease):
+                held = await grants.users_held(connection, [lease_id])
+                told = {"state": "held", "kept_for": seconds}
+                logins = [user.login for user in held]
+                change = audit.lease_changed("lease.keep", lease, logins, told)
+                await audit.record(connection, by, now, change)
         log_kept(lease, seconds)
         return seconds
 
@@ -161,7 +175,12 @@ class LeaseService:
             raise settled.answer
 
     async def break_lease(
-        self, lease_id: LeaseId, reason: str, *, holder_is_dead: bool = False
+        self,
+        lease_id: LeaseId,
+        reason: str,
+        *,
+        holder_is_dead: bool = False,
+        by: Caller = EVERYTHING,
     ) -> None:
         """Take a lease from its holder, who is told so at the next renewal.
 
@@ -200,6 +219,10 @@ class LeaseService:
                     reason=reason,
                     holder_is_dead=holder_is_dead,
                 )
+                told = {"state": "revoked", "holder_is_dead": holder_is_dead}
+                [logins] = [ending.logins for ending in endings]
+                change = audit.lease_changed("lease.break", lease, logins, told, reason)
+                await audit.record(connection, by, now, change)
                 refusal = None
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self._tell(endings, granted)
@@ -250,6 +273,7 @@ class LeaseService:
                         reason=HOLDER_ENDED,
                     )
             await remember(connection, run_id, worker_id, by=by, now=now)
+            await record_endings(connection, endings, by, now)
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self._tell(endings, granted)
         return endings

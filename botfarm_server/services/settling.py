@@ -43,6 +43,7 @@ from botfarm_server.services.ending import (
     end_lapsed,
     end_leases,
     hand_on_from,
+    record_endings,
 )
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.possibility import announce_hopeless, why_impossible
@@ -204,8 +205,9 @@ class Turn:
                     key = (ended_by_holder(lease), call.outcome, call.clean)
                     alike[key].append(lease)
             self._settled[call.lease_id] = Settled(answer)
+        callers = {call.lease_id: call.by for call in calls}
         for (state, outcome, clean), together in alike.items():
-            self.endings += await end_leases(
+            endings = await end_leases(
                 self.connection,
                 together,
                 state,
@@ -215,6 +217,10 @@ class Turn:
                 clean=clean,
                 held=users_held,
             )
+            for ending in endings:
+                by = callers[ending.lease.id]
+                await record_endings(self.connection, [ending], by, self.now)
+            self.endings += endings
 
     async def _tell_hopeless(self) -> None:
         """Wake who waits for users that went out of rotation with their leases."""

@@ -12,6 +12,7 @@ from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import TokenNotFoundError
 from botfarm_server.domain.models import Role, Token, TokenId
 from botfarm_server.domain.tokens import digest_of, new_token
+from botfarm_server.services import audit
 from botfarm_server.store import tokens
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
@@ -62,6 +63,7 @@ class TokenService:
                 revoked_at=None,
             )
             await tokens.add(connection, token, digest_of(secret))
+            await audit.record(connection, by, now, audit.token_made(token))
         return NewToken(token, secret)
 
     async def find(self, by: Caller) -> Sequence[Token]:
@@ -79,6 +81,10 @@ class TokenService:
 
         """
         async with self.database.write() as connection:
-            now = await read_clock(connection)
-            if not await tokens.revoke(connection, token_id, by.project_id, now):
+            found = await tokens.get(connection, token_id)
+            if found is None or not by.knows(found[0].project_id):
                 raise TokenNotFoundError(token_id)
+            token, now = found
+            if await tokens.revoke(connection, token_id, now):
+                change = audit.token_revoked(token, now)
+                await audit.record(connection, by, now, change)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import structlog
 
-from botfarm_server.domain.access import EVERYTHING, Caller
+from botfarm_server.domain.access import EVERYTHING, POOL_FILE, Caller
+from botfarm_server.domain.audit import Change
 from botfarm_server.domain.errors import (
     DuplicateUserError,
     InvalidRequestError,
@@ -41,6 +43,7 @@ from botfarm_server.domain.models import (
     Want,
 )
 from botfarm_server.domain.queueing import Grant
+from botfarm_server.services import audit
 from botfarm_server.services.answers import log_held
 from botfarm_server.services.attempts import Attempts
 from botfarm_server.services.ending import (
@@ -48,6 +51,7 @@ from botfarm_server.services.ending import (
     end_lapsed,
     end_leases,
     hand_on_from,
+    record_endings,
 )
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.passwords import PasswordHasher
@@ -146,7 +150,7 @@ class UserService:
     vocabulary: Vocabulary
     attempts: Attempts = field(default_factory=Attempts)
 
-    async def create(self, draft: UserDraft) -> User:
+    async def create(self, draft: UserDraft, by: Caller = EVERYTHING) -> User:
         """Store a user; a waiter may have it at once.
 
         One that takes a reserved place may be sent again: it is stored once.
@@ -170,6 +174,7 @@ class UserService:
                 await _take_place(connection, draft, draft.reservation_id, now)
             await users.add(connection, [new], now)
             created = await _get(connection, new.id, now)
+            await audit.record(connection, by, now, audit.user_made("user.create", new))
             granted = await self._hand_on(connection, {_pool(draft)}, now)
         self.room.wake(granted)
         _log.info("user created", user_id=str(new.id), login=new.login)
@@ -228,10 +233,21 @@ class UserService:
         async with self.database.queue() as (connection, now):
             if prepared:
                 await users.add(connection, prepared, now)
+            before = await users.stored(connection, [it.key for it, _ in differing])
             for (draft, _), (user_id, values) in zip(differing, changes, strict=True):
                 if not await users.change(connection, user_id, values):
                     # Somebody has removed it since: it is looked at again.
                     raise DuplicateUserError(draft.login, draft.env)
+            await audit.record(
+                connection,
+                by,
+                now,
+                *(audit.user_made("user.import", user) for user in prepared),
+                *(
+                    _imported_over(before[draft.key], values)
+                    for (draft, _), (_, values) in zip(differing, changes, strict=True)
+                ),
+            )
             pools = {_pool(draft) for draft in drafts}
             granted = await self._hand_on(connection, pools, now)
         self.room.wake(granted)
@@ -320,15 +336,21 @@ class UserService:
         Users that suites made stay. One that was put aside and is listed again comes
         back into rotation.
         """
+        changes: list[Change] = []
         async with self.database.queue() as (connection, now):
             for user_id in await users.not_listed(connection, keys):
-                if await users.remove(connection, user_id):
-                    continue
                 user = await _get(connection, user_id, now)
-                if user.state != "quarantined":
+                if await users.remove(connection, user_id):
+                    changes.append(audit.user_removed(user))
+                elif user.state != "quarantined":
                     aside = users.in_quarantine(now, NOT_LISTED, BY_ITSELF)
-                    await users.change(connection, user_id, aside)
-            await users.bring_back(connection, keys, reason=NOT_LISTED)
+                    moved = await _changed(connection, user_id, aside, now)
+                    changes.append(audit.user_moved("user.quarantine", *moved))
+            for user_id in await users.put_aside(connection, keys, reason=NOT_LISTED):
+                back = users.BACK_IN_ROTATION
+                moved = await _changed(connection, user_id, back, now)
+                changes.append(audit.user_moved("user.restore", *moved))
+            await audit.record(connection, POOL_FILE, now, *changes)
             pools = await queue.pools_waited_for(connection)
             granted = await self._hand_on(connection, pools, now)
             hopeless = await announce_hopeless(connection, pools)
@@ -366,7 +388,9 @@ class UserService:
                 limit=limit,
             )
 
-    async def change(self, user_id: UserId, changes: Mapping[str, Any]) -> User:
+    async def change(
+        self, user_id: UserId, changes: Mapping[str, Any], by: Caller = EVERYTHING
+    ) -> User:
         """Set `password`, `domain`, `project_id` or `labels` of a user.
 
         A lease that is held goes on: its holder has what it was given.
@@ -376,10 +400,17 @@ class UserService:
 
         """
         values = dict(changes)
+        hidden = {"password"} & values.keys()
         self.vocabulary.check(None, values.get("domain"))
         if "password" in values:
             values |= await self._secret_columns(user_id, values.pop("password"))
-        return await self._update(user_id, lambda _: values, "user changed")
+        return await self._update(
+            user_id,
+            lambda _: values,
+            partial(audit.user_changed, "user.update", hidden=hidden),
+            by,
+            "user changed",
+        )
 
     async def verify_password(self, user_id: UserId, password: str) -> bool:
         """Whether it is the user's, by the hash: the server may have nothing else.
@@ -401,27 +432,39 @@ class UserService:
         return matches
 
     async def quarantine(
-        self, user_id: UserId, reason: str, author: str | None = None
+        self,
+        user_id: UserId,
+        reason: str,
+        author: str | None = None,
+        by: Caller = EVERYTHING,
     ) -> User:
         """Take a user out of rotation; who holds it keeps it until the release."""
         return await self._update(
             user_id,
             lambda now: users.in_quarantine(now, reason, author),
+            partial(audit.user_moved, "user.quarantine"),
+            by,
             "user quarantined",
             reason=reason,
             author=author,
         )
 
     async def restore(
-        self, user_id: UserId, reason: str | None = None, author: str | None = None
+        self,
+        user_id: UserId,
+        reason: str | None = None,
+        author: str | None = None,
+        by: Caller = EVERYTHING,
     ) -> User:
         """Bring a user back into rotation; a waiter may have it at once.
 
-        Reason and author stand in the log: a user in rotation has neither.
+        Reason and author stand in the logs: a user in rotation has neither.
         """
         return await self._update(
             user_id,
             lambda _: users.BACK_IN_ROTATION,
+            partial(audit.user_moved, "user.restore", author=author, reason=reason),
+            by,
             "user restored",
             reason=reason,
             author=author,
@@ -431,15 +474,14 @@ class UserService:
         self,
         user_id: UserId,
         values_at: Callable[[datetime], Mapping[str, Any]],
+        told_by: Callable[[User, User], Change],
+        by: Caller,
         event: str,
         **facts: str | None,
     ) -> User:
         async with self.database.queue() as (connection, now):
-            before = await _get(connection, user_id, now)
-            values = values_at(now)
-            if values:
-                await users.change(connection, user_id, values)
-            user = await _get(connection, user_id, now)
+            before, user = await _changed(connection, user_id, values_at(now), now)
+            await audit.record(connection, by, now, told_by(before, user))
             pools = {Pool(it.env, it.domain) for it in (before, user)}
             granted = await self._hand_on(connection, pools, now)
             hopeless = await announce_hopeless(connection, pools)
@@ -447,7 +489,7 @@ class UserService:
         _log.info(event, user_id=str(user_id), login=user.login, **facts)
         return user
 
-    async def remove(self, user_id: UserId) -> None:
+    async def remove(self, user_id: UserId, by: Caller = EVERYTHING) -> None:
         """Delete a user that nobody holds, with its history.
 
         Raises:
@@ -459,6 +501,7 @@ class UserService:
             user = await _get(connection, user_id, now)
             if not await users.remove(connection, user_id):
                 raise await _locked(connection, user_id)
+            await audit.record(connection, by, now, audit.user_removed(user))
             pool = Pool(user.env, user.domain)
             hopeless = await announce_hopeless(connection, {pool})
         self.room.wake(hopeless)
@@ -545,6 +588,7 @@ class UserService:
                 endings = await end_leases(
                     connection, [lease], "released", now=now, times=self.times
                 )
+                await record_endings(connection, endings, by, now)
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self.room.wake(granted)
         for ending in endings:
@@ -580,6 +624,24 @@ async def _take_place(
             [("reservation_id", "was made for another env, domain or project")]
         )
     await reservations.remove(connection, reservation_id)
+
+
+def _imported_over(stored: users.StoredUser, values: Mapping[str, Any]) -> Change:
+    named = {name: values[name] for name in ("domain", "project_id", "labels")}
+    # Both are stored anew where one of them differs.
+    hidden = {"password", "secrets"} if "password_hash" in values else set()
+    after = replace(stored, **named)
+    return audit.user_changed("user.import", stored, after, hidden=hidden)
+
+
+async def _changed(
+    connection: Connection, user_id: UserId, values: Mapping[str, Any], now: datetime
+) -> tuple[User, User]:
+    """Set columns of a user; how it was before, and how it is."""
+    before = await _get(connection, user_id, now)
+    if values:
+        await users.change(connection, user_id, values)
+    return before, await _get(connection, user_id, now)
 
 
 async def _get(connection: Connection, user_id: UserId, now: datetime) -> User:

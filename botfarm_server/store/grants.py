@@ -54,13 +54,22 @@ class HeldUser:
     lease_id: LeaseId
     pool: Pool
     login: str
+    project_id: UUID | None
     failed_tests: Sequence[str]
     in_rotation: bool
 
 
 _HELD_USER = tuple(
     users.c[name].label(f"user_{name}")
-    for name in ("id", "env", "domain", "login", "failed_tests", "quarantined_at")
+    for name in (
+        "id",
+        "env",
+        "domain",
+        "login",
+        "project_id",
+        "failed_tests",
+        "quarantined_at",
+    )
 )
 
 
@@ -70,6 +79,7 @@ def _held_user(row: Any, lease_id: LeaseId) -> HeldUser:
         lease_id=lease_id,
         pool=Pool(row.user_env, row.user_domain),
         login=row.user_login,
+        project_id=row.user_project_id,
         failed_tests=row.user_failed_tests or (),
         in_rotation=row.user_quarantined_at is None,
     )

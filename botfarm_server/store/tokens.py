@@ -63,24 +63,14 @@ async def find(connection: AsyncConnection, project_id: UUID | None) -> list[Tok
     return [Token(*row) for row in await connection.execute(query)]
 
 
-async def revoke(
-    connection: AsyncConnection,
-    token_id: TokenId,
-    project_id: UUID | None,
-    now: datetime,
-) -> bool:
-    """End a token, of this project if one is named; false if there is none such."""
-    named = tokens.c.id == token_id
-    if project_id is not None:
-        named &= tokens.c.project_id == project_id
-    if (await connection.execute(select(tokens.c.id).where(named))).first() is None:
-        return False
-    await connection.execute(
+async def revoke(connection: AsyncConnection, token_id: TokenId, now: datetime) -> bool:
+    """End a token; false if there is none that has not ended so before."""
+    ended = await connection.execute(
         update(tokens)
-        .where(named, tokens.c.revoked_at.is_(None))
+        .where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
         .values(revoked_at=now)
     )
-    return True
+    return bool(ended.rowcount)
 
 
 async def note_use(

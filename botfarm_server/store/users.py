@@ -587,15 +587,12 @@ async def not_listed(
     return [UserId(row.id) for row in await connection.execute(query)]
 
 
-async def bring_back(
+async def put_aside(
     connection: AsyncConnection, keys: Collection[tuple[str, str]], *, reason: str
-) -> None:
-    """Restore those of the given pairs that are in quarantine for this reason."""
-    await connection.execute(
-        update(users)
-        .where(
-            users.c.quarantine_reason == reason,
-            tuple_(users.c.env, users.c.login).in_(list(keys)),
-        )
-        .values(**BACK_IN_ROTATION)
+) -> list[UserId]:
+    """Those of the given pairs that are in quarantine for this reason."""
+    query = select(users.c.id).where(
+        users.c.quarantine_reason == reason,
+        tuple_(users.c.env, users.c.login).in_(list(keys)),
     )
+    return [UserId(row.id) for row in await connection.execute(query)]

@@ -124,6 +124,7 @@ TABLE: dict[str, tuple[Body, tuple[int, int, int, int, int]]] = {
     ),
     "GET /tokens": (None, (403, 403, 403, 200, 200)),
     "DELETE /tokens/{token_id}": (None, (403, 403, 403, 204, 404)),
+    "GET /audit": (None, (403, 403, 403, 200, 200)),
 }
 
 

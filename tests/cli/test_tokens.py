@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 
 import pytest
 
 from botfarm_server.cli import schema
+from botfarm_server.domain.audit import AuditEvent, AuditFilter
+from botfarm_server.services.audit import AuditService
+from botfarm_server.store.dialects import database_url
+from botfarm_server.store.engine import Database
 
 from .conftest import Botfarm, Farm
 
@@ -44,6 +49,14 @@ def test_a_token_is_made_listed_used_and_revoked(
     assert "was revoked" in botfarm("users", "list").err
 
 
+async def audited(url: str) -> list[AuditEvent]:
+    database = Database(database_url(url), pool_size=2)
+    try:
+        return await AuditService(database).find(AuditFilter(), before=None, limit=9)
+    finally:
+        await database.dispose()
+
+
 def test_the_first_token_is_made_in_the_database_itself(
     empty_database: None, botfarm: Botfarm
 ) -> None:
@@ -58,6 +71,12 @@ def test_the_first_token_is_made_in_the_database_itself(
     assert (made.exit_code, made.out.startswith("bf_admin_")) == (0, True)
     assert made.out.count("\n") == 1
     assert schema.has_tokens(url)
+    [event] = asyncio.run(audited(url))
+    assert (event.action, event.caller, event.subject) == (
+        ("token.create", "command_line", "ops")
+    )
+    assert event.name is not None
+    assert "@" in event.name
     wrong = botfarm(*arguments, "mysql://x")
     assert (wrong.exit_code, "--database-url" in wrong.err) == (2, True)
     assert botfarm(*arguments[:2], "", *arguments[3:], url).exit_code == 2

@@ -15,6 +15,7 @@ from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, LeaseId, User, UserId, Want
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.asking import AskService
+from botfarm_server.services.audit import AuditService
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.kept_states import KeptStateService
@@ -22,6 +23,7 @@ from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.reservations import ReservationService
 from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.tokens import TokenService
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.users import UserDraft, UserService, Vocabulary
 from botfarm_server.services.waiting import WaitingRoom
@@ -43,6 +45,8 @@ class Farm:
     leases: LeaseService
     kept_states: KeptStateService
     reservations: ReservationService
+    tokens: TokenService
+    audit: AuditService
     expiry: ExpiryLoop
     sealer: Sealer
     names: Any = field(default_factory=lambda: iter(range(1_000_000)))
@@ -145,7 +149,11 @@ def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
         leases=LeaseService(database, room, times, turns),
         kept_states=KeptStateService(database, sealer),
         reservations=ReservationService(database, vocabulary),
-        expiry=ExpiryLoop(database, room, times, 60.0, timedelta(days=30)),
+        tokens=TokenService(database),
+        audit=AuditService(database),
+        expiry=ExpiryLoop(
+            database, room, times, 60.0, timedelta(days=30), timedelta(days=365)
+        ),
         sealer=sealer,
     )
 

@@ -20,9 +20,11 @@ import pytest
 from sqlalchemy import event
 from support.postgresql import PostgresqlServer
 
+from botfarm_server.domain.audit import AuditFilter
 from botfarm_server.domain.models import Holder, Lease, LeaseId, UserId, Want
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import (
+    audit,
     grants,
     holdings,
     leases,
@@ -37,11 +39,11 @@ from botfarm_server.store.engine import Connection, Database
 
 pytestmark = pytest.mark.anyio
 
-USERS, ENDED, HELD_LEASES, WAITERS = 50_000, 1_000_000, 500, 12_000
+USERS, ENDED, HELD_LEASES, WAITERS, EVENTS = 50_000, 1_000_000, 500, 12_000, 50_000
 """Half of the waiters are in either pool, so that to read one pool is too much."""
 MOST_READ = 5_000
 """Rows that one statement may read of a big table."""
-BIG = {"users", "leases", "grants"}
+BIG = {"users", "leases", "grants", "audit_events"}
 """Of `queue_entries` a scan may find the first that comes: its rows are counted."""
 READ_ALL_WAITERS = {
     "waiters",
@@ -102,6 +104,10 @@ INSERT INTO queue_entries
 SELECT 'stage', CASE number % 2 WHEN 0 THEN 'canary' ELSE 'regular' END, number, id,
        md5('[]')::uuid
 FROM waiting;
+INSERT INTO audit_events (at, caller, role, action, subject_id, project_id)
+SELECT now() - interval '1 year' + n * interval '1 min', 'botfarm', 'admin',
+       'user.quarantine', md5('user' || n % 1000)::uuid, md5('project' || n % 100)::uuid
+FROM generate_series(1, {EVENTS}) n;
 SET session_replication_role = origin;
 """
 
@@ -263,6 +269,15 @@ CALLS: dict[str, Call] = {
     ),
     "the live leases": lambda connection, _: leases.find(
         connection, states=["waiting", "held"], limit=100
+    ),
+    "a page of the audit log": lambda connection, _: audit.find(
+        connection, AuditFilter(), before=EVENTS // 2, limit=100
+    ),
+    "what was done to a user": lambda connection, _: audit.find(
+        connection, AuditFilter(subject_id=HELD_USER), before=None, limit=100
+    ),
+    "what was done in a project": lambda connection, _: audit.find(
+        connection, AuditFilter(project_id=named("project", 1)), before=None, limit=100
     ),
     "history past its retention": lambda connection, now: leases.forget_ended(
         connection, now - timedelta(days=1), limit=1_000

@@ -72,6 +72,7 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         ("BOTFARM_CORS_ORIGINS", "*", "scheme and a host"),
         ("BOTFARM_CORS_ORIGINS", "https://farm.example.com/", "scheme and a host"),
         ("BOTFARM_ALLOWED_HOSTS", "https://farm.example.com", "without scheme"),
+        ("BOTFARM_TRUSTED_PROXIES", "proxy.local", "an IPv4 or IPv6 network"),
         ("BOTFARM_RETENTION_DAYS", "1e308", "less than or equal to 36500"),
         ("BOTFARM_BCRYPT_COST", "3", "greater than or equal to 4"),
     ],

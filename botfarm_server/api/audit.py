@@ -1,0 +1,97 @@
+"""The audit log over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import AwareDatetime
+
+from botfarm_server.api.auth import By, admit, needs
+from botfarm_server.api.errors import documented
+from botfarm_server.api.schemas import AuditEventOut, Text
+from botfarm_server.api.state import Audit
+from botfarm_server.domain.audit import (
+    AuditAction,
+    AuditEvent,
+    AuditFilter,
+    SubjectKind,
+)
+
+router = APIRouter(prefix="/audit", tags=["audit"], dependencies=[Depends(admit)])
+
+
+@router.get(
+    "",
+    summary="Read who changed what",
+    response_model=list[AuditEventOut],
+    responses=documented(),
+)
+@needs("admin")
+async def find(
+    response: Response,
+    audit: Audit,
+    by: By,
+    subject_kind: SubjectKind | None = None,
+    subject_id: UUID | None = None,
+    subject: Annotated[
+        Text | None, Query(description="The name of what was changed.")
+    ] = None,
+    action: AuditAction | None = None,
+    token_id: UUID | None = None,
+    who: Annotated[
+        Text | None,
+        Query(description="The name of a token or an account, or a kind of caller."),
+    ] = None,
+    since: AwareDatetime | None = None,
+    until: Annotated[
+        AwareDatetime | None, Query(description="The first moment after.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+) -> Any:
+    """Newest first. Where there are more, `Botfarm-Next-Cursor` says how to go on.
+
+    A token of a project reads what was changed in that project.
+    """
+    wanted = AuditFilter(
+        subject_kind=subject_kind,
+        subject_id=subject_id,
+        subject=subject,
+        action=action,
+        token_id=token_id,
+        who=who,
+        since=since,
+        until=until,
+        project_id=by.project_id,
+    )
+    events = await audit.find(wanted, before=cursor, limit=limit)
+    if len(events) == limit:
+        response.headers["Botfarm-Next-Cursor"] = str(events[-1].number)
+    return [_shown(event) for event in events]
+
+
+def _shown(event: AuditEvent) -> dict[str, Any]:
+    """An event as `AuditEventOut` tells it."""
+    return {
+        "id": event.number,
+        "at": event.at,
+        "action": event.action,
+        "by": {
+            "kind": event.caller,
+            "token_id": event.token_id,
+            "name": event.name,
+            "role": event.role,
+            "address": event.address,
+        },
+        "subject": {
+            "kind": event.subject_kind,
+            "id": event.subject_id,
+            "name": event.subject,
+            "project_id": event.project_id,
+        },
+        "before": event.before,
+        "after": event.after,
+        "reason": event.reason,
+    }
