@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
@@ -11,6 +10,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from botfarm_server.api.addresses import address_of, is_loopback
 from botfarm_server.api.browsers import named_host
 from botfarm_server.api.state import state_of
 from botfarm_server.domain.access import Caller
@@ -18,8 +18,6 @@ from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
 from botfarm_server.domain.models import LeaseId, Role, UserId
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
-
-MAXIMUM_ADDRESS = 255
 
 _bearer = HTTPBearer(auto_error=False, description="A token of this server.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -109,27 +107,12 @@ async def _identify(request: Request, credentials: Credentials) -> Caller:
     return replace(known, address=address_of(request))
 
 
-def address_of(request: Request) -> str | None:
-    """From where a call comes; what a proxy says of it may be of any length."""
-    return request.client.host[:MAXIMUM_ADDRESS] if request.client else None
-
-
 def _named(request: Request, parameter: str) -> UUID | None:
     """The id in the path; `None` also where it is none, which the endpoint refuses."""
     try:
         return UUID(request.path_params[parameter])
     except (KeyError, ValueError):
         return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or a name that is listened on is this machine's alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _comes_from_this_machine(request: Request) -> bool:

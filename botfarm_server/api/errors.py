@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from botfarm_server.api.auth import address_of
+from botfarm_server.api.addresses import address_of
 from botfarm_server.api.schemas import ErrorOut
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
@@ -152,13 +152,13 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
         raise error
     if isinstance(error, SecretUnreadableError):
         _log.error(error.detail, user_id=str(error.user_id))
-    if isinstance(error, UnauthorizedError | ForbiddenError):
+    if isinstance(error, ForbiddenError):
         _log_attempt(request, error)
     return error_response(error)
 
 
 def _log_attempt(request: Request, error: BotfarmError) -> None:
-    """Say who tried what in vain: a token that is wrong is not repeated."""
+    """Say who tried what in vain; wrong tokens are told where they are counted."""
     by: Caller | None = getattr(request.state, "by", None)
     _log.warning(
         "call refused",

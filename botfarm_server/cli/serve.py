@@ -86,7 +86,7 @@ def serve(
 
 def _check_guarded(settings: Settings) -> None:
     """Refuse to serve other machines without a token, unless that was said."""
-    from botfarm_server.api.auth import is_loopback  # noqa: PLC0415  # as above
+    from botfarm_server.api.addresses import is_loopback  # noqa: PLC0415  # the same
     from botfarm_server.cli import schema  # noqa: PLC0415  # the same
 
     is_guarded = (
