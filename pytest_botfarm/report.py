@@ -68,8 +68,10 @@ class Record:
         self._told = 0, False
 
     def serves(self, item: pytest.Item) -> bool:
-        """Whether a test asks for the fixture that has this record."""
-        return self.fixture in getattr(item, "fixturenames", ())
+        """Whether a test asks for the fixture that has this record, or has done so."""
+        # What it asked for while it ran, by getfixturevalue, pytest tells there alone.
+        asked = getattr(getattr(item, "_request", None), "fixturenames", ())
+        return self.fixture in {*getattr(item, "fixturenames", ()), *asked}
 
     def note(self, text: str) -> None:
         """Tell something in the report of a failed test, and in the summary."""
@@ -184,13 +186,14 @@ def add_to_report(item: pytest.Item, report: pytest.TestReport) -> None:
         for node in item.listchain()
         for record in node.stash.get(RECORDS, ())
     ]
-    over = [(node, record) for node, record in records if record.is_over]
-    for _, record in records:
+    used = [record for node, record in records if node is item or record.serves(item)]
+    for record in used:
         record.note_outcome(report)
+    over = [(node, record) for node, record in records if record.is_over]
     if report.when == "teardown" and report.failed:
         for _, record in over:
-            record.outcome = "error"  # it was not when the lease was given back
-    used = [record for node, record in records if node is item or record.serves(item)]
+            if record in used or record.lost:
+                record.outcome = "error"  # it was not when the lease was given back
     _describe_accounts(item, report, used)
     if figures := [news for _, record in records for news in record.news()]:
         setattr(report, ATTRIBUTE, figures)

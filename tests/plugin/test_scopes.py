@@ -87,6 +87,44 @@ def test_the_release_tells_the_worst_that_a_test_came_to(
     result.stdout.re_match_lines([r".* botfarm -+", r"\w+@.* \(stage/.*\): lease .*"])
 
 
+def test_a_shared_account_is_that_of_the_tests_that_used_it_and_of_no_other(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    """Also where they ask for it while they run, as pytest-bdd does."""
+    suite.write(
+        """
+        import pytest
+
+        @pytest.fixture(scope="class")
+        def signed_in(class_bot_user):
+            return class_bot_user()
+
+        class TestWell:
+            def test_uses(self, request):
+                request.getfixturevalue("signed_in")
+
+            def test_uses_again(self, request):
+                request.getfixturevalue("signed_in")
+
+            def test_other(self):
+                raise ValueError
+
+        class TestBadly:
+            def test_uses(self, request):
+                request.getfixturevalue("signed_in")
+                raise ValueError
+
+            def test_other(self):
+                pass
+        """
+    )
+    result = suite.run("-rP")
+    result.assert_outcomes(passed=3, failed=2)
+    assert farm.outcomes(pool) == ["passed", "failed"]
+    ids = [lease["id"] for lease in farm.leases(pool, state="ended")]
+    assert [result.stdout.str().count(f"lease {it}") for it in ids] == [2, 1]
+
+
 def test_marks_lease_for_each_test_and_not_again_for_the_scope(
     suite: Suite, farm: Farm, pool: str
 ) -> None:
