@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 def capped(config: pytest.Config, workers: int) -> tuple[int, str | None]:
     """How many workers there should be, and what the header should say of it.
 
-    The accounts are those of the default env and domain, where these are set.
+    The accounts are those of the default env and domain, where these are set. Raises
+    pytest.UsageError where the settings are wrong.
     """
     leases = session_of(config)
+    settings = leases.settings
+    if not settings.cap_workers or config.getoption("collectonly"):
+        return workers, None
     try:
-        settings = leases.settings
-        if not settings.cap_workers or config.getoption("collectonly"):
-            return workers, None
         # pytest is not configured yet, and does not unconfigure if it never will be.
         config.add_cleanup(leases.close)
         pools = leases.aside(lambda protocol: protocol.pools(patience=PATIENCE))
-    except (BotfarmError, pytest.UsageError) as error:
+    except BotfarmError as error:
         leases.notes.append(f"the number of workers was not capped: {error}")
         return workers, f"botfarm: the number of workers is not capped: {error}"
     accounts = sum(pool.users for pool in pools if _is_meant(pool, settings))

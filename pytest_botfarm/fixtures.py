@@ -86,6 +86,7 @@ class BotUserFactory:
             wish = wish.with_defaults(self._session.settings)
             return self._from_mark(wish) or self._lease([wish], wait)[0]
         except (BotfarmError, pytest.UsageError) as error:
+            self._session.note_fault(error)
             # The test's own line says more than the way through the client.
             raise error.with_traceback(None) from None
 
@@ -210,13 +211,15 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     try:
         if is_for_one_test:
             record.given_back = session.give_back_kept(node.nodeid)
-            _lease_marks(factory, node)
+            _lease_marks(session, factory, node)
         yield factory
     finally:
         factory.release()
 
 
-def _lease_marks(factory: BotUserFactory, node: pytest.Item) -> None:
+def _lease_marks(
+    session: LeaseSession, factory: BotUserFactory, node: pytest.Item
+) -> None:
     from .client.errors import BotfarmError  # noqa: PLC0415  # the same
     from .wants import wishes_of_marks  # noqa: PLC0415  # the same
 
@@ -226,6 +229,7 @@ def _lease_marks(factory: BotUserFactory, node: pytest.Item) -> None:
         if wishes:
             factory.lease_marks(wishes)
     except (BotfarmError, pytest.UsageError) as error:
+        session.note_fault(error)
         problem = str(error)
     if problem is not None:
         # Without a traceback: none of its lines is the test's.

@@ -210,7 +210,9 @@ def is_configured(
 def is_told(
     config: pytest.Config, *names: str, environ: Mapping[str, str] = os.environ
 ) -> bool:
-    """Whether any place sets one of these options."""
+    """Whether any place sets one of these options, or of all if none is named."""
     return any(
-        option.find(config, environ) for option in OPTIONS if option.name in names
+        option.find(config, environ)
+        for option in OPTIONS
+        if not names or option.name in names
     )

@@ -26,7 +26,7 @@ from .fixtures import (
     session_bot_user,
 )
 from .options import add_options, is_configured, is_told
-from .report import Summary, add_to_report, header
+from .report import Summary, add_fault, add_to_report, header
 
 if TYPE_CHECKING:
     from .xdist import Controller  # noqa: F401  # named in a string below
@@ -59,16 +59,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"{MARK_SIGNATURE}: lease test accounts before the test starts"
     )
-    config.stash[SUMMARY] = Summary()
-    config.pluginmanager.register(config.stash[SUMMARY], "botfarm-summary")
     config.stash[PROCESS] = os.getpid(), os.getppid()
-    if is_told(config, "report") and not hasattr(config, "workerinput"):
-        from .timeline import Timeline  # noqa: PLC0415  # only where it is asked for
+    if not hasattr(config, "workerinput"):
+        _configure_run(config)
 
-        timeline = Timeline(config, config.stash[SUMMARY])
-        config.pluginmanager.register(timeline, "botfarm-timeline")
+
+def _configure_run(config: pytest.Config) -> None:
+    """What is not for workers, of which pytest-xdist would tell a wrong setting as "no
+    tests ran".
+    """
+    summary = config.stash[SUMMARY] = Summary()
+    config.pluginmanager.register(summary, "botfarm-summary")
+    if is_told(config):
+        from .settings import check_settings  # noqa: PLC0415  # only where there are any
+
+        report = check_settings(config).report
+        if report is not None:
+            from .timeline import Timeline  # noqa: PLC0415  # where it is asked for
+
+            timeline = Timeline(config, summary, report)
+            config.pluginmanager.register(timeline, "botfarm-timeline")
     spread = config.getoption("dist", "no") != "no"  # pytest-xdist's, where it is
-    if spread and not hasattr(config, "workerinput") and is_configured(config):
+    if spread and is_configured(config):
         # Only where tests are spread, and there is somewhere to lease from.
         from .xdist import Controller  # noqa: PLC0415
 
@@ -171,6 +183,9 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     add_to_report(item, report)
+    session = item.config.stash.get(SESSION, None)
+    if session is not None and call.excinfo is not None and report.failed:
+        add_fault(report, session.faults, call.excinfo.value)
     return report
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -21,7 +21,8 @@ SECTION = "botfarm"
 ATTRIBUTE = "botfarm"
 """Of a test report: pytest-xdist carries it from the worker to the controller, report
 by report, so that a worker's crash takes no more than its last test's figures along."""
-
+FAULT = "botfarm_fault"
+"""The same, of the report of a test that ended for something that meets all alike."""
 
 LOGIN, LEASE, WAITED = PROPERTIES = "botfarm.login", "botfarm.lease", "botfarm.waited"
 """What a report in JUnit's format tells of each account."""
@@ -222,18 +223,36 @@ def _describe_accounts(
         allure.dynamic.parameter("account", ", ".join(logins), excluded=True)
 
 
+def add_fault(
+    report: pytest.TestReport, faults: Container[str], error: BaseException
+) -> None:
+    """Note that a test ended for one of the faults of the whole run."""
+    # Marks and fixtures that fail raise other errors, with the same words.
+    if (text := str(error)) in faults:
+        setattr(report, FAULT, text)
+
+
 class Summary:
-    """Adds up the figures of all tests, in whichever process they ran."""
+    """Adds up the figures of all tests, in whichever process they ran, and tells what
+    is wrong with the whole run once.
+    """
 
     def __init__(self) -> None:
         self.leases: dict[str, LeaseFigures] = {}
         self.lines: list[str] = []
         self._lost = 0
         self._kept: dict[str, str] = {}
+        self._faults: dict[str, str] = {}
+        """Which test told each first."""
 
+    # Before others print it, or write it to a file.
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for figures in getattr(report, ATTRIBUTE, ()):
             self._add(report, figures)
+        fault = getattr(report, FAULT, None)
+        if fault is not None:
+            self._tell_once(report, fault)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: WorkerNode, error: object | None) -> None:
@@ -245,6 +264,12 @@ class Summary:
             if lease["worker"] == node.workerinput["workerid"] and not lease["ended"]:
                 lease["ended"] = wall_time(clock())
                 lease["outcome"] = "crashed"
+
+    def _tell_once(self, report: pytest.TestReport, fault: str) -> None:
+        first = self._faults.setdefault(fault, report.nodeid)
+        if first != report.nodeid:
+            report.longrepr = f"No account, for the reason that {first} tells."
+            report.sections = [it for it in report.sections if it[0] != SECTION]
 
     def _add(self, report: pytest.TestReport, figures: Mapping[str, Any]) -> None:
         for lease in figures["leases"]:
@@ -300,9 +325,6 @@ def header(config: pytest.Config) -> str | None:
         return None
     from .settings import read_settings  # noqa: PLC0415  # most runs need none
 
-    try:
-        settings = read_settings(config)
-    except pytest.UsageError as error:
-        return f"botfarm: {error}"
+    settings = read_settings(config)
     source = settings.url or f"embedded, pool {settings.pool and settings.pool.name}"
     return f"botfarm: {source} (lease {settings.ttl:g} s, wait {settings.wait:g} s)"

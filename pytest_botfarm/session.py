@@ -22,14 +22,18 @@ from .client.core import Conversation, LeaseProtocol
 from .client.errors import (
     AcquireTimeoutError,
     BotfarmError,
+    ConnectionProblem,
+    ForbiddenError,
     LeaseEndedError,
     LeaseLostError,
+    NoSuchPathError,
     ServerError,
+    UnauthorizedError,
 )
 from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Loss
 from .client.models import Freed, Holder, Lease, Outcome, Waiting, Want
-from .embedded import EmbeddedServer, Endpoint
+from .embedded import EmbeddedServer, EmbeddedServerError, Endpoint
 from .fixtures import SESSION
 from .keeping import Keeping, keeping_of, names_of
 from .kept_state import KeptState
@@ -54,6 +58,15 @@ NOT_CONFIGURED = (
     "accounts into a file botfarm.toml beside the ini file, or name such a file with "
     "--botfarm-pool"
 )
+OF_THE_RUN = (
+    ConnectionProblem,
+    EmbeddedServerError,
+    ForbiddenError,
+    NoSuchPathError,
+    UnauthorizedError,
+    pytest.UsageError,
+)
+"""What meets all tests alike that want the same."""
 RUN_ID, RENDEZVOUS = "botfarm_run_id", "botfarm_rendezvous"
 FORESEES = "botfarm_foresees"
 """What the controller of pytest-xdist tells its workers."""
@@ -142,6 +155,8 @@ class LeaseSession:
         self.embedded = embedded
         self.notes: list[str] = []
         """What the closing summary should mention."""
+        self.faults: set[str] = set()
+        """What tests were told to be wrong with the run, and so not with them."""
         self.making = Willingness()
         self.comparing = Comparing()
         self._settings = settings
@@ -436,6 +451,11 @@ class LeaseSession:
         self._presence.end(settled=not self.is_unsettled)
         if self.embedded is not None:
             self.embedded.stop()
+
+    def note_fault(self, error: BotfarmError | pytest.UsageError) -> None:
+        """Remember what a test is told, if it is to be told once for all tests."""
+        if isinstance(error, OF_THE_RUN):
+            self.faults.add(str(error))
 
     def take_notes(self) -> list[str]:
         notes, self.notes = self.notes, []

@@ -79,6 +79,16 @@ def read_settings(
     )
 
 
+def check_settings(config: pytest.Config) -> Settings:
+    """The settings of a run that begins. Raises pytest.UsageError, as above, and for a
+    token that it could not use.
+    """
+    settings = read_settings(config)
+    if settings.url is not None:
+        read_token()
+    return settings
+
+
 def read_token(environ: Mapping[str, str] = os.environ) -> str | None:
     """The server's token. Raises pytest.UsageError if it cannot be one."""
     try:

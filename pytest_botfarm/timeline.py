@@ -19,7 +19,6 @@ import pytest
 
 from .client.clock import clock, wall_time
 from .report import LeaseFigures, Summary
-from .settings import read_settings
 
 TEMPLATE = Path(__file__).with_name("timeline.html")
 SLOT = re.compile(r"<!-- slot: (\w+) -->")
@@ -29,9 +28,10 @@ SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 class Timeline:
     """Writes the page at the end of a run, also of one that was interrupted."""
 
-    def __init__(self, config: pytest.Config, summary: Summary) -> None:
+    def __init__(self, config: pytest.Config, summary: Summary, path: Path) -> None:
         self._config = config
         self._summary = summary
+        self._path = path
         self._told = ""
 
     # Last, since the runner ends what is still leased in this hook.
@@ -39,19 +39,13 @@ class Timeline:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self._config.getoption("collectonly"):
             return
-        try:
-            path = read_settings(self._config).report
-        except pytest.UsageError:
-            return  # the header tells what is wrong
-        if path is not None:
-            interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
-            page = page_of(
-                list(self._summary.leases.values()),
-                name=self._config.rootpath.name,
-                ended=wall_time(clock()),
-                interrupted=interrupted,
-            )
-            self._told = _write(path, page)
+        page = page_of(
+            list(self._summary.leases.values()),
+            name=self._config.rootpath.name,
+            ended=wall_time(clock()),
+            interrupted=exitstatus == pytest.ExitCode.INTERRUPTED,
+        )
+        self._told = _write(self._path, page)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(

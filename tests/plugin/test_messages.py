@@ -20,27 +20,78 @@ CALL = """
     """
 
 
+CALLS = (
+    CALL
+    + """
+    def test_too(bot_user):
+        bot_user()
+    """
+)
+
+
+def told_once(result: pytest.RunResult) -> str:
+    """The lines of the first failure, to which the second one points."""
+    result.assert_outcomes(failed=2)
+    pointer = "No account, for the reason that test_suite.py::test_it tells."
+    assert result.outlines.count(pointer) == 1
+    return "\n".join(line[4:] for line in result.outlines if line.startswith("E   "))
+
+
 def failure(result: pytest.RunResult, *, passed: int = 0) -> str:
     """The lines of the one failure, which end in the error."""
     result.assert_outcomes(failed=1, passed=passed)
     return "\n".join(line[4:] for line in result.outlines if line.startswith("E   "))
 
 
-def test_no_server_and_no_pool(suite: Suite) -> None:
-    suite.write(CALL)
-    text = failure(suite.run())
+def test_no_server_and_no_pool_is_told_once_in_full_however_tests_ask(
+    suite: Suite,
+) -> None:
+    """By all workers together, with a line in each further test."""
+    suite.write(
+        """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def signed_in(module_bot_user):
+            return module_bot_user()
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_call(bot_user, number):
+            bot_user()
+
+        @pytest.mark.bot_user
+        def test_mark():
+            pass
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_scope(signed_in, number):
+            pass
+
+        def test_catches(bot_user):
+            with pytest.raises(pytest.UsageError, match="--botfarm-pool"):
+                bot_user()
+        """
+    )
+    result = suite.run("-n", "2", "--junitxml", "junit.xml")
+    result.assert_outcomes(failed=2, errors=3, passed=1)
+    output = result.stdout.str()
     for way_out in ("--botfarm-url", "BOTFARM_URL", "botfarm.toml", "--botfarm-pool"):
-        assert way_out in text
+        assert output.count(way_out) == 1
+    (first,) = set(re.findall(r"\nNo account, for the reason that (.*) tells\.", output))
+    assert output.count(f"\nNo account, for the reason that {first} tells.") == 4
+    report = (suite.pytester.path / "junit.xml").read_text()
+    assert report.count("or name such a file with --botfarm-pool<") == 1
 
 
-def test_a_wrong_setting_fails_the_tests_that_lease_and_no_other(
+def test_a_wrong_setting_is_told_before_any_test_as_a_wrong_option_is(
     suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BOTFARM_URL", "farm.example.com")
-    suite.write(CALL + "\n    def test_other(): pass")
-    result = suite.run()
-    result.assert_outcomes(failed=1, passed=1)
-    result.stdout.fnmatch_lines(["E *UsageError: BOTFARM_URL must be like https://*"])
+    suite.write(CALL)
+    result = suite.run("-n", "1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, result.errlines)
+    assert line.startswith("ERROR: BOTFARM_URL must be like https://botfarm.example")
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -51,9 +102,9 @@ def test_a_server_that_is_not_there(
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setenv("BOTFARM_URL", url)
-        suite.write(CALL.replace("bot_user()", "bot_user('stage', 'regular')"))
+        suite.write(CALLS.replace("bot_user()", "bot_user('stage', 'regular')"))
         result = suite.run("-n", workers)
-    text = failure(result)
+    text = told_once(result)
     assert f"The Botfarm server at {url} cannot be reached" in text
     assert "Connection refused" in text
     assert "ends by its TTL" not in result.stdout.str() + result.stderr.str()
@@ -118,9 +169,9 @@ def test_a_missing_or_wrong_token(
     suite: Suite, pool: str, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     monkeypatch.setenv("BOTFARM_TOKEN", token)
-    suite.write(CALL)
+    suite.write(CALLS)
     result = suite.run()
-    text = failure(result)
+    text = told_once(result)
     assert "Set BOTFARM_TOKEN" in text
     assert not token or token not in result.stdout.str()
 
@@ -286,8 +337,8 @@ def test_a_test_that_waits_for_itself_is_told_to_ask_for_all_at_once(
 
 
 def test_a_pool_file_that_does_not_exist(suite: Suite) -> None:
-    suite.write(CALL.replace("bot_user()", "bot_user('stage', 'regular')"))
-    text = failure(suite.run("--botfarm-pool", "none.toml"))
+    suite.write(CALLS.replace("bot_user()", "bot_user('stage', 'regular')"))
+    text = told_once(suite.run("--botfarm-pool", "none.toml"))
     assert f"there is no pool file {suite.pytester.path / 'none.toml'}" in text
 
 
