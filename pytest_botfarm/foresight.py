@@ -20,6 +20,7 @@ from .xdist import REFUSED, tell
 if TYPE_CHECKING:
     from .client.models import Prospect
     from .settings import Settings
+    from .wants import Wish
 
 PATIENCE = 2.0
 """Seconds for which the server is tried. The tests tell what is wrong with it."""
@@ -119,10 +120,13 @@ def asks_of(
     for item in items:
         if FIXTURES.isdisjoint(getattr(item, "fixturenames", ())) or _may_skip(item):
             continue
-        is_marked = item.get_closest_marker(MARK) is not None
-        problem = None
         try:
-            wants = _of_marks(item, settings) if is_marked else _of_calls(settings)
+            wishes = wishes_of_marks(item.nodeid, item.iter_markers(MARK))
+        except pytest.UsageError:
+            continue  # a hook added the mark: no fault but of this test, which tells it
+        is_marked, problem = bool(wishes), None
+        try:
+            wants = _of_marks(wishes, settings) if is_marked else _of_calls(settings)
         except pytest.UsageError as error:
             wants, problem = (), str(error)
         # The default pool, which a call may well not mean, is no error; so with one
@@ -134,8 +138,7 @@ def asks_of(
     return list(asks.values())
 
 
-def _of_marks(item: pytest.Item, settings: Settings) -> Sequence[Want]:
-    wishes = wishes_of_marks(item.nodeid, item.iter_markers(MARK))
+def _of_marks(wishes: Iterable[Wish], settings: Settings) -> Sequence[Want]:
     return [wish.with_defaults(settings).want() for wish in wishes]
 
 
