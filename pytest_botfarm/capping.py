@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .client.errors import BotfarmError
-from .foresight import PATIENCE, counted
+from .foresight import NO_RUNS, PATIENCE, counted
 from .session import session_of
 
 if TYPE_CHECKING:
     from .client.models import PoolSize
     from .settings import Settings
+
+
+NO_TESTS = ("collectonly", "help", "version", *NO_RUNS)
+"""Options of pytest with which no test runs, so that workers will not matter."""
 
 
 def capped(config: pytest.Config, workers: int) -> tuple[int, str | None]:
@@ -23,7 +27,7 @@ def capped(config: pytest.Config, workers: int) -> tuple[int, str | None]:
     """
     leases = session_of(config)
     settings = leases.settings
-    if not settings.cap_workers or config.getoption("collectonly"):
+    if not settings.cap_workers or any(map(config.getoption, NO_TESTS)):
         return workers, None
     try:
         # pytest is not configured yet, and does not unconfigure if it never will be.

@@ -38,6 +38,7 @@ class Option:
         self.help = explanation
         self.read = read
         self.flag = f"--botfarm-{name}"
+        self.opposite = f"--no-botfarm-{name}"
         self.key = f"botfarm_{name}".replace("-", "_")
         self.variable = self.key.upper()
 
@@ -167,6 +168,14 @@ def add_options(parser: pytest.Parser) -> None:
             help=f"{option.help}; also {option.variable} and {option.key} in the ini",
         )
         parser.addini(option.key, f"see {option.flag}", default="")
+        if option.metavar is None:
+            group.addoption(
+                option.opposite,
+                dest=option.key,
+                default=None,
+                **_constant("false"),
+                help=f"the opposite of {option.flag}, whatever sets that elsewhere",
+            )
     group.addoption(
         "--botfarm-token",
         metavar="TOKEN",
@@ -175,9 +184,13 @@ def add_options(parser: pytest.Parser) -> None:
     )
 
 
+def _constant(text: str) -> dict[str, object]:
+    return {"action": "store_const", "const": text}
+
+
 def _form(option: Option) -> dict[str, object]:
     if option.metavar is None:
-        return {"action": "store_const", "const": "true"}
+        return _constant("true")
     return {"metavar": option.metavar, "type": _for_argparse(option.read)}
 
 

@@ -130,7 +130,7 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(
     assert "secret" not in str(caught.value)
 
 
-def test_a_flag_is_true_or_false_and_true_on_the_command_line(
+def test_a_flag_is_true_or_false_and_either_on_the_command_line(
     pytester: pytest.Pytester,
 ) -> None:
     pytester.makeini("[pytest]\nbotfarm_cap_workers = True")
@@ -139,6 +139,9 @@ def test_a_flag_is_true_or_false_and_true_on_the_command_line(
     assert not read_settings(pytester.parseconfig(), off).cap_workers
     assert read_settings(
         pytester.parseconfig("--botfarm-cap-workers", "."), off
+    ).cap_workers
+    assert not read_settings(
+        pytester.parseconfig("--no-botfarm-cap-workers", "."), {}
     ).cap_workers
 
 
