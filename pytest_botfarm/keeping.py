@@ -32,13 +32,13 @@ class Keeping:
 
     def intention(self, lease: Lease) -> str:
         """What is said of a lease while its test has not ended."""
-        at_least = clock_time(self.seconds)
+        at_least = clock_time(wall_time(clock()) + self.seconds)
         return f"to be kept at least until {at_least}; {self._give_back(lease)}"
 
-    def result(self, lease: Lease, test_id: str, expires_in: float) -> str:
-        """What is said of a lease that is kept."""
-        names, until = names_of(lease), clock_time(expires_in)
-        return f"kept: {names} until {until} for {test_id}; {self._give_back(lease)}"
+    def result(self, lease: Lease, test_id: str, until: float) -> str:
+        """What is said of a lease that is kept until an instant, see `clock_time`."""
+        names, told = names_of(lease), clock_time(until)
+        return f"kept: {names} until {told} for {test_id}; {self._give_back(lease)}"
 
     def _give_back(self, lease: Lease) -> str:
         command = join(["botfarm", "leases", "break", str(lease.id), *self.server])
@@ -60,9 +60,8 @@ def names_of(lease: Lease) -> str:
     return ", ".join(map(str, lease.users))
 
 
-def clock_time(seconds: float) -> str:
-    """What the clock on the wall will show in so many seconds."""
-    now = wall_time(clock())
-    today, then = _local_time(now), _local_time(now + seconds)
+def clock_time(instant: float) -> str:
+    """What the clock on the wall shows at an instant, in seconds since 1970."""
+    today, then = _local_time(wall_time(clock())), _local_time(instant)
     is_today = today[:3] == then[:3]
     return time.strftime("%H:%M %Z" if is_today else "%Y-%m-%d %H:%M %Z", then)

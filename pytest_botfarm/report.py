@@ -47,6 +47,8 @@ class LeaseFigures(TypedDict):
     answered: float
     ended: float | None
     lost: float | None
+    kept: float | None
+    """Until when, for a person to look at."""
     waited: float
     outcome: str
     quarantined: dict[str, str]
@@ -170,6 +172,7 @@ def _figures_of(record: Record, holding: Holding) -> LeaseFigures:
         "answered": wall_time(answered),
         "ended": told(holding.ended if holding.lease else holding.answered),
         "lost": told(holding.loss.at if holding.loss else None),
+        "kept": told(holding.kept_until),
         "waited": waited,
         "outcome": record.outcome if record.is_over else "unknown",
         "quarantined": dict(holding.quarantined),
@@ -281,6 +284,8 @@ class Summary:
         self.lines += [it for it in figures["notes"] if it not in self.lines]
         for lease_id in figures["given_back"]:
             self._kept.pop(lease_id, None)
+            if lease_id in self.leases:
+                self.leases[lease_id]["kept"] = None
         self._kept |= figures["kept"]
 
     def write(self, terminal: pytest.TerminalReporter, notes: list[str]) -> None:

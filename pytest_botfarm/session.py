@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from .client.clock import clock
+from .client.clock import clock, wall_time
 from .client.core import Conversation, LeaseProtocol
 from .client.errors import (
     AcquireTimeoutError,
@@ -101,6 +101,7 @@ class Holding:
     keeping: Keeping | None = None
     kept: str = ""
     """What the closing summary says of it once it is kept."""
+    kept_until: float | None = None
     is_over: bool = False
     """Whether its test has ended, so that nothing is to be leased for it any more."""
     is_told: bool = False
@@ -374,7 +375,9 @@ class LeaseSession:
             self.notes.append(f"not kept for {holding.test_id}: {names}: {error}")
             return False
         self._kept[holding.test_id].append(lease)
-        holding.kept = keeping.result(lease, holding.test_id, expires_in)
+        holding.kept_until = clock() + expires_in
+        until = wall_time(holding.kept_until)
+        holding.kept = keeping.result(lease, holding.test_id, until)
         return True
 
     def _put_in_quarantine(

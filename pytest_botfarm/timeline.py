@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from .client.clock import clock, wall_time
+from .keeping import clock_time
 from .report import LeaseFigures, Summary
 
 TEMPLATE = Path(__file__).with_name("timeline.html")
@@ -77,6 +78,7 @@ class _Account:
     waited: float = 0.0
     longest: float = 0.0
     lost: int = 0
+    kept: float | None = None
     quarantined: str = ""
 
     def add(self, lease: LeaseFigures, ended: float) -> None:
@@ -85,6 +87,7 @@ class _Account:
         self.waited += lease["waited"]
         self.longest = max(self.longest, lease["waited"])
         self.lost += lease["lost"] is not None
+        self.kept = lease["kept"] or self.kept
         self.quarantined = lease["quarantined"].get(self.login, self.quarantined)
 
 
@@ -181,6 +184,7 @@ def _figures(run: _Run) -> Iterator[str]:
         ),
         ("lost", str(sum(it["lost"] is not None for it in held)), True),
         ("not leased", str(len(run.leases) - len(held)), True),
+        ("kept", str(sum(it["kept"] is not None for it in held)), False),
         ("in quarantine", str(quarantined), True),
     ):
         kind = ' class="bad"' if is_bad and value != "0" else ""
@@ -190,6 +194,8 @@ def _figures(run: _Run) -> Iterator[str]:
 def _account_rows(run: _Run) -> Iterator[str]:
     for account in run.accounts.values():
         remarks = [f"lost {account.lost} ×"] if account.lost else []
+        if account.kept is not None:
+            remarks.append(f"kept until {clock_time(account.kept)}")
         if account.quarantined:
             remarks.append(f"in quarantine: {account.quarantined}")
         yield _row(
@@ -206,13 +212,18 @@ def _account_rows(run: _Run) -> Iterator[str]:
 
 def _lease_rows(run: _Run) -> Iterator[str]:
     for lease in run.leases:
-        lost = lease["lost"]
+        lost, kept = lease["lost"], lease["kept"]
         until = lease["ended"] or run.ended
-        instants = (lease["asked"], lease["answered"], until, lost)
+        kept_here = None if kept is None else min(kept, run.ended)
+        instants = (lease["asked"], lease["answered"], until, lost, kept_here)
         marks = " ".join(
             "" if it is None else f"{it - run.began:.3f}" for it in instants
         )
         outcome = lease["outcome"] if lease["users"] else "not leased"
+        if lost is not None:
+            outcome += ", lease lost"
+        if kept is not None:
+            outcome += f", kept until {clock_time(kept)}"
         for login, pool in lease["users"] or [("", ", ".join(lease["pools"]))]:
             yield _row(
                 f"{lease['asked'] - run.began:.2f}",
@@ -222,7 +233,7 @@ def _lease_rows(run: _Run) -> Iterator[str]:
                 lease["worker"],
                 f"{lease['waited']:.2f}",
                 f"{_held(lease, run.ended):.2f}",
-                f"{outcome}, lease lost" if lost is not None else outcome,
+                outcome,
                 lease["id"],
                 instants=marks,
             )

@@ -27,6 +27,7 @@ def lease(number: int = 0, **more: object) -> LeaseFigures:
         "answered": BEGAN + number + 1,
         "ended": BEGAN + number + 3,
         "lost": None,
+        "kept": None,
         "waited": 1.0,
         "outcome": "passed",
         "quarantined": {},
@@ -86,6 +87,19 @@ def test_the_tables_have_every_lease_and_how_much_each_account_was_in_use() -> N
         ["bob", "stage/canary", "1", "2.00", "33%", "1.00", "1.00", ""],
         ["alice", "stage/regular", "2", "4.00", "67%", "2.00", "1.00", ""],
     ]
+
+
+def test_an_account_that_is_kept_is_not_free_once_its_test_has_ended() -> None:
+    kept = lease(0, outcome="failed", kept=BEGAN + 1_800)
+    text = page(kept, lease(4, users=[("bob", "stage/regular")]))
+    tables = Reader(text).tables
+
+    until = r"kept until (\d{4}-\d\d-\d\d )?\d\d:\d\d \S+"
+    assert re.fullmatch(f"failed, {until}", tables["lease-table"][1][7])
+    assert re.fullmatch(until, tables["account-table"][1][-1])
+    # The chart has it until the run ends.
+    assert 'data-at="0.000 1.000 3.000  7.000"' in text
+    assert "<dt>kept</dt><dd>1</dd>" in text
 
 
 def test_what_went_wrong_stands_out() -> None:
