@@ -3,7 +3,8 @@
 `pytest --collect-only` on an empty suite, with the plugin and with `-p no:botfarm`, in
 turns; then the modules that the plugin alone has imported. Each run is a fork of this
 process, which has imported pytest already: starting Python takes a hundred times the
-difference, and would hide it in its noise.
+difference, and would hide it in its noise. A run with `-n 2` starts its workers anew
+whatever starts it, so that this one is measured as it is, and its noise is larger.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from _measuring import (
     table,
 )
 
-ROUNDS = 600
+ROUNDS, SPREAD_ROUNDS = 600, 60
 LIMIT = 0.005
 """Seconds that the unused plugin may add."""
 HEAVY = ("httpx", "httpcore", "botfarm_server", "fastapi", "sqlalchemy", "uvicorn")
 WITH, WITHOUT = "with the plugin", "-p no:botfarm"
-COMMANDS = {
-    WITH: (*PYTEST, "--collect-only", "-p", "no:pytest_lockable"),
-    WITHOUT: (
-        *(*PYTEST, "--collect-only", "-p", "no:pytest_lockable"),
-        *("-p", "no:botfarm"),
-    ),
-}
+COLLECT, SPREAD = ("--collect-only",), ("-n", "2")
+
+
+def commands(*arguments: str) -> dict[str, tuple[str, ...]]:
+    command = (*PYTEST, *arguments, "-p", "no:pytest_lockable")
+    return {WITH: command, WITHOUT: (*command, "-p", "no:botfarm")}
+
 
 RECORDER = """\
 import sys
@@ -83,17 +84,27 @@ def forked(path: Path, command: tuple[str, ...]) -> Took:
 
 
 def main() -> None:
+    collect, spread = commands(*COLLECT), commands(*SPREAD)
     with folder() as path:
         (path / "pytest.ini").write_text("[pytest]\n")
         took = rounds(
-            ROUNDS, {name: partial(forked, path, it) for name, it in COMMANDS.items()}
+            ROUNDS, {name: partial(forked, path, it) for name, it in collect.items()}
         )
-        modules = imported(path, COMMANDS[WITH])
-        more = modules - imported(path, COMMANDS[WITHOUT])
-    print(f"pytest --collect-only, no tests: medians of {ROUNDS} pairs, milliseconds\n")
+        workers_too = rounds(
+            SPREAD_ROUNDS, {name: partial(run, it, path) for name, it in spread.items()}
+        )
+        modules = imported(path, collect[WITH])
+        more = modules - imported(path, collect[WITHOUT])
+    print(
+        f"pytest without tests: medians of {ROUNDS} pairs with --collect-only, of "
+        f"{SPREAD_ROUNDS} with -n 2, milliseconds\n"
+    )
     table(
         ("", WITHOUT, WITH, "difference", "quartiles", "ratio"),
-        *(_row(part, took) for part in ("wall", "cpu")),
+        _row("wall time", "wall", took),
+        _row("cpu time", "cpu", took),
+        _row("wall time, -n 2", "wall", workers_too),
+        _row("cpu time, -n 2", "cpu", workers_too),
     )
     low, high = interval(differences("wall", took))
     verdict = "under" if high < LIMIT else "over" if low > LIMIT else "not told from"
@@ -112,12 +123,12 @@ def differences(part: str, took: dict[str, list[Took]]) -> list[float]:
     return [getattr(ours, part) - getattr(bare, part) for ours, bare in pairs]
 
 
-def _row(part: str, took: dict[str, list[Took]]) -> tuple[str, ...]:
+def _row(name: str, part: str, took: dict[str, list[Took]]) -> tuple[str, ...]:
     bare = median([getattr(it, part) for it in took[WITHOUT]])
     ours = median([getattr(it, part) for it in took[WITH]])
     added = differences(part, took)
     return (
-        f"{part} time",
+        name,
         milliseconds(bare),
         milliseconds(ours),
         milliseconds(median(added)),

@@ -8,9 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ._version import __version__
-
 if TYPE_CHECKING:
+    from ._version import __version__
     from .client.errors import (
         AcquireTimeoutError,
         BotfarmError,
@@ -69,6 +68,7 @@ _MODULES = {
     "NewUser": ".client.models",
     "Outcome": ".client.models",
     "Want": ".client.models",
+    "__version__": "._version",
     "leasing": ".fixtures",
 }
 

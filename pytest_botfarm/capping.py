@@ -27,7 +27,8 @@ def capped(config: pytest.Config, workers: int) -> tuple[int, str | None]:
     """
     leases = session_of(config)
     settings = leases.settings
-    if not settings.cap_workers or any(map(config.getoption, NO_TESTS)):
+    no_test_runs = any(config.getoption(name, None) for name in NO_TESTS)
+    if no_test_runs or not settings.cap_workers:
         return workers, None
     try:
         # pytest is not configured yet, and does not unconfigure if it never will be.

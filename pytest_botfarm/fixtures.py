@@ -11,10 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from .report import RECORDS, Record
-
 if TYPE_CHECKING:
     from .preparing import Preparation
+    from .report import Record
     from .session import LeaseSession
     from .users import BotUser
     from .wants import Wish
@@ -31,6 +30,11 @@ SESSION_ID = "session"
 
 SESSION = pytest.StashKey["LeaseSession"]()
 """Where the session stands once it is made."""
+
+FIGURES, FAULT = "botfarm_figures", "botfarm_fault"
+"""Of a test's report: figures of its leases, and what is wrong with the whole run.
+pytest-xdist carries both from the worker to the controller, report by report, so that a
+worker's crash takes no more than its last test's along."""
 
 
 class BotUserFactory:
@@ -196,6 +200,7 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     """
     # Not before a lease is wanted.
     from .preparing import Preparation  # noqa: PLC0415
+    from .report import RECORDS, Record  # noqa: PLC0415
     from .session import session_of  # noqa: PLC0415
 
     node = request.node

@@ -14,6 +14,8 @@ import pytest
 
 from . import hookspecs
 from .fixtures import (
+    FAULT,
+    FIGURES,
     FIXTURES,
     MARK,
     MARK_SIGNATURE,
@@ -26,10 +28,10 @@ from .fixtures import (
     session_bot_user,
 )
 from .options import add_options, is_configured, is_told
-from .report import Summary, add_fault, add_to_report, header
 
 if TYPE_CHECKING:
-    from .xdist import Controller  # noqa: F401  # named in a string below
+    from .report import Summary
+    from .xdist import Controller, WorkerNode  # noqa: F401  # one is named in a string
 
 __all__ = [
     "bot_user",
@@ -39,7 +41,7 @@ __all__ = [
     "session_bot_user",
 ]
 
-SUMMARY = pytest.StashKey[Summary]()
+SUMMARY = pytest.StashKey["Summary"]()
 CONTROLLER = pytest.StashKey["Controller"]()
 CAP = pytest.StashKey[str]()
 """What the header says of the number of workers."""
@@ -68,8 +70,7 @@ def _configure_run(config: pytest.Config) -> None:
     """What is not for workers, of which pytest-xdist would tell a wrong setting as "no
     tests ran".
     """
-    summary = config.stash[SUMMARY] = Summary()
-    config.pluginmanager.register(summary, "botfarm-summary")
+    config.pluginmanager.register(Reports(config), "botfarm-reports")
     if is_told(config):
         from .settings import check_settings  # noqa: PLC0415  # only where there are any
 
@@ -77,7 +78,7 @@ def _configure_run(config: pytest.Config) -> None:
         if report is not None:
             from .timeline import Timeline  # noqa: PLC0415  # where it is asked for
 
-            timeline = Timeline(config, summary, report)
+            timeline = Timeline(config, summary_of(config), report)
             config.pluginmanager.register(timeline, "botfarm-timeline")
     spread = config.getoption("dist", "no") != "no"  # pytest-xdist's, where it is
     if spread and is_configured(config):
@@ -86,6 +87,28 @@ def _configure_run(config: pytest.Config) -> None:
 
         controller = config.stash[CONTROLLER] = Controller(config)
         config.pluginmanager.register(controller, "botfarm-xdist-controller")
+
+
+class Reports:
+    """Hears of leases from the tests of all processes."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    # Before others print the report, or write it to a file.
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if hasattr(report, FIGURES) or hasattr(report, FAULT):
+            summary_of(self._config).add(report)
+
+
+def summary_of(config: pytest.Config) -> Summary:
+    """What adds up the reports, made and loaded with the first that tells anything."""
+    if SUMMARY not in config.stash:
+        from .report import Summary  # noqa: PLC0415  # only where there are leases
+
+        config.stash[SUMMARY] = Summary()
+    return config.stash[SUMMARY]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -182,15 +205,28 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    add_to_report(item, report)
     session = item.config.stash.get(SESSION, None)
-    if session is not None and call.excinfo is not None and report.failed:
-        add_fault(report, session.faults, call.excinfo.value)
+    if session is not None:
+        from .report import add_fault, add_to_report  # noqa: PLC0415  # as above
+
+        add_to_report(item, report)
+        if call.excinfo is not None and report.failed:
+            add_fault(report, session.faults, call.excinfo.value)
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerNode, error: object | None) -> None:
+    if error and SUMMARY in node.config.stash:
+        node.config.stash[SUMMARY].note_crash(node.workerinput["workerid"])
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    return [line for line in (header(config), config.stash.get(CAP, None)) if line]
+    if not is_configured(config):
+        return []
+    from .report import header  # noqa: PLC0415  # only where accounts come from somewhere
+
+    return [header(config), *([config.stash[CAP]] if CAP in config.stash else [])]
 
 
 def pytest_terminal_summary(
@@ -198,7 +234,8 @@ def pytest_terminal_summary(
 ) -> None:
     session = config.stash.get(SESSION, None)
     notes = session.closing_notes() if session else []
-    config.stash[SUMMARY].write(terminalreporter, notes)
+    if notes or SUMMARY in config.stash:
+        summary_of(config).write(terminalreporter, notes)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

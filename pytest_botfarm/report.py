@@ -8,22 +8,17 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytest
 
-from .options import is_configured
+from .client.errors import BotfarmError
+from .fixtures import FAULT, FIGURES
+from .settings import read_settings
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from .client.models import Outcome
     from .session import Holding
-    from .xdist import WorkerNode
 
 SECTION = "botfarm"
-ATTRIBUTE = "botfarm"
-"""Of a test report: pytest-xdist carries it from the worker to the controller, report
-by report, so that a worker's crash takes no more than its last test's figures along."""
-FAULT = "botfarm_fault"
-"""The same, of the report of a test that ended for something that meets all alike."""
-
 LOGIN, LEASE, WAITED = PROPERTIES = "botfarm.login", "botfarm.lease", "botfarm.waited"
 """What a report in JUnit's format tells of each account."""
 MAIN = "main"
@@ -200,7 +195,7 @@ def add_to_report(item: pytest.Item, report: pytest.TestReport) -> None:
                 record.outcome = "error"  # it was not when the lease was given back
     _describe_accounts(item, report, used)
     if figures := [news for _, record in records for news in record.news()]:
-        setattr(report, ATTRIBUTE, figures)
+        setattr(report, FIGURES, figures)
     if report.when == "teardown":
         for node, record in over:  # a rerun, or the next set-up, begins anew
             node.stash[RECORDS].remove(record)
@@ -230,8 +225,9 @@ def add_fault(
     report: pytest.TestReport, faults: Container[str], error: BaseException
 ) -> None:
     """Note that a test ended for one of the faults of the whole run."""
-    # Marks and fixtures that fail raise other errors, with the same words.
-    if (text := str(error)) in faults:
+    # Marks raise a failure of pytest's, with the same words.
+    kinds = (BotfarmError, pytest.UsageError, pytest.fail.Exception)
+    if isinstance(error, kinds) and (text := str(error)) in faults:
         setattr(report, FAULT, text)
 
 
@@ -248,23 +244,19 @@ class Summary:
         self._faults: dict[str, str] = {}
         """Which test told each first."""
 
-    # Before others print it, or write it to a file.
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for figures in getattr(report, ATTRIBUTE, ()):
+    def add(self, report: pytest.TestReport) -> None:
+        for figures in getattr(report, FIGURES, ()):
             self._add(report, figures)
         fault = getattr(report, FAULT, None)
         if fault is not None:
             self._tell_once(report, fault)
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: WorkerNode, error: object | None) -> None:
-        if not error or not self.leases:
-            return
+    def note_crash(self, worker_id: str) -> None:
+        """End what a worker had when it died."""
         from .client.clock import clock, wall_time  # noqa: PLC0415  # as in a holding
 
         for lease in self.leases.values():
-            if lease["worker"] == node.workerinput["workerid"] and not lease["ended"]:
+            if lease["worker"] == worker_id and not lease["ended"]:
                 lease["ended"] = wall_time(clock())
                 lease["outcome"] = "crashed"
 
@@ -324,12 +316,8 @@ def _waits(leases: Sequence[LeaseFigures]) -> str:
     return text
 
 
-def header(config: pytest.Config) -> str | None:
-    """One line on where accounts come from; none where that was never said."""
-    if not is_configured(config):
-        return None
-    from .settings import read_settings  # noqa: PLC0415  # most runs need none
-
+def header(config: pytest.Config) -> str:
+    """One line on where accounts come from."""
     settings = read_settings(config)
     source = settings.url or f"embedded, pool {settings.pool and settings.pool.name}"
     return f"botfarm: {source} (lease {settings.ttl:g} s, wait {settings.wait:g} s)"

@@ -52,8 +52,9 @@ Kind = Literal["say", "note"]
 
 
 class WorkerNode(Protocol):
-    """What this module uses of xdist's WorkerController."""
+    """What the plugin uses of xdist's WorkerController."""
 
+    config: pytest.Config
     workerinput: dict[str, Any]
     workeroutput: dict[str, Any]
 

@@ -77,7 +77,9 @@ def test_no_server_and_no_pool_is_told_once_in_full_however_tests_ask(
     output = result.stdout.str()
     for way_out in ("--botfarm-url", "BOTFARM_URL", "botfarm.toml", "--botfarm-pool"):
         assert output.count(way_out) == 1
-    (first,) = set(re.findall(r"\nNo account, for the reason that (.*) tells\.", output))
+    (first,) = set(
+        re.findall(r"\nNo account, for the reason that (.*) tells\.", output)
+    )
     assert output.count(f"\nNo account, for the reason that {first} tells.") == 4
     report = (suite.pytester.path / "junit.xml").read_text()
     assert report.count("or name such a file with --botfarm-pool<") == 1
