@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.farm import Farm
 from support.suites import Suite
@@ -129,3 +131,11 @@ def test_workers_are_capped_by_accounts_and_a_pool_that_is_smaller_is_named(
         ]
     )
     assert "2 accounts in" not in result.stdout.str()
+
+
+def test_no_server_is_started_to_cap_workers_where_no_test_runs(
+    suite: Suite, pool_file: Path
+) -> None:
+    suite.write("def test_it(bot_user): bot_user()")
+    suite.run("--fixtures", "-n", "auto", "--botfarm-cap-workers")
+    assert not (suite.pytester.path / "state").exists()
