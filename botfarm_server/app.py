@@ -30,7 +30,7 @@ from botfarm_server.api import (
     users,
 )
 from botfarm_server.api.browsers import AllowedHosts, BrowserHeaders
-from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
+from botfarm_server.api.middleware import BodyLimits, ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import AppState
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
@@ -48,6 +48,7 @@ from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.reservations import ReservationService
 from botfarm_server.services.rotation import Rotation
 from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.throttle import Throttle
 from botfarm_server.services.tokens import TokenService
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.users import UserService, Vocabulary
@@ -99,6 +100,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(pages.router)
     errors.install(app)
     app.add_middleware(TrailingSlash)
+    app.add_middleware(
+        BodyLimits, maximum=settings.max_body_bytes, timeout=settings.request_timeout
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -132,7 +136,9 @@ class _Farm:
             pool_size=settings.database_pool_size,
             pooler=settings.database_pooler == "transaction",
         )
-        self._room = WaitingRoom(settings.max_waiting)
+        self._room = WaitingRoom(
+            settings.max_waiting, per_token=settings.max_waiting_per_token
+        )
         self._hasher = PasswordHasher(settings.bcrypt_cost)
         times = LeaseTimes(
             claim_window=settings.claim_window,
@@ -175,6 +181,7 @@ class _Farm:
                 settings.admin_token(),
                 open_to_all=settings.insecure_no_auth,
             ),
+            throttle=Throttle(settings.max_requests_per_second),
             tokens=TokenService(self._database),
             wrong_tokens=WrongTokens(),
             public_pages=settings.public_pages,

@@ -101,7 +101,13 @@ def _serve(settings: Settings, pool: PoolFile, presence: Path) -> int:
     def on_listening(url: str) -> None:
         starting.append(asyncio.create_task(start(url)))
 
-    server = Server(app, host="127.0.0.1", port=0, on_listening=on_listening)
+    server = Server(
+        app,
+        host="127.0.0.1",
+        port=0,
+        request_timeout=settings.request_timeout,
+        on_listening=on_listening,
+    )
     server.run()
     return 0 if starting and starting[0].done() and starting[0].result() else 1
 

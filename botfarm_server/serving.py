@@ -2,21 +2,73 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 GRACE = 8
 """Seconds that calls under way have after SIGTERM; the process ends within 10."""
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the pause between two
 heartbeats, so that no request meets a connection that is just being closed."""
+
+MAXIMUM_HEAD = 65_536
+"""Bytes of a request's first line and headers: eight times what proxies let pass."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP over httptools, which by itself would take a head without end."""
+
+    def __init__(self, *given: Any, timeout: float, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._timeout = timeout
+        self._is_in_head = True
+        self._head_size = 0
+        self._too_slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._is_in_head or self.transport.is_closing():
+            return
+        self._head_size += len(data)
+        if self._head_size > MAXIMUM_HEAD:
+            self.send_400_response("The head of the request is too long.")
+        elif self._too_slow is None:
+            self._wait_for_head()
+
+    def on_message_begin(self) -> None:
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._end_head()
+        super().on_headers_complete()
+
+    def _wait_for_head(self) -> None:
+        self._too_slow = self.loop.call_later(self._timeout, self.transport.close)
+
+    def _end_head(self) -> None:
+        self._is_in_head, self._head_size = False, 0
+        if self._too_slow is not None:
+            self._too_slow.cancel()
+            self._too_slow = None
 
 
 class CertificateFileError(Exception):
@@ -71,6 +123,7 @@ class Server(uvicorn.Server):
         *,
         host: str,
         port: int,
+        request_timeout: float,
         tls: Mapping[str, Any] | None = None,
         trusted_proxies: Sequence[str] = (),
         on_listening: Callable[[str], None] | None = None,
@@ -82,6 +135,10 @@ class Server(uvicorn.Server):
                 app,
                 host=host,
                 port=port,
+                http=cast(
+                    "type[asyncio.Protocol]",
+                    partial(BoundedProtocol, timeout=request_timeout),
+                ),
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -255,6 +255,33 @@ class Settings(BaseSettings):
         description="Most calls that wait at one server process.",
         examples=[2000],
     )
+    max_waiting_per_token: int = Field(
+        default=1_000,
+        ge=1,
+        description="Most calls of one token that wait at one server process.",
+        examples=[1000],
+    )
+    max_requests_per_second: int = Field(
+        default=1_000,
+        ge=0,
+        description="Requests that one token may send to one server process, counted "
+        "over ten seconds; renewals are always taken. 0 is no limit.",
+        examples=[1000],
+    )
+    max_body_bytes: int = Field(
+        default=1_048_576,
+        ge=65_536,
+        description="Most bytes of a request's body.",
+        examples=[1048576],
+    )
+    request_timeout: float = Field(
+        default=20.0,
+        ge=0.1,
+        le=300,
+        description="Seconds within which the head of a request has to arrive, and "
+        "again its body.",
+        examples=[20],
+    )
     retention_days: float = Field(
         default=30.0,
         gt=0,

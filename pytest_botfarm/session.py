@@ -34,6 +34,7 @@ from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Loss
 from .client.models import Freed, Holder, Lease, Outcome, Waiting, Want
 from .embedded import EmbeddedServer, EmbeddedServerError, Endpoint
+from .client.wire import readable
 from .fixtures import SESSION
 from .keeping import Keeping, keeping_of, names_of
 from .kept_state import KeptState
@@ -125,7 +126,7 @@ class Identity:
     job_url: str | None = field(default_factory=lambda: job_url(os.environ))
 
     def holder(self, test_id: str) -> Holder:
-        test_id = test_id.encode(errors="replace").decode()
+        test_id = readable(test_id)
         if len(test_id) > MAXIMUM_TEXT:
             test_id = test_id[: MAXIMUM_TEXT - 1] + "…"
         return Holder(self.run_id, self.worker_id, test_id, self.host, self.job_url)

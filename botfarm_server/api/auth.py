@@ -24,20 +24,23 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 _ROLE = "botfarm_role"
 _SETTLES_OWNERSHIP = "botfarm_settles_ownership"
+_IS_ALWAYS_TAKEN = "botfarm_is_always_taken"
 
 
 def needs(
-    role: Role, *, settles_ownership: bool = False
+    role: Role, *, settles_ownership: bool = False, is_always_taken: bool = False
 ) -> Callable[[Endpoint], Endpoint]:
     """Mark the least role that may call an endpoint; one without a mark is for admins.
 
     `settles_ownership` says that the endpoint's own transaction sees whose the lease
-    is, so that it need not be read before.
+    is, so that it need not be read before. `is_always_taken` lets it through also where
+    the token has sent too many requests, since leases would be lost.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _ROLE, role)
         setattr(endpoint, _SETTLES_OWNERSHIP, settles_ownership)
+        setattr(endpoint, _IS_ALWAYS_TAKEN, is_always_taken)
         return endpoint
 
     return mark
@@ -57,15 +60,19 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
     Raises:
         UnauthorizedError: no token, or a wrong one.
         TooManyWrongTokensError: a wrong one, of an address that has sent many.
+        TooManyRequestsError: the token has sent more than it may.
         ForbiddenError: the token's role does not reach.
         UserNotFoundError, LeaseNotFoundError: the path names what is not the token's.
         BotfarmError: what keeps the server from serving.
 
     """
+    state = state_of(request)
+    access = state.access
     by = await _identify(request, credentials)
     request.state.by = by
-    access = state_of(request).access
     endpoint = request.scope["endpoint"]
+    if not getattr(endpoint, _IS_ALWAYS_TAKEN, False):
+        state.throttle.count(by)
     needed = role_needed(endpoint)
     if not by.may(needed):
         raise ForbiddenError(

@@ -19,6 +19,8 @@ from botfarm_server.api.addresses import address_of
 from botfarm_server.api.schemas import ErrorOut
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
     BotfarmError,
     DatabaseUnavailableError,
     DeadlockError,
@@ -43,10 +45,11 @@ from botfarm_server.domain.errors import (
     TokenNotFoundError,
     TokenRevokedError,
     TooManyAttemptsError,
+    TooManyRequestsError,
     TooManyWaitingError,
     TooManyWrongTokensError,
     UnauthorizedError,
-    UnavailableError,
+    UnsupportedBodyError,
     UserLockedError,
     UserNotFoundError,
 )
@@ -71,10 +74,14 @@ STATUS: Mapping[type[BotfarmError], int] = {
     NoSealingKeyError: 409,
     DeadlockError: 409,
     LeaseEndedError: 410,
+    BodyTimeoutError: 408,
+    BodyTooLargeError: 413,
+    UnsupportedBodyError: 415,
     InvalidRequestError: 422,
     TooManyWaitingError: 429,
     TooManyAttemptsError: 429,
     TooManyWrongTokensError: 429,
+    TooManyRequestsError: 429,
     SecretUnreadableError: 500,
     DatabaseUnavailableError: 503,
     SchemaMismatchError: 503,
@@ -114,12 +121,8 @@ def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
 
 def error_response(error: BotfarmError) -> JSONResponse:
     headers: dict[str, str] = {}
-    if isinstance(
-        error, UnavailableError | TooManyAttemptsError | TooManyWrongTokensError
-    ):
-        headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, TooManyWaitingError):
-        headers["Retry-After"] = "1"
+    if (retry_after := getattr(error, "retry_after", None)) is not None:
+        headers["Retry-After"] = str(retry_after)
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(
@@ -202,11 +205,14 @@ def _message(told: str) -> str:
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
+    if error.status_code == 400:
+        # What else but broken JSON json.loads raises: for a nesting that is too deep,
+        # numbers of too many digits and bytes that are no text.
+        return error_response(InvalidRequestError([("body", "is no JSON text")]))
     codes = {404: "not_found", 405: "method_not_allowed"}
     details = {
         404: "There is no such path. The API is under /api/v1; see /docs.",
         405: "This path does not take this method; see /docs.",
-        400: "The body could not be read as JSON.",
     }
     return JSONResponse(
         {

@@ -20,10 +20,10 @@ from botfarm_server.api.schemas import (
     KeptOut,
     LeaseIn,
     LeaseOut,
+    Line,
     ReleasedOut,
     RenewIn,
     RenewOut,
-    Text,
     WaitingOut,
     WantIn,
 )
@@ -131,7 +131,7 @@ async def ask(
     response_model=RenewOut,
     responses=documented(),
 )
-@needs("lease")
+@needs("lease", is_always_taken=True)
 async def renew(body: RenewIn, leases: Leases, by: By) -> Any:
     """Move each expiry to a full TTL from now; say of the others why they ended."""
     renewals = [(LeaseId(it.id), Fence(it.fence)) for it in body.leases]
@@ -239,8 +239,8 @@ async def find(
     leases: Leases,
     by: By,
     state: LeaseSelection = "live",
-    run_id: Text | None = None,
-    worker_id: Text | None = None,
+    run_id: Line | None = None,
+    worker_id: Line | None = None,
     user_id: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[int | None, Query(ge=1, le=2**62)] = None,

@@ -5,13 +5,23 @@ Starlette's `@app.middleware("http")` hides a client's leaving from the handlers
 
 from __future__ import annotations
 
+import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from botfarm_server.api.errors import internal_error
+from botfarm_server.api.errors import error_response, internal_error
+from botfarm_server.domain.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    BotfarmError,
+    UnsupportedBodyError,
+)
 
 PROTOCOL = "1"
 PROTOCOL_HEADER = "Botfarm-Protocol"
+LINGER = 2.0
+"""Seconds for which a refused body is still taken, and dropped: a connection that is
+closed before the client has sent all may lose the answer on its way."""
 
 
 class ProtocolHeader:
@@ -54,3 +64,85 @@ class TrailingSlash:
             if len(path) > 1 and path.endswith("/"):
                 scope = {**scope, "path": path.rstrip("/") or "/"}
         await self.app(scope, receive, send)
+
+
+class BodyLimits:
+    """Reads each body whole, within bounds of size and time, before the app is called.
+
+    A body that is no JSON by its header is refused unread, and so is a compressed one:
+    nothing that is sent grows here.
+    """
+
+    def __init__(self, app: ASGIApp, *, maximum: int, timeout: float) -> None:
+        self.app = app
+        self._maximum = maximum
+        self._timeout = timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"]) if scope["type"] == "http" else {}
+        length = int(headers.get(b"content-length", 0))
+        if not length and b"transfer-encoding" not in headers:
+            await self.app(scope, receive, send)
+            return
+        try:
+            self._check(headers, length)
+            body = await self._read(receive)
+        except BotfarmError as error:
+            await self._refuse(error, scope, receive, send)
+            return
+        if body is not None:
+            await self.app(scope, _repeated(body, receive), send)
+
+    def _check(self, headers: dict[bytes, bytes], length: int) -> None:
+        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding != b"identity" or not _is_json(headers.get(b"content-type", b"")):
+            raise UnsupportedBodyError
+        if length > self._maximum:
+            raise BodyTooLargeError(self._maximum)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The body; `None` if the client has left."""
+        body = bytearray()
+        with anyio.move_on_after(self._timeout):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                body += message.get("body", b"")
+                if len(body) > self._maximum:
+                    raise BodyTooLargeError(self._maximum)
+                if not message.get("more_body", False):
+                    return bytes(body)
+        raise BodyTimeoutError(self._timeout)
+
+    @staticmethod
+    async def _refuse(
+        error: BotfarmError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        with anyio.move_on_after(LINGER):
+            while (await receive()).get("more_body", False):
+                pass
+        response = error_response(error)
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
+
+
+def _is_json(content_type: bytes) -> bool:
+    media_type = content_type.split(b";", 1)[0].strip().lower()
+    return media_type == b"application/json" or (
+        media_type.startswith(b"application/") and media_type.endswith(b"+json")
+    )
+
+
+def _repeated(body: bytes, receive: Receive) -> Receive:
+    """What gives the body first, and then what comes after it."""
+    is_given = False
+
+    async def repeat() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return repeat

@@ -6,6 +6,7 @@ two clocks are ever compared. Unknown fields are refused by name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
@@ -16,7 +17,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    StringConstraints,
 )
 
 from botfarm_server.domain.access import CallerKind
@@ -28,6 +28,7 @@ from botfarm_server.domain.models import (
     Role,
     UserState,
 )
+from botfarm_server.domain.texts import no_login, no_name, unreadable, unstorable
 
 MAXIMUM_WAIT = 60.0
 """Seconds that one call may wait; a client that wants longer asks again."""
@@ -42,6 +43,8 @@ MAXIMUM_RENEWALS = 1_000
 MAXIMUM_IMPORT_ROWS = 500
 MAXIMUM_SECRET_LENGTH = 10_000
 MAXIMUM_LIMIT = 100_000
+MAXIMUM_FENCE = 2**63 - 1
+"""What the column of fences holds."""
 MAXIMUM_TOKEN_LIFE = 10 * 365 * 86_400.0
 """Seconds; beyond, somebody has counted in another unit."""
 MAXIMUM_PASSWORD_BYTES = 72
@@ -52,21 +55,26 @@ MAXIMUM_STATE_LIFE = 31_536_000.0
 """Seconds: a year, as the longest of tokens."""
 
 
-def _storable(text: str) -> str:
-    if "\x00" in text:
-        # PostgreSQL cannot store it; SQLite could, and both must answer alike.
-        msg = "must not contain the NUL character"
-        raise ValueError(msg)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        msg = "must not contain unpaired surrogates"
-        raise ValueError(msg) from None
+def _without(flaw: Callable[[str], str | None]) -> AfterValidator:
+    """Let a text pass in which the rule finds no flaw."""
+
+    def check(text: str) -> str:
+        if (found := flaw(text)) is not None:
+            raise ValueError(found)
+        return text
+
+    return AfterValidator(check)
+
+
+def _stored(secret: SecretStr) -> str:
+    text = secret.get_secret_value()
+    if (flaw := unstorable(text)) is not None:
+        raise ValueError(flaw)
     return text
 
 
 def _password(password: SecretStr) -> SecretStr:
-    text = _storable(password.get_secret_value())
+    text = _stored(password)
     if not text:
         msg = "must not be empty"
         raise ValueError(msg)
@@ -77,7 +85,7 @@ def _password(password: SecretStr) -> SecretStr:
 
 
 def _secret(secret: SecretStr) -> SecretStr:
-    text = _storable(secret.get_secret_value())
+    text = _stored(secret)
     if not text or len(text) > MAXIMUM_SECRET_LENGTH:
         msg = f"must have 1 to {MAXIMUM_SECRET_LENGTH} characters"
         raise ValueError(msg)
@@ -85,7 +93,7 @@ def _secret(secret: SecretStr) -> SecretStr:
 
 
 def _state(state: SecretStr) -> SecretStr:
-    text = _storable(state.get_secret_value())
+    text = _stored(state)
     if not text or len(text.encode()) > MAXIMUM_STATE_BYTES:
         msg = f"must have 1 to {MAXIMUM_STATE_BYTES} bytes in UTF-8"
         raise ValueError(msg)
@@ -94,17 +102,30 @@ def _state(state: SecretStr) -> SecretStr:
 
 Text = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=255),
-    AfterValidator(_storable),
+    Field(min_length=1, max_length=255, json_schema_extra={"format": "name"}),
+    _without(no_name),
+]
+Login = Annotated[
+    str,
+    Field(min_length=1, max_length=255, json_schema_extra={"format": "login"}),
+    _without(no_login),
+]
+Line = Annotated[
+    str,
+    Field(min_length=1, max_length=255, json_schema_extra={"format": "text"}),
+    _without(unreadable),
 ]
 LongText = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=2_000),
-    AfterValidator(_storable),
+    Field(min_length=1, max_length=2_000, json_schema_extra={"format": "text"}),
+    _without(unreadable),
 ]
 Password = Annotated[SecretStr, AfterValidator(_password)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Labels = Annotated[dict[Text, Text], Field(max_length=MAXIMUM_LABELS)]
+FenceIn = Annotated[
+    int, Field(ge=1, le=MAXIMUM_FENCE, description="That of the lease.")
+]
 Ttl = Annotated[
     float, Field(ge=MINIMUM_TTL, le=MAXIMUM_TTL, description="Seconds to live.")
 ]
@@ -143,10 +164,10 @@ Wants = Annotated[
 class HolderIn(Request):
     """Who asks. Shown to everyone who waits for the same users."""
 
-    run_id: Text | None = None
-    worker_id: Text | None = None
+    run_id: Line | None = None
+    worker_id: Line | None = None
     test_id: LongText | None = None
-    host: Text | None = None
+    host: Line | None = None
     job_url: LongText | None = None
 
 
@@ -182,7 +203,7 @@ class CheckIn(Request):
 
 class Renewal(Request):
     id: UUID
-    fence: Annotated[int, Field(ge=1)]
+    fence: FenceIn
 
 
 class RenewIn(Request):
@@ -194,11 +215,11 @@ class EndLeaseIn(Request):
     clean: Annotated[
         bool, Field(description="False if the next holder should be warned.")
     ] = True
-    fence: Annotated[int, Field(ge=1)] | None = None
+    fence: FenceIn | None = None
 
 
 class KeepIn(Request):
-    fence: Annotated[int, Field(ge=1)]
+    fence: FenceIn
     seconds: Annotated[
         float,
         Field(gt=0, le=MAXIMUM_TTL, description="Until it expires, renewed by nobody."),
@@ -209,14 +230,14 @@ class KeepIn(Request):
 class EndHolderIn(Request):
     """All leases of a run, or of one worker of it, whose processes are known dead."""
 
-    run_id: Text
-    worker_id: Text | None = None
+    run_id: Line
+    worker_id: Line | None = None
     outcome: Outcome | None = None
     clean: bool = True
 
 
 class DropStateIn(Request):
-    fence: Annotated[int, Field(ge=1, description="That of the lease.")]
+    fence: FenceIn
 
 
 class StateIn(DropStateIn):
@@ -234,7 +255,7 @@ class StateIn(DropStateIn):
 
 
 class UserIn(Request):
-    login: Text
+    login: Login
     password: Password
     project_id: UUID | None = None
     env: Text
@@ -291,12 +312,12 @@ class AcquireIn(Request):
 
 class QuarantineIn(Request):
     reason: LongText
-    author: Text | None = None
+    author: Line | None = None
 
 
 class RestoreIn(Request):
     reason: LongText | None = None
-    author: Text | None = None
+    author: Line | None = None
 
 
 class BreakIn(Request):

@@ -16,6 +16,7 @@ from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.reservations import ReservationService
+from botfarm_server.services.throttle import Throttle
 from botfarm_server.services.tokens import TokenService
 from botfarm_server.services.users import UserService
 
@@ -30,6 +31,7 @@ class AppState:
     reservations: ReservationService
     readiness: Readiness
     access: AccessService
+    throttle: Throttle
     tokens: TokenService
     wrong_tokens: WrongTokens
     public_pages: bool

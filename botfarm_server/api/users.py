@@ -15,6 +15,7 @@ from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.leases import holder_of, shown
 from botfarm_server.api.schemas import (
+    MAXIMUM_LABELS,
     AcquiredOut,
     AcquireIn,
     ImportIn,
@@ -44,6 +45,7 @@ from botfarm_server.domain.errors import (
     UserNotFoundError,
 )
 from botfarm_server.domain.models import ReservationId, UserId, UserState
+from botfarm_server.domain.texts import unstorable
 from botfarm_server.services.users import UserDraft
 
 router = APIRouter(
@@ -106,7 +108,11 @@ async def find(
     login: Text | None = None,
     state: UserState | None = None,
     label: Annotated[
-        list[Text], Query(description="`name=value`; several must all match.")
+        list[Text],
+        Query(
+            description="`name=value`; several must all match.",
+            max_length=MAXIMUM_LABELS,
+        ),
     ] = [],  # noqa: B006 - FastAPI reads it as a declaration
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
     cursor: Annotated[str | None, Query(max_length=2000)] = None,
@@ -334,10 +340,14 @@ def _opened(cursor: str | None) -> tuple[str, str] | None:
         return None
     try:
         env, login = json.loads(base64.urlsafe_b64decode(cursor))
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         env, login = None, None
-    if not isinstance(env, str) or not isinstance(login, str):
+    if not (_is_storable(env) and _is_storable(login)):
         raise InvalidRequestError(
             [("cursor", "is not one that a Botfarm-Next-Cursor header gave")]
         )
     return env, login
+
+
+def _is_storable(given: Any) -> bool:
+    return isinstance(given, str) and unstorable(given) is None

@@ -73,6 +73,7 @@ def serve(
         create_app(settings),
         host=settings.host,
         port=settings.port,
+        request_timeout=settings.request_timeout,
         tls=tls,
         trusted_proxies=settings.trusted_proxies,
         on_listening=lambda url: log.info("listening", url=url),

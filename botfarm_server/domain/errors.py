@@ -8,6 +8,9 @@
     │   ├── ReservationNotFoundError
     │   └── TokenNotFoundError
     ├── InvalidRequestError
+    ├── BodyTooLargeError
+    ├── UnsupportedBodyError
+    ├── BodyTimeoutError
     ├── UserLockedError
     ├── NoSuchPoolError
     ├── PoolTooSmallError
@@ -25,6 +28,7 @@
     ├── ForbiddenError
     ├── TooManyWaitingError
     ├── TooManyAttemptsError
+    ├── TooManyRequestsError
     ├── SecretUnreadableError
     └── UnavailableError
         ├── DatabaseUnavailableError
@@ -236,6 +240,46 @@ class InvalidRequestError(BotfarmError):
                 {"field": name, "message": message} for name, message in self.errors
             ]
         }
+
+
+@dataclass
+class BodyTooLargeError(BotfarmError):
+    code: ClassVar[str] = "body_too_large"
+    limit: int
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"A body may have {self.limit} bytes here, and this one has more. Send "
+            "less with one call; on the server, BOTFARM_MAX_BODY_BYTES allows more."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"limit": self.limit}
+
+
+@dataclass
+class UnsupportedBodyError(BotfarmError):
+    code: ClassVar[str] = "unsupported_media_type"
+
+    @property
+    def detail(self) -> str:
+        return (
+            "A body is JSON and not compressed: send it with "
+            "`Content-Type: application/json` and without `Content-Encoding`."
+        )
+
+
+@dataclass
+class BodyTimeoutError(BotfarmError):
+    code: ClassVar[str] = "body_timeout"
+    retry_after: ClassVar[int] = 1
+    seconds: float
+
+    @property
+    def detail(self) -> str:
+        return f"The body did not arrive within {self.seconds:g} s. Send it again."
 
 
 @dataclass
@@ -540,13 +584,41 @@ class ForbiddenError(BotfarmError):
 @dataclass
 class TooManyWaitingError(BotfarmError):
     code: ClassVar[str] = "too_many_waiting"
+    retry_after: ClassVar[int] = 1
     limit: int
+    of_token: bool = False
+    """Whether the limit is that of each token, and not of all together."""
+
+    @property
+    def detail(self) -> str:
+        if self.of_token:
+            return (
+                f"As many calls of this token wait at this server as it takes "
+                f"({self.limit}). Ask again shortly, run fewer tests at once, or raise "
+                "BOTFARM_MAX_WAITING_PER_TOKEN."
+            )
+        return (
+            f"As many calls wait at this server as it takes ({self.limit}). Ask again "
+            "shortly, run fewer tests at once, or raise BOTFARM_MAX_WAITING."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"limit": self.limit}
+
+
+@dataclass
+class TooManyRequestsError(BotfarmError):
+    code: ClassVar[str] = "too_many_requests"
+    retry_after: ClassVar[int] = 1
+    limit: int
+    """Requests a second."""
 
     @property
     def detail(self) -> str:
         return (
-            f"As many calls wait at this server as it takes ({self.limit}). Ask again "
-            "shortly, run fewer tests at once, or raise BOTFARM_MAX_WAITING."
+            f"This token has sent more than {self.limit} requests a second to this "
+            "server for a while. Ask again shortly."
         )
 
     @property

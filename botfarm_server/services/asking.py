@@ -80,7 +80,7 @@ class AskService:
                 at_once = await self._at_once(settled, gone)
                 if at_once is not None:
                     return at_once
-                with self.room.stay():
+                with self.room.stay(asked.by.token_id):
                     left = await _wait(woken, gone, within=within)
                 if left and not self.room.has_several(asked.lease_id):
                     await self._leave(asked.lease_id, settled)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from botfarm_server.domain.errors import ShuttingDownError, TooManyWaitingError
-from botfarm_server.domain.models import LeaseId
+from botfarm_server.domain.models import LeaseId, TokenId
 
 
 class WaitingRoom:
@@ -18,11 +18,12 @@ class WaitingRoom:
     wake-up that is lost costs time alone.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, per_token: int) -> None:
         self._limit = limit
+        self._limit_per_token = per_token
         self._events: defaultdict[LeaseId, set[asyncio.Event]] = defaultdict(set)
         self._closed = False
-        self._staying = 0
+        self._staying: Counter[TokenId | None] = Counter()
         self._occupied = asyncio.Event()
 
     @contextmanager
@@ -45,24 +46,27 @@ class WaitingRoom:
                 del self._events[lease_id]
 
     @contextmanager
-    def stay(self) -> Iterator[None]:
+    def stay(self, token_id: TokenId | None) -> Iterator[None]:
         """Have other processes watched while a call that entered has to wait.
 
         A call that is granted at once, as most are, is not worth a look.
 
         Raises:
-            TooManyWaitingError: the room is full. The call's place in the queue is
-                kept, since it has asked already.
+            TooManyWaitingError: the room is full, or the token's part of it. The call's
+                place in the queue is kept, since it has asked already.
 
         """
-        if self._staying >= self._limit:
+        if self._staying.total() >= self._limit:
             raise TooManyWaitingError(self._limit)
-        self._staying += 1
+        if self._staying[token_id] >= self._limit_per_token:
+            raise TooManyWaitingError(self._limit_per_token, of_token=True)
+        self._staying[token_id] += 1
         self._occupied.set()
         try:
             yield
         finally:
-            self._staying -= 1
+            self._staying[token_id] -= 1
+            self._staying += Counter()  # those that have none left are forgotten
             if not self._staying:
                 self._occupied.clear()
 

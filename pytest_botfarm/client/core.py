@@ -22,13 +22,13 @@ from .errors import (
     AcquireTimeoutError,
     AskAgainError,
     BotfarmError,
+    BusyError,
     LeaseEndedError,
     LeaseNotFoundError,
     NoSuchPathError,
     NotABotfarmServerError,
     ProtocolVersionError,
     ServerNotReachableError,
-    TooManyWaitingError,
     WrongAnswerError,
 )
 from .models import (
@@ -343,7 +343,10 @@ class LeaseProtocol:
         request = Request(
             "POST",
             f"/api/v1/users/{user_id}/quarantine",
-            {"reason": reason, "author": author},
+            {
+                "reason": wire.readable(reason),
+                "author": author and wire.readable(author),
+            },
             ANSWER_TIME,
         )
         yield from self._call(request)
@@ -491,7 +494,7 @@ class LeaseProtocol:
                 trouble_since = min(trouble_since, since)
             borne_until = trouble_since + min(patience, self._longest_trouble())
             until = min(borne_until, over_by)
-            if busy_until is not None and isinstance(problem, TooManyWaitingError):
+            if busy_until is not None and isinstance(problem, BusyError):
                 until = busy_until
             seconds = self._jitter(pause / 2, pause)
             if isinstance(problem, AskAgainError):

@@ -30,12 +30,17 @@ BotfarmError
 │   ├── NoSealingKeyError         409 no_sealing_key
 │   ├── DeadlockError             409 deadlock
 │   ├── LeaseEndedError           410 lease_ended
+│   ├── BodyTooLargeError         413 body_too_large
+│   ├── UnsupportedBodyError      415 unsupported_media_type
 │   ├── InvalidRequestError       422 invalid_request
 │   ├── InternalServerError       500 internal_error
 │   ├── SecretUnreadableError     500 secret_unreadable
 │   ├── TooManyAttemptsError      429 too_many_attempts
 │   └── AskAgainError             repeated by the client for a while
-│       ├── TooManyWaitingError        429 too_many_waiting
+│       ├── BodyTimeoutError           408 body_timeout
+│       ├── BusyError                  told when to ask again
+│       │   ├── TooManyWaitingError        429 too_many_waiting
+│       │   └── TooManyRequestsError       429 too_many_requests
 │       ├── DatabaseUnavailableError   503 database_unavailable
 │       ├── SchemaMismatchError        503 schema_mismatch
 │       ├── HashingBusyError           503 hashing_busy
@@ -325,6 +330,18 @@ class LeaseEndedError(ServerError):
         return tuple(self.facts.get("users", ()))
 
 
+class BodyTooLargeError(ServerError):
+    """The request has more bytes than the server takes."""
+
+    code = "body_too_large"
+
+
+class UnsupportedBodyError(ServerError):
+    """The request's body is not sent as JSON."""
+
+    code = "unsupported_media_type"
+
+
 class InvalidRequestError(ServerError):
     """A field of the request is not what it must be."""
 
@@ -367,10 +384,26 @@ class AskAgainError(ServerError):
     """A refusal that is expected to pass."""
 
 
-class TooManyWaitingError(AskAgainError):
+class BodyTimeoutError(AskAgainError):
+    """The request came too slowly for the server to wait for its end."""
+
+    code = "body_timeout"
+
+
+class BusyError(AskAgainError):
+    """The server takes no more of this for now."""
+
+
+class TooManyWaitingError(BusyError):
     """The server has as many waiting calls as it takes."""
 
     code = "too_many_waiting"
+
+
+class TooManyRequestsError(BusyError):
+    """The token has sent more requests than the server takes from one."""
+
+    code = "too_many_requests"
 
 
 class DatabaseUnavailableError(AskAgainError):
@@ -498,11 +531,15 @@ _BY_CODE: Mapping[str, type[ServerError]] = {
         NoSealingKeyError,
         DeadlockError,
         LeaseEndedError,
+        BodyTooLargeError,
+        UnsupportedBodyError,
         InvalidRequestError,
         InternalServerError,
         SecretUnreadableError,
         TooManyAttemptsError,
+        BodyTimeoutError,
         TooManyWaitingError,
+        TooManyRequestsError,
         DatabaseUnavailableError,
         SchemaMismatchError,
         HashingBusyError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,17 @@ Json = Mapping[str, Any]
 
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
 """What reading an answer raises if it has not the protocol's form."""
+
+
+REFUSED = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What no text may contain that people read: it would move their cursor."""
+
+
+def readable(text: str) -> str:
+    """A text of somebody else's as the server takes it."""
+    return REFUSED.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def count_of(content: bytes) -> int:

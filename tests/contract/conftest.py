@@ -135,7 +135,7 @@ class Farm:
 
 def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
     database = Database(parsed_url(database_url), pool_size=10)
-    room = WaitingRoom(limit=100)
+    room = WaitingRoom(limit=100, per_token=100)
     times = LeaseTimes()
     sealer = Sealer([b"k" * 32] if keys is None else keys)
     hasher = PasswordHasher(4)

@@ -181,7 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def on_listening(url: str) -> None:
         lifting.append(asyncio.create_task(levers.watch(given.control, databases)))
 
-    Server(app, host=settings.host, port=settings.port, on_listening=on_listening).run()
+    Server(
+        app,
+        host=settings.host,
+        port=settings.port,
+        request_timeout=settings.request_timeout,
+        on_listening=on_listening,
+    ).run()
 
 
 def _install_mutants(names: Sequence[str], failpoints: Failpoints) -> None:

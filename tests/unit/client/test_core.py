@@ -356,9 +356,12 @@ class TestTrouble:
         assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
         assert max(pauses) == 5.0
 
-    def test_a_busy_server_is_asked_again_when_it_says(self, stage: Stage) -> None:
+    @pytest.mark.parametrize("code", ["too_many_waiting", "too_many_requests"])
+    def test_a_busy_server_is_asked_again_when_it_says(
+        self, stage: Stage, code: str
+    ) -> None:
         lease_id = uuid4()
-        busy = answer(429, refusal("too_many_waiting"), retry_after="7")
+        busy = answer(429, refusal(code), retry_after="7")
         stage.play(asking(stage, lease_id), [busy] * 9 + [answer(200, held(lease_id))])
         assert len(stage.sleeps) == 9
         assert min(stage.sleeps) > 7

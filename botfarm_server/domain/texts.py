@@ -1,0 +1,91 @@
+"""What a text may be made of, so that people who read it are not misled.
+
+All are plain functions that say what is wrong with a text, or `None`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_LAYOUT = frozenset("\t\n")
+_BIDI = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+"""Characters that change the order in which others are shown."""
+_INVISIBLE = frozenset(
+    map(
+        chr,
+        (
+            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0),
+            *range(0x180B, 0x1810),
+            *range(0xFE00, 0xFE10),
+            *range(0xE0100, 0xE01F0),
+        ),
+    )
+)
+"""What Unicode lets programs ignore, and does not already count as format (Cf)."""
+_SHARED_SHAPES = frozenset({"LATIN", "GREEK", "CYRILLIC"})
+"""Scripts with letters that look the same."""
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def unstorable(text: str) -> str | None:
+    """PostgreSQL cannot store it; SQLite could, and both must answer alike."""
+    if "\x00" in text:
+        return "must not contain the NUL character"
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        return "must not contain unpaired surrogates"
+    return None
+
+
+def unreadable(text: str) -> str | None:
+    """A text of several lines may have tabs; what moves a cursor it may not."""
+    if text.isascii() and text.isprintable():
+        return None
+    if flaw := unstorable(text):
+        return flaw
+    for character in text:
+        if unicodedata.category(character) == "Cc" and character not in _LAYOUT:
+            return f"must not contain the control character {_named(character)}"
+        if character in _BIDI:
+            return f"must not turn the order of its letters ({_named(character)})"
+    return None
+
+
+def no_name(text: str) -> str | None:
+    """Two names that are not the same must not look the same."""
+    if text.isascii() and text.isprintable() and text == text.strip():
+        return None
+    if flaw := unstorable(text):
+        return flaw
+    if text != text.strip():
+        return "must not begin or end with a space"
+    for character in text:
+        if unicodedata.category(character) in {"Cc", "Zl", "Zp"}:
+            return f"must not contain the control character {_named(character)}"
+        if unicodedata.category(character) == "Cf" or character in _INVISIBLE:
+            return f"must not contain the invisible character {_named(character)}"
+    if not unicodedata.is_normalized("NFC", text):
+        return "must be in Unicode's normal form NFC, as keyboards write it"
+    return None
+
+
+def no_login(text: str) -> str | None:
+    """A name of which no letter only looks like another one, within a word.
+
+    A login that is written in letters of one other script throughout, each of which
+    looks like a Latin one, passes.
+    """
+    if flaw := no_name(text):
+        return flaw
+    if not unicodedata.is_normalized("NFKC", text):
+        return "must not contain variants of plainer characters (wide, raised, joined)"
+    for word in _WORD.findall(text):
+        scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in word}
+        if len(mixed := scripts & _SHARED_SHAPES) > 1:
+            names = " and ".join(sorted(name.capitalize() for name in mixed))
+            return f"must not mix {names} letters in one word"
+    return None
+
+
+def _named(character: str) -> str:
+    return f"U+{ord(character):04X}"

@@ -1,0 +1,318 @@
+"""What is hostile or broken is refused in words: never a failure, never a hang."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import socket
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from support.servers import TOKEN, ServerProcess
+
+from botfarm_server.api.schemas import (
+    MAXIMUM_COUNT,
+    MAXIMUM_FENCE,
+    MAXIMUM_LABELS,
+    MAXIMUM_SECRET_LENGTH,
+    MAXIMUM_STATE_BYTES,
+    MAXIMUM_TTL,
+    MAXIMUM_WAIT,
+    MAXIMUM_WANTS,
+)
+from botfarm_server.api.state import AppState
+from botfarm_server.app import create_app
+from botfarm_server.serving import MAXIMUM_HEAD
+from botfarm_server.settings import fixed_settings
+
+from .conftest import ALICE, Start, running
+
+USERS, LEASE = "/api/v1/users", f"/api/v1/leases/{uuid.UUID(int=1)}"
+STATE = f"{LEASE}/users/{uuid.UUID(int=2)}/state"
+WANT = {"env": "stage", "domain": "regular"}
+JSON = {"Content-Type": "application/json"}
+INVALID = (422, "invalid_request")
+MAXIMUM_BODY = 65_536
+Call = tuple[str, str, Any]
+Answer = tuple[int, str | None]
+
+
+def user(**changes: Any) -> Call:
+    return "POST", USERS, {**ALICE, **changes}
+
+
+def lease(**changes: Any) -> Call:
+    return "PUT", LEASE, {"wants": [WANT], **changes}
+
+
+def want(**changes: Any) -> Call:
+    return lease(wants=[{**WANT, **changes}])
+
+
+def listing(query: str) -> Call:
+    return "GET", f"{USERS}?{query}", None
+
+
+def cursor(text: str) -> Call:
+    return listing(f"cursor={base64.urlsafe_b64encode(text.encode()).decode()}")
+
+
+LOGINS = {
+    "a login with NUL": "ali\x00ce",
+    "a login with half a surrogate pair": "ali\ud800ce",
+    "a login with a control character": "ali\x1bce",
+    "a login with a line break": "ali\nce",
+    "a login that turns the order of letters": "ali\u202ece",
+    "a login with an invisible character": "ali\u200bce",
+    "a login with a variation selector": "alice\ufe0f",
+    "a login with a space at its end": "alice ",
+    "a login that is not normalised": "rene\u0301",
+    "a login in wide letters": "\uff41lice",
+    "a login with a Cyrillic letter among Latin ones": "\u0430lice",
+    "a login with a Greek letter among Latin ones": "alic\u03b5",
+    "a login that is too long": "a" * 256,
+    "a login that is empty": "",
+}
+REAL_NAMES = ["Renée", "иван@example.com", "Ωμέγα-1", "山田太郎", "محمد", "o'neill+1"]
+CALLS: dict[str, Call] = {
+    "a holder that moves the cursor": lease(holder={"host": "\x1b[2J"}),
+    "a holder with a long name": lease(holder={"test_id": "a" * 2_001}),
+    "an unknown field of a holder": lease(holder={"hots": "here"}),
+    "an unknown field of a want": want(coun=1),
+    "no want": lease(wants=[]),
+    "too many wants": lease(wants=[WANT] * (MAXIMUM_WANTS + 1)),
+    "too many users": want(count=MAXIMUM_COUNT + 1),
+    "a huge count": want(count=10**30),
+    "a fraction of a user": want(count=1.5),
+    "too many users over all wants": lease(wants=[{**WANT, "count": 99}] * 2),
+    "too many labels": want(
+        labels={str(number): "x" for number in range(MAXIMUM_LABELS + 1)}
+    ),
+    "a long label": want(labels={"role": "a" * 256}),
+    "a label without a name": want(labels={"": "admin"}),
+    "a label with a control character": want(labels={"role": "\x07"}),
+    "a label that is no text": want(labels={"role": ["admin"]}),
+    "too long a wait": lease(wait=MAXIMUM_WAIT + 1),
+    "a wait of no number": lease(wait=float("nan")),
+    "an endless wait": lease(wait=float("inf")),
+    "too long a TTL": lease(ttl=MAXIMUM_TTL + 1),
+    "too short a TTL": lease(ttl=1),
+    "too many users to prefer": lease(prefer=[str(uuid.UUID(int=1))] * 101),
+    "a fence beyond the column": (
+        "DELETE",
+        LEASE,
+        {"fence": MAXIMUM_FENCE + 1},
+    ),
+    "a long secret": user(secrets={"key": "x" * (MAXIMUM_SECRET_LENGTH + 1)}),
+    "too many secrets": user(secrets={str(number): "x" for number in range(21)}),
+    "a large state": (
+        "PUT",
+        STATE,
+        {"fence": 1, "state": "x" * (MAXIMUM_STATE_BYTES + 1)},
+    ),
+    "a page that is too large": listing("limit=1001"),
+    "too many labels in a query": listing("&".join(["label=a=b"] * 21)),
+    "NUL in a query": listing("login=%00"),
+    "a cursor that is nested deeply": cursor("[" * 1_400),
+    "a cursor with NUL": cursor(json.dumps(["stage", "\x00"])),
+    "a cursor with half a surrogate pair": cursor(json.dumps(["stage", "\ud800"])),
+    "a cursor of other letters": listing("cursor=%C3%A9"),
+    "a path with NUL": ("GET", f"{USERS}/%00", None),
+    "an id that is none": ("GET", f"{USERS}/{'9' * 5_000}", None),
+    "JSON that is nested deeply": ("POST", USERS, b"[" * 60_000),
+    "a number of many digits": ("POST", USERS, b"9" * 60_000),
+    "bytes that are no text": ("POST", USERS, b'{"login": "\xff"}'),
+    "half a JSON text": ("POST", USERS, b'{"login": '),
+    "another type than an object": ("POST", USERS, b"[]"),
+    **{name: user(login=login) for name, login in LOGINS.items()},
+}
+"""Each is refused as `422 invalid_request`."""
+
+
+async def answer_to(
+    client: httpx.AsyncClient, call: Call, headers: dict[str, str] = JSON
+) -> Answer:
+    method, path, body = call
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    answer = await client.request(method, path, content=body, headers=headers)
+    return answer.status_code, answer.json()["error"] if answer.is_error else None
+
+
+@pytest.mark.anyio
+async def test_hostile_input_is_refused_in_words(start: Start) -> None:
+    async with start(max_body_bytes=10 * MAXIMUM_BODY) as client:
+        told = {name: await answer_to(client, call) for name, call in CALLS.items()}
+        assert told == dict.fromkeys(CALLS, INVALID)
+        made = [await answer_to(client, user(login=name)) for name in REAL_NAMES]
+        assert made == [(201, None)] * len(REAL_NAMES)
+        # A second one of each looks the same to both databases, too.
+        again = [await answer_to(client, user(login=name)) for name in REAL_NAMES]
+        assert again == [(400, "duplicate_user")] * len(REAL_NAMES)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A real server, which waits briefly for what comes slowly."""
+    folder = tmp_path_factory.mktemp("farm")
+    settings = {
+        "BOTFARM_BOOTSTRAP_TOKEN": TOKEN,
+        "BOTFARM_REQUEST_TIMEOUT": "0.3",
+        "BOTFARM_MAX_BODY_BYTES": str(MAXIMUM_BODY),
+    }
+    with ServerProcess(f"sqlite:///{folder}/farm.sqlite3", settings) as server:
+        yield server.wait_until_ready()
+    assert not [line for line in server.log if "Traceback" in line]
+
+
+def exchange(server: ServerProcess, *sent: bytes) -> bytes:
+    """What the server answers to these bytes, until it closes the connection."""
+    host, port = server.url.removeprefix("http://").split(":")
+    told = b""
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        try:
+            for part in sent:
+                connection.sendall(part)
+            while received := connection.recv(65_536):
+                told += received
+        except ConnectionError:
+            pass  # it has said what it had to say
+    return told
+
+
+def head(*headers: str) -> bytes:
+    lines = [f"POST {USERS} HTTP/1.1", "Host: farm", f"Authorization: Bearer {TOKEN}"]
+    return "\r\n".join([*lines, *headers, "", ""]).encode()
+
+
+AS_JSON = "Content-Type: application/json"
+TRANSPORT: dict[str, tuple[tuple[bytes, ...], bytes]] = {
+    "a body that does not come": ((head(AS_JSON, "Content-Length: 9"),), b"408"),
+    "a body that stops": ((head(AS_JSON, "Content-Length: 9"), b"{"), b"408"),
+    "a body without an end": (
+        (head(AS_JSON, "Transfer-Encoding: chunked"), b"1\r\n{\r\n"),
+        b"408",
+    ),
+    "a body that says it is too large": (
+        (head(AS_JSON, f"Content-Length: {10**12}"),),
+        b"413",
+    ),
+    "a body that becomes too large": (
+        (
+            head(AS_JSON, "Transfer-Encoding: chunked"),
+            (b"8000\r\n" + b" " * 0x8000 + b"\r\n") * 3 + b"0\r\n\r\n",
+        ),
+        b"413",
+    ),
+    "a body without a type": ((head("Content-Length: 2"), b"{}"), b"415"),
+    "a form": (
+        (
+            head(
+                "Content-Type: application/x-www-form-urlencoded", "Content-Length: 2"
+            ),
+            b"a=",
+        ),
+        b"415",
+    ),
+    "a gzip bomb": (
+        (
+            head(AS_JSON, "Content-Encoding: gzip", "Content-Length: 10212"),
+            gzip.compress(b" " * 10**7)[:10_212].ljust(10_212),
+        ),
+        b"415",
+    ),
+    "two lengths": (
+        (head(AS_JSON, "Content-Length: 2", "Content-Length: 3"), b"{}}"),
+        b"400",
+    ),
+    "a length that is none": ((head(AS_JSON, "Content-Length: -1"), b"{}"), b"400"),
+    "a length and chunks": (
+        (head(AS_JSON, "Content-Length: 2", "Transfer-Encoding: chunked"), b"0\r\n"),
+        b"400",
+    ),
+    # To the byte: what a server has not read when it closes costs it the answer.
+    "a head that is too long": (
+        (b"GET /health HTTP/1.1\r\nX: ".ljust(MAXIMUM_HEAD + 1, b"x"),),
+        b"400",
+    ),
+    "a head without an end": ((b"GET / HTTP/1.1\r\n", b"X-Filler: "), b""),
+    "a head that does not come": ((), b""),
+    "another protocol": ((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",), b"400"),
+    "garbage after a request": (
+        (b"GET /health HTTP/1.1\r\nHost: farm\r\n\r\n\x00garbage\r\n\r\n",),
+        b"200",
+    ),
+}
+"""What is sent, and the status of the answer, if there is any before the end."""
+
+
+def test_a_broken_transport_is_answered_and_closed(server: ServerProcess) -> None:
+    told = {}
+    for name, (sent, _) in TRANSPORT.items():
+        answer = exchange(server, *sent)
+        told[name] = answer[9:12]
+        if told[name] in {b"408", b"413", b"415"}:
+            assert b'{"error":"' in answer, name
+            assert b"botfarm-protocol: 1" in answer.lower(), name
+    assert told == {name: status for name, (_, status) in TRANSPORT.items()}
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def waiting_call(number: int, **changes: Any) -> Call:
+    return "PUT", f"/api/v1/leases/{uuid.UUID(int=number)}", lease(**changes)[2]
+
+
+@pytest.mark.anyio
+async def test_a_token_waits_and_sends_no_more_than_its_part(tmp_path: object) -> None:
+    """Others go on meanwhile, and no lease is lost for it."""
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bootstrap_token": TOKEN,
+        "bcrypt_cost": 4,
+        "max_waiting_per_token": 1,
+        "max_requests_per_second": 1,
+    }
+    app = create_app(fixed_settings(settings))
+    state: AppState = app.state.botfarm
+    clock = FakeClock()
+    state.throttle.clock = clock
+    async with running(app) as client, anyio.create_task_group() as calls:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        named = {"name": "other", "role": "lease"}
+        other = (await client.post("/api/v1/tokens", json=named)).json()["token"]
+        await answer_to(client, user())
+        assert await answer_to(client, waiting_call(1)) == (200, None)
+        calls.start_soon(answer_to, client, waiting_call(2, wait=60))
+        await state.asking.room.until_occupied()
+        refused = await client.put(
+            f"/api/v1/leases/{uuid.UUID(int=3)}", json={"wants": [WANT], "wait": 60}
+        )
+        assert (refused.status_code, refused.json()["error"]) == (
+            *(429, "too_many_waiting"),
+        )
+        assert refused.headers["Retry-After"] == "1"
+        theirs = {**JSON, "Authorization": f"Bearer {other}"}
+        short = waiting_call(4, wait=0.01)
+        assert await answer_to(client, short, theirs) == (202, None)
+        # Five requests were sent so far, and ten may be in a row.
+        told = [await answer_to(client, listing("limit=1")) for _ in range(6)]
+        assert told == [(200, None)] * 5 + [(429, "too_many_requests")]
+        renewal = {"leases": [{"id": str(uuid.UUID(int=1)), "fence": 1}]}
+        renewed = ("POST", "/api/v1/leases/renew", renewal)
+        assert await answer_to(client, renewed) == (200, None)
+        assert await answer_to(client, listing("limit=1"), theirs) == (200, None)
+        clock.now += 1
+        ending = ("DELETE", f"/api/v1/leases/{uuid.UUID(int=1)}", None)
+        assert await answer_to(client, ending) == (204, None)
