@@ -51,6 +51,7 @@ UNMEASURED = (
     "tests/contract/races",
     "tests/contract/test_query_plans.py",
     "tests/docs",
+    "tests/fuzz",
     *(f"tests/plugin/test_{name}.py" for name in PLUGIN_UNMEASURED),
     "tests/torture",
 )
@@ -180,10 +181,13 @@ SUITES = (
     ),
     SuiteEnvironment(".venv-oldest", "--requirement", str(OLDEST_PINS)),
 )
+FUZZING = SuiteEnvironment(
+    ".venv-fuzz", "--constraint", str(CONSTRAINTS), "--group", "fuzz", is_layer=True
+)
 
 
 def set_up_tests() -> None:
-    for environment in (DEVELOPMENT, *SUITES):
+    for environment in (DEVELOPMENT, *SUITES, FUZZING):
         environment.set_up()
 
 
@@ -396,6 +400,15 @@ def torture(arguments: list[str]) -> int:
     return run([DEVELOPMENT.python, program, *arguments], DEVELOPMENT.variables())
 
 
+def fuzz(arguments: list[str]) -> int:
+    """Try the OpenAPI document on a server. Arguments: --minutes, see --help of it."""
+    for environment in (DEVELOPMENT, FUZZING):
+        environment.set_up()
+    program = str(ROOT / "tests" / "fuzz" / "run.py")
+    variables = DEVELOPMENT.variables({"PYTHONPATH": str(ROOT / "tests")})
+    return run([DEVELOPMENT.python, program, *arguments], variables)
+
+
 def constraints(arguments: list[str]) -> int:
     """Write constraints.txt anew: the newest versions that pyproject.toml allows."""
     with tempfile.TemporaryDirectory() as folder:
@@ -406,7 +419,7 @@ def constraints(arguments: list[str]) -> int:
         command += ["--universal", "--python-version", "3.10"]
         command += ["--extra", "server", "--group", "dev", "--group", "benchmarks"]
         command += ["--group", "model", "--group", "compatibility"]
-        command += ["--group", "browsers"]
+        command += ["--group", "browsers", "--group", "fuzz"]
         pins = run_quietly([*command, "--no-header", "--no-emit-index-url"])
     heading = (
         "# The development environment on Python 3.10 to 3.13, every version pinned.\n"
@@ -422,14 +435,14 @@ def found(pattern: str) -> list[str]:
 
 TASKS = {
     task.__name__: task
-    for task in (quickstart, test, check, ci, torture, benchmark, constraints)
+    for task in (quickstart, test, check, ci, torture, fuzz, benchmark, constraints)
 }
 
 
 def main() -> int:
     name, *arguments = sys.argv[1:] or ["--help"]
     task = TASKS.get(name)
-    if task is None or (arguments and task not in {test, torture, benchmark}):
+    if task is None or (arguments and task not in {test, torture, fuzz, benchmark}):
         print(f"{__doc__}\nUsage: python3 tasks.py TASK\n")
         for task_name, described in TASKS.items():
             print(f"  {task_name:<12} {described.__doc__}")

@@ -30,6 +30,7 @@ from botfarm_server.api import (
     users,
 )
 from botfarm_server.api.browsers import AllowedHosts, BrowserHeaders
+from botfarm_server.api.document import DocumentedApp, operation_id
 from botfarm_server.api.middleware import BodyLimits, ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import AppState
 from botfarm_server.domain.errors import UnavailableError
@@ -77,13 +78,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             sys.exit(f"botfarm: {error}")
         set_up_logging(settings)
     farm = _Farm(settings)
-    app = FastAPI(
+    app = DocumentedApp(
         title=settings.project_name,
         version=version("pytest-botfarm"),
         summary="Leases test accounts to tests: one holder at a time.",
         lifespan=farm.lifespan,
         redirect_slashes=False,
         openapi_url=None,  # api/pages.py has it, for those who may see it
+        generate_unique_id_function=operation_id,
     )
     app.state.botfarm = farm.state
     api = APIRouter(prefix="/api/v1")

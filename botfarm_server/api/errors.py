@@ -91,6 +91,25 @@ STATUS: Mapping[type[BotfarmError], int] = {
 
 _SUBJECT = re.compile(r"^(Input|String|List|Dictionary) should ")
 """Pydantic's name for a field, in place of which ours stands."""
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Whole seconds to let pass before the call is sent again.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    }
+}
+_HEADERS: Mapping[int | str, Mapping[str, Any]] = {
+    401: {
+        "WWW-Authenticate": {
+            "description": "That a token is asked for.",
+            "required": True,
+            "schema": {"type": "string"},
+        }
+    },
+    408: _RETRY_AFTER,
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
 
 _log = structlog.get_logger("botfarm.api")
 
@@ -105,7 +124,11 @@ def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
         TokenRevokedError,
         TooManyWrongTokensError,
         ForbiddenError,
+        BodyTimeoutError,
+        BodyTooLargeError,
+        UnsupportedBodyError,
         InvalidRequestError,
+        TooManyRequestsError,
         DatabaseUnavailableError,
         SchemaMismatchError,
     )
@@ -114,7 +137,11 @@ def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
         by_status.setdefault(STATUS[error], []).append(f"`{error.code}`")
     by_status.setdefault(500, []).append("`internal_error`")
     return {
-        status: {"model": ErrorOut, "description": " or ".join(codes)}
+        status: {
+            "model": ErrorOut,
+            "description": " or ".join(codes),
+            "headers": _HEADERS.get(status, {}),
+        }
         for status, codes in sorted(by_status.items())
     }
 
@@ -202,7 +229,7 @@ def _message(told: str) -> str:
     return _SUBJECT.sub("must ", text)
 
 
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 400:
@@ -220,8 +247,19 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
             "detail": details.get(error.status_code, str(error.detail)),
         },
         status_code=error.status_code,
-        headers=error.headers,
+        headers=_allowed(request) if error.status_code == 405 else error.headers,
     )
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """The methods of a path: Starlette names those of one of its routes alone."""
+    methods = {
+        method.upper()
+        for path, operations in request.app.openapi()["paths"].items()
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.scope["path"])
+        for method in operations
+    }
+    return {"Allow": ", ".join(sorted(methods))}
 
 
 def internal_error(error: BaseException) -> JSONResponse:

@@ -25,7 +25,7 @@ from botfarm_server.api.schemas import (
     RenewIn,
     RenewOut,
     WaitingOut,
-    WantIn,
+    Wanted,
 )
 from botfarm_server.api.state import Asking, Leases, Users, state_of
 from botfarm_server.domain.access import Caller
@@ -298,7 +298,7 @@ def _told_waiting(waiting: Waiting) -> WaitingOut:
     )
 
 
-def wants_of(wants: Sequence[WantIn], by: Caller) -> list[Want]:
+def wants_of(wants: Sequence[Wanted], by: Caller) -> list[Want]:
     """What is asked for; a want without a project is of the caller's."""
     return [
         by.within_project(

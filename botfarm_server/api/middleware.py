@@ -119,7 +119,8 @@ class BodyLimits:
     async def _refuse(
         error: BotfarmError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        with anyio.move_on_after(LINGER):
+        # What has not come in its time is waited for no longer.
+        with anyio.move_on_after(0 if isinstance(error, BodyTimeoutError) else LINGER):
             while (await receive()).get("more_body", False):
                 pass
         response = error_response(error)

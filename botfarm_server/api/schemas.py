@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID, uuid4
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
+    StrictBool,
 )
 
 from botfarm_server.domain.access import CallerKind
@@ -43,8 +45,8 @@ MAXIMUM_RENEWALS = 1_000
 MAXIMUM_IMPORT_ROWS = 500
 MAXIMUM_SECRET_LENGTH = 10_000
 MAXIMUM_LIMIT = 100_000
-MAXIMUM_FENCE = 2**63 - 1
-"""What the column of fences holds."""
+MAXIMUM_FENCE = 2**53 - 1
+"""The largest number that every reader of JSON has exactly."""
 MAXIMUM_TOKEN_LIFE = 10 * 365 * 86_400.0
 """Seconds; beyond, somebody has counted in another unit."""
 MAXIMUM_PASSWORD_BYTES = 72
@@ -100,11 +102,20 @@ def _state(state: SecretStr) -> SecretStr:
     return state
 
 
+def _number(given: Any) -> Any:
+    if isinstance(given, str | bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic's kind of error
+    return given
+
+
 Text = Annotated[
     str,
     Field(min_length=1, max_length=255, json_schema_extra={"format": "name"}),
     _without(no_name),
 ]
+Env = Annotated[Text, Field(json_schema_extra={"format": "env"})]
+Domain = Annotated[Text, Field(json_schema_extra={"format": "domain"})]
+"""The document lists those of the deployment."""
 Login = Annotated[
     str,
     Field(min_length=1, max_length=255, json_schema_extra={"format": "login"}),
@@ -120,14 +131,30 @@ LongText = Annotated[
     Field(min_length=1, max_length=2_000, json_schema_extra={"format": "text"}),
     _without(unreadable),
 ]
-Password = Annotated[SecretStr, AfterValidator(_password)]
-Secret = Annotated[SecretStr, AfterValidator(_secret)]
+Password = Annotated[
+    SecretStr,
+    AfterValidator(_password),
+    Field(
+        description=f"{MAXIMUM_PASSWORD_BYTES} bytes in UTF-8 at most.",
+        json_schema_extra={"minLength": 1, "maxLength": MAXIMUM_PASSWORD_BYTES},
+    ),
+]
+Secret = Annotated[
+    SecretStr,
+    AfterValidator(_secret),
+    Field(json_schema_extra={"minLength": 1, "maxLength": MAXIMUM_SECRET_LENGTH}),
+]
 Labels = Annotated[dict[Text, Text], Field(max_length=MAXIMUM_LABELS)]
+_NUMBER = BeforeValidator(_number)
+"""An integer may be written 2.0, as JSON has it, but not "2"."""
 FenceIn = Annotated[
-    int, Field(ge=1, le=MAXIMUM_FENCE, description="That of the lease.")
+    int,
+    Field(ge=1, le=MAXIMUM_FENCE, description="That of the lease."),
+    _NUMBER,
 ]
 Ttl = Annotated[
-    float, Field(ge=MINIMUM_TTL, le=MAXIMUM_TTL, description="Seconds to live.")
+    float,
+    Field(strict=True, ge=MINIMUM_TTL, le=MAXIMUM_TTL, description="Seconds to live."),
 ]
 
 
@@ -135,15 +162,23 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class WantIn(Request):
+class Wanted(Request):
     env: Text
     domain: Text
     project_id: UUID | None = None
     labels: Labels = {}
-    count: Annotated[int, Field(ge=1, le=MAXIMUM_COUNT)] = 1
+    count: Annotated[int, Field(ge=1, le=MAXIMUM_COUNT), _NUMBER] = 1
 
 
-def _few_enough(wants: list[WantIn]) -> list[WantIn]:
+class WantIn(Wanted):
+    env: Env
+    domain: Domain
+
+
+AnyWant = TypeVar("AnyWant", bound=Wanted)
+
+
+def _few_enough(wants: list[AnyWant]) -> list[AnyWant]:
     if sum(want.count for want in wants) > MAXIMUM_COUNT:
         msg = f"must ask for at most {MAXIMUM_COUNT} users in all"
         raise ValueError(msg)
@@ -151,7 +186,7 @@ def _few_enough(wants: list[WantIn]) -> list[WantIn]:
 
 
 Wants = Annotated[
-    list[WantIn],
+    list[AnyWant],
     Field(
         min_length=1,
         max_length=MAXIMUM_WANTS,
@@ -172,11 +207,16 @@ class HolderIn(Request):
 
 
 class LeaseIn(Request):
-    wants: Wants
+    wants: Wants[WantIn]
     ttl: Ttl = 60.0
     wait: Annotated[
         float,
-        Field(ge=0, le=MAXIMUM_WAIT, description="Seconds to wait for the grant."),
+        Field(
+            strict=True,
+            ge=0,
+            le=MAXIMUM_WAIT,
+            description="Seconds to wait for the grant.",
+        ),
     ] = 0.0
     holder: HolderIn = HolderIn()
     prefer: Annotated[
@@ -190,9 +230,9 @@ class LeaseIn(Request):
 
 
 class ProspectIn(Request):
-    """A lease that might be asked for."""
+    """A lease that might be asked for, with names that may be wrong."""
 
-    wants: Wants
+    wants: Wants[Wanted]
 
 
 class CheckIn(Request):
@@ -213,7 +253,7 @@ class RenewIn(Request):
 class EndLeaseIn(Request):
     outcome: Outcome | None = None
     clean: Annotated[
-        bool, Field(description="False if the next holder should be warned.")
+        StrictBool, Field(description="False if the next holder should be warned.")
     ] = True
     fence: FenceIn | None = None
 
@@ -222,7 +262,12 @@ class KeepIn(Request):
     fence: FenceIn
     seconds: Annotated[
         float,
-        Field(gt=0, le=MAXIMUM_TTL, description="Until it expires, renewed by nobody."),
+        Field(
+            strict=True,
+            gt=0,
+            le=MAXIMUM_TTL,
+            description="Until it expires, renewed by nobody.",
+        ),
     ]
     outcome: Outcome
 
@@ -233,7 +278,7 @@ class EndHolderIn(Request):
     run_id: Line
     worker_id: Line | None = None
     outcome: Outcome | None = None
-    clean: bool = True
+    clean: StrictBool = True
 
 
 class DropStateIn(Request):
@@ -243,10 +288,18 @@ class DropStateIn(Request):
 class StateIn(DropStateIn):
     """What the holder of a user leaves for the next one."""
 
-    state: Annotated[SecretStr, AfterValidator(_state)]
+    state: Annotated[
+        SecretStr,
+        AfterValidator(_state),
+        Field(
+            description=f"{MAXIMUM_STATE_BYTES} bytes in UTF-8 at most.",
+            json_schema_extra={"minLength": 1, "maxLength": MAXIMUM_STATE_BYTES},
+        ),
+    ]
     expires_in: Annotated[
         float | None,
         Field(
+            strict=True,
             gt=0,
             le=MAXIMUM_STATE_LIFE,
             description="Seconds that it is kept: an hour if null.",
@@ -258,8 +311,8 @@ class UserIn(Request):
     login: Login
     password: Password
     project_id: UUID | None = None
-    env: Text
-    domain: Text
+    env: Env
+    domain: Domain
     labels: Labels = {}
     secrets: Annotated[dict[Text, Secret], Field(max_length=20)] = {}
 
@@ -276,8 +329,8 @@ class VerifyPasswordIn(Request):
 
 class ReservationIn(Request):
     id: Annotated[UUID, Field(default_factory=uuid4)]
-    env: Text
-    domain: Text
+    env: Env
+    domain: Domain
     project_id: UUID | None = None
     limit: Annotated[
         int,
@@ -286,21 +339,28 @@ class ReservationIn(Request):
             le=MAXIMUM_LIMIT,
             description="How many users and reserved places the pool may have.",
         ),
+        _NUMBER,
     ]
 
 
+_LEFT_OUT = Field(default_factory=lambda: None)
+"""What a field is that is not named. Null would say that there is none of it."""
+
+
 class UserPatch(Request):
-    password: Password | None = None
+    """What is named is changed."""
+
+    password: Annotated[Password, _LEFT_OUT]
     project_id: UUID | None = None
-    domain: Text | None = None
-    labels: Labels | None = None
+    domain: Annotated[Domain, _LEFT_OUT]
+    labels: Annotated[Labels, _LEFT_OUT]
 
 
 class ImportIn(Request):
     users: Annotated[list[UserIn], Field(min_length=1, max_length=MAXIMUM_IMPORT_ROWS)]
-    dry_run: Annotated[bool, Field(description="Check the rows and write nothing.")] = (
-        False
-    )
+    dry_run: Annotated[
+        StrictBool, Field(description="Check the rows and write nothing.")
+    ] = False
 
 
 class AcquireIn(Request):
@@ -323,7 +383,8 @@ class RestoreIn(Request):
 class BreakIn(Request):
     reason: LongText
     holder_is_dead: Annotated[
-        bool, Field(description="True if nobody uses the users: they need no rest.")
+        StrictBool,
+        Field(description="True if nobody uses the users: they need no rest."),
     ] = False
 
 
@@ -335,7 +396,12 @@ class TokenIn(Request):
     ] = None
     expires_in: Annotated[
         float | None,
-        Field(ge=1, le=MAXIMUM_TOKEN_LIFE, description="Seconds; null is for ever."),
+        Field(
+            strict=True,
+            ge=1,
+            le=MAXIMUM_TOKEN_LIFE,
+            description="Seconds; null is for ever.",
+        ),
     ] = None
 
 

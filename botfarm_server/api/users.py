@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
@@ -108,14 +109,21 @@ async def find(
     login: Text | None = None,
     state: UserState | None = None,
     label: Annotated[
-        list[Text],
+        list[
+            Annotated[
+                Text,
+                Field(pattern=r"^[^=]+=", json_schema_extra={"format": "label"}),
+            ]
+        ],
         Query(
             description="`name=value`; several must all match.",
             max_length=MAXIMUM_LABELS,
         ),
     ] = [],  # noqa: B006 - FastAPI reads it as a declaration
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
-    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=2000, json_schema_extra={"format": "cursor"})
+    ] = None,
 ) -> Any:
     """All users, or those that match. Passwords are never listed.
 
@@ -160,16 +168,9 @@ async def get(user_id: UUID, users: Users) -> Any:
 @needs("admin")
 async def change(user_id: UUID, body: UserPatch, users: Users, by: By) -> Any:
     changes = {name: getattr(body, name) for name in body.model_fields_set}
-    errors = [
-        (name, "must not be null")
-        for name, given in changes.items()
-        if given is None and name != "project_id"
-    ]
-    if errors:
-        raise InvalidRequestError(errors)
     if "project_id" in changes:
         changes["project_id"] = by.project_for(body.project_id)
-    if body.password is not None:
+    if "password" in changes:
         changes["password"] = body.password.get_secret_value()
     return await users.change(UserId(user_id), changes, by)
 
@@ -324,9 +325,7 @@ def draft_of(user: UserIn) -> UserDraft:
 def _labels(given: list[str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for pair in given:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            raise InvalidRequestError([("label", "is written name=value")])
+        name, _, text = pair.partition("=")
         labels[name] = text
     return labels
 

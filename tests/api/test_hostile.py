@@ -245,7 +245,7 @@ TRANSPORT: dict[str, tuple[tuple[bytes, ...], bytes]] = {
     "another protocol": ((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",), b"400"),
     "garbage after a request": (
         (b"GET /health HTTP/1.1\r\nHost: farm\r\n\r\n\x00garbage\r\n\r\n",),
-        b"200",
+        b"400",
     ),
 }
 """What is sent, and the status of the answer, if there is any before the end."""
