@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ FIRST_BATCH = 10
 BATCH_SECONDS = 2.0
 """What one call should take, so that the progress moves and other callers of the
 server's hashing threads get their turn."""
+BATCH_BYTES = 500_000
+"""What one call may send: half of BOTFARM_MAX_BODY_BYTES, if that is as by default."""
 CALL_TIMEOUT = 300.0
 """Seconds for one call: others may be hashing at the same server."""
 PATIENCE = 60.0
@@ -96,7 +99,7 @@ class ImportRun:
         problems: list[str] = []
         everything = range(len(self._pool.users))
         with progress("checked", len(everything)) as advance:
-            for batch in paced(everything):
+            for batch in self._batches(everything):
                 try:
                     found = self._post(batch, dry_run=True)
                 except RefusedError as error:
@@ -121,10 +124,22 @@ class ImportRun:
             "unchanged": total - len(self._differing),
         }
         with progress("imported", len(self._differing)) as advance:
-            for batch in paced(self._differing):
+            for batch in self._batches(self._differing):
                 self._count(self._post_patiently(batch))
                 self.written += len(batch)
                 advance(len(batch))
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
+        """What goes with one call each: cut anew where secrets are long."""
+        for batch in paced(indices):
+            start = size = 0
+            for position, index in enumerate(batch):
+                row = len(json.dumps(wire_user(self._pool.users[index])))
+                if size and size + row > BATCH_BYTES:
+                    yield batch[start:position]
+                    start, size = position, 0
+                size += row
+            yield batch[start:]
 
     def _count(self, found: Any) -> None:
         for name in self.counts:

@@ -81,6 +81,22 @@ def test_a_changed_row_updates_and_an_unchanged_one_does_not(
     assert ran.json == {"created": 0, "updated": 0, "unchanged": 31, "dry_run": False}
 
 
+def test_rows_with_many_long_secrets_go_in_calls_that_a_server_takes(
+    farm: Farm, botfarm: Botfarm, tmp_path: Path
+) -> None:
+    """And what is wrong with one is told by its own row."""
+    secrets = {str(number): "x" * 10_000 for number in range(20)}
+    user = {"password": "pw", "env": "stage", "domain": "regular", "secrets": secrets}
+    rows = [{**user, "login": f"user{number}"} for number in range(8)]
+    (tmp_path / "pool.json").write_text(json.dumps(rows))
+    ran = botfarm("users", "import", "pool.json")
+    assert ran.out == "pool.json: 8 created, 0 updated, 0 unchanged.\n", ran.err
+    rows[6]["env"] = "moon"
+    (tmp_path / "pool.json").write_text(json.dumps(rows))
+    ran = botfarm("users", "import", "pool.json")
+    assert "pool.json: row 7: env: 'moon'" in ran.err
+
+
 def test_what_the_server_refuses_is_told_by_file_row_and_field(
     farm: Farm, botfarm: Botfarm, tmp_path: Path
 ) -> None:
