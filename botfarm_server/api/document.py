@@ -33,6 +33,7 @@ LINKS: Mapping[tuple[str, str], Mapping[str, tuple[Json, Json | None]]] = {
         "users_release": (_USER, None),
         "users_quarantine": (_USER, None),
         "users_restore": (_USER, None),
+        "users_verify_password": (_USER, None),
         "users_find_leases": (_USER, None),
         "users_remove": (_USER, None),
     },

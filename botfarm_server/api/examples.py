@@ -54,6 +54,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     },
     "users_acquire": {"ttl": 600},
     "users_quarantine": {"reason": "locked out", "author": "alice"},
+    "users_verify_password": {"password": "…"},
     "users_restore": {"reason": "unlocked again"},
     "leases_break_lease": {"reason": "its machine is gone", "holder_is_dead": True},
     "tokens_create": {"name": "CI of the shop", "role": "lease", "expires_in": 7776000},
