@@ -34,7 +34,7 @@ def needs(
 
     `settles_ownership` says that the endpoint's own transaction sees whose the lease
     is, so that it need not be read before. `is_always_taken` lets it through also where
-    the token has sent too many requests, since leases would be lost.
+    the token has sent too many requests: leases would be lost, or kept from others.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:

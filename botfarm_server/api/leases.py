@@ -144,7 +144,7 @@ async def renew(body: RenewIn, leases: Leases, by: By) -> Any:
     response_model=ReleasedOut,
     responses=documented(),
 )
-@needs("lease")
+@needs("lease", is_always_taken=True)
 async def end_holder(body: EndHolderIn, leases: Leases, by: By) -> Any:
     """Their users are handed on at once, since nobody uses them any more.
 
@@ -174,7 +174,7 @@ async def end_holder(body: EndHolderIn, leases: Leases, by: By) -> Any:
     summary="Release a held lease or cancel a waiting one",
     responses=documented(LeaseNotFoundError, LeaseEndedError, LeaseMismatchError),
 )
-@needs("lease", settles_ownership=True)
+@needs("lease", settles_ownership=True, is_always_taken=True)
 async def end(
     lease_id: UUID, leases: Leases, by: By, body: EndLeaseIn | None = None
 ) -> None:
