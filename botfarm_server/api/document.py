@@ -75,7 +75,7 @@ class DocumentedApp(FastAPI):
 
 def operation_id(route: APIRoute) -> str:
     """`users_create`, as programs that are made from the document call it."""
-    return f"{route.tags[0]}_{route.name}"
+    return "_".join([*map(str, route.tags), route.name])
 
 
 def _complete(document: Json, names: Mapping[str, Sequence[str]]) -> None:
