@@ -33,8 +33,8 @@ from .client.errors import (
 from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Loss
 from .client.models import Freed, Holder, Lease, Outcome, Waiting, Want
-from .embedded import EmbeddedServer, EmbeddedServerError, Endpoint
 from .client.wire import readable
+from .embedded import EmbeddedServer, EmbeddedServerError, Endpoint
 from .fixtures import SESSION
 from .keeping import Keeping, keeping_of, names_of
 from .kept_state import KeptState
