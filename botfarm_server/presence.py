@@ -9,6 +9,7 @@ delay. A worker that dies alone is its controller's to tell of.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from botfarm_server.services.leases import LeaseService
 
 INTERVAL = 0.5
 """Seconds between two looks."""
+STALE = 60.0
+"""Seconds after which an empty file is no longer about to be locked."""
 
 _log = structlog.get_logger("botfarm.presence")
 
@@ -37,7 +40,13 @@ class PresenceWatch:
             await asyncio.sleep(INTERVAL)
 
     async def look(self) -> None:
-        """One round."""
+        """One round. What goes wrong leaves the leases to their TTL."""
+        try:
+            await self._end_the_dead()
+        except Exception:  # noqa: BLE001 - the next round may do better
+            _log.exception("dead runs could not be looked for")
+
+    async def _end_the_dead(self) -> None:
         for run_id, files in self._runs().items():
             if not all(map(_is_of_the_dead, files)):
                 continue
@@ -70,7 +79,8 @@ def _is_of_the_dead(path: Path) -> bool:
         import fcntl  # noqa: PLC0415  # not on Windows, where no file is written either
 
         with path.open("r+", encoding="ascii") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return bool(file.read())  # an empty one is about to be locked
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One that is empty is about to be locked, unless its maker has died.
+            return bool(file.read()) or time.time() - path.stat().st_mtime > STALE
     except (ImportError, OSError):
         return False  # it lives, or another server looks at this moment

@@ -3,7 +3,7 @@
 A file that the process has locked, in a directory that the embedded server names. The
 system drops the lock with the process, whatever way that ends, and keeps it while the
 process stands still: who gets the lock knows that nobody uses what the process had
-leased. A forked child has no part in the lock.
+leased. Forked children share the lock, and keep it until the last of them has ended.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Presence:
 
     def show(self, directory: str | None) -> None:
         """Lock a file there. Where that cannot be done, leases end by their TTL."""
-        if directory is None or self._path is not None:
+        if directory is None or self._path is not None or self._is_forked():
             return
         self._path = Path(directory) / f"{self._run_id}.{os.getpid()}"
         with suppress(ImportError, OSError):
@@ -38,17 +38,21 @@ class Presence:
             self._file = os.fdopen(
                 os.open(self._path, flags, 0o600), "w", encoding="ascii"
             )
-            fcntl.lockf(self._file, fcntl.LOCK_EX)
+            # Not POSIX's locks, which any other close of the file would drop.
+            fcntl.flock(self._file, fcntl.LOCK_EX)
             # Locked first: a file that is empty is about to be.
             self._file.write(LOCKED)
             self._file.flush()
 
     def end(self, *, settled: bool) -> None:
         """The process leases nothing any more; if `settled`, nothing is left of it."""
-        if self._file is None or self._path is None or os.getpid() != self._process:
+        if self._file is None or self._path is None or self._is_forked():
             return
         if settled:
             with suppress(OSError):
                 self._path.unlink()
         self._file.close()
         self._file = None
+
+    def _is_forked(self) -> bool:
+        return os.getpid() != self._process

@@ -79,6 +79,10 @@ class Candidate:
     project_id: UUID | None
     labels: Mapping[str, str]
 
+    @property
+    def pool(self) -> Pool:
+        return Pool(self.env, self.domain)
+
 
 @dataclass(frozen=True, slots=True)
 class User:

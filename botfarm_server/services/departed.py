@@ -26,12 +26,13 @@ _ENDS = UUID("c1a7f4f0-6f0b-4a53-8a3c-0d9b7c5e2f16")
 """The namespace of these ids; any constant would do."""
 
 
-def end_id(run_id: str, worker_id: str | None, token_id: TokenId | None) -> LeaseId:
+def end_id(run_id: str, worker_id: str | None, whose: TokenId | None) -> LeaseId:
     """Under which the end of a run (no worker), or of a worker, is remembered.
 
-    It counts for the token that told of it: another one may name its runs alike.
+    It counts for the token that told of it, since another one may name its runs alike;
+    for all (`None`) if that may end the leases of all.
     """
-    told = json.dumps([run_id, worker_id, token_id and str(token_id)])
+    told = json.dumps([run_id, worker_id, whose and str(whose)])
     return LeaseId(uuid5(_ENDS, told))
 
 
@@ -40,10 +41,9 @@ def ends_of(call: Asked) -> list[LeaseId]:
     run_id, worker_id = call.holder.run_id, call.holder.worker_id
     if run_id is None:
         return []
-    ends = [end_id(run_id, None, call.by.token_id)]
-    if worker_id is not None:
-        ends.append(end_id(run_id, worker_id, call.by.token_id))
-    return ends
+    workers = {None, worker_id}
+    tokens = {None, call.by.token_id}
+    return [end_id(run_id, worker, token) for worker in workers for token in tokens]
 
 
 def came_late(
@@ -54,9 +54,11 @@ def came_late(
         end = found.get(name)
         if end is not None and end.ended_at is not None:
             ago = now - end.ended_at
-            if end.end_reason == HOLDER_ENDED and ago < LATE_CALLS:
+            left = (LATE_CALLS - ago).total_seconds()
+            if end.end_reason == HOLDER_ENDED and left > 0:
+                reason = f"{HOLDER_ENDED}, and its names may be used in {left:.0f} s"
                 return LeaseEndedError(
-                    call.lease_id, "cancelled", ago.total_seconds(), HOLDER_ENDED, []
+                    call.lease_id, "cancelled", ago.total_seconds(), reason, []
                 )
     return None
 
@@ -70,7 +72,8 @@ async def remember(
     now: datetime,
 ) -> None:
     """Remember that a run or worker has ended. The caller has the queue lock."""
-    name = end_id(run_id, worker_id, by.token_id)
+    may_end_all = by.may("admin") and by.project_id is None
+    name = end_id(run_id, worker_id, None if may_end_all else by.token_id)
     if await leases.get(connection, name) is not None:
         await leases.date_end(connection, name, now)
         return

@@ -18,9 +18,9 @@ from botfarm_server.domain.lifecycle import has_lapsed, is_ended
 from botfarm_server.domain.models import Fence, LeaseId, UserId
 from botfarm_server.services import audit
 from botfarm_server.services.answers import ended
+from botfarm_server.services.locking import lease_behind_queue
 from botfarm_server.services.sealing import Sealer
-from botfarm_server.store import grants, leases, users
-from botfarm_server.store.dialects import read_clock
+from botfarm_server.store import grants, users
 from botfarm_server.store.engine import Database
 
 EXPIRES_IN = 3_600.0
@@ -89,9 +89,8 @@ class KeptStateService:
         values_at: Callable[[datetime], Mapping[str, object]],
         by: Caller,
     ) -> None:
-        async with self.database.queue() as (connection, _):
-            lease = await leases.lock(connection, lease_id)
-            now = await read_clock(connection)  # a renewal may have had the row
+        locked = lease_behind_queue(self.database, lease_id)
+        async with locked as (connection, lease, now):
             if lease is None:
                 raise LeaseNotFoundError(lease_id)
             if is_ended(lease.state) or has_lapsed(lease, now):

@@ -47,6 +47,7 @@ from botfarm_server.services.ending import (
     hand_on_from,
     record_endings,
 )
+from botfarm_server.services.locking import lease_behind_queue, until_unlocked
 from botfarm_server.services.settling import ended_by_holder
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.waiting import WaitingRoom
@@ -191,9 +192,8 @@ class LeaseService:
             LeaseEndedError: it is over already.
 
         """
-        async with self.database.queue() as (connection, _):
-            lease = await leases.lock(connection, lease_id)
-            now = await read_clock(connection)  # a renewal may have had the row
+        locked = lease_behind_queue(self.database, lease_id)
+        async with locked as (connection, lease, now):
             if lease is None:
                 raise LeaseNotFoundError(lease_id)
             if is_ended(lease.state):
@@ -243,8 +243,30 @@ class LeaseService:
         Those that are kept go on. Since nobody uses the users of the others any more,
         they are handed on without a delay. What it asked for and comes late is refused.
         """
+        endings, busy = await self._end_unlocked(
+            run_id, worker_id, outcome=outcome, clean=clean, by=by
+        )
+        while busy:
+            for lease_id in busy:
+                await until_unlocked(self.database, lease_id)
+            more, busy = await self._end_unlocked(
+                run_id, worker_id, outcome=outcome, clean=clean, by=by
+            )
+            endings += more
+        return endings
+
+    async def _end_unlocked(
+        self,
+        run_id: str,
+        worker_id: str | None,
+        *,
+        outcome: Outcome | None,
+        clean: bool,
+        by: Caller,
+    ) -> tuple[list[Ending], set[LeaseId]]:
+        """End those that nobody has locked; and which are left."""
         async with self.database.queue() as (connection, _):
-            named = await leases.live_of_holder(connection, run_id, worker_id)
+            named, busy = await leases.live_of_holder(connection, run_id, worker_id)
             live = [lease for lease in named if by.owns(lease)]
             now = await read_clock(connection)  # renewals may have had the rows
             endings = await end_lapsed(
@@ -276,7 +298,7 @@ class LeaseService:
             await record_endings(connection, endings, by, now)
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self._tell(endings, granted)
-        return endings
+        return endings, busy
 
     def _tell(self, endings: Sequence[Ending], granted: Sequence[LeaseId]) -> None:
         """Wake and log, once the transaction is committed."""

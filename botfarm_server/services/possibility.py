@@ -10,25 +10,35 @@ from botfarm_server.domain.errors import (
     NoSuchPoolError,
     PoolTooSmallError,
 )
-from botfarm_server.domain.matching import assign
-from botfarm_server.domain.models import LeaseId, Pool, Want
+from botfarm_server.domain.matching import assign, matches
+from botfarm_server.domain.models import Candidate, LeaseId, Pool, Want
 from botfarm_server.store import queue, users
 from botfarm_server.store.engine import Connection
 
 NEAREST_POOLS = 5
-MOST_KINDS = 100
-"""Kinds of waiters that one change looks at; others hear of it when they ask again."""
+MOST_KINDS, MOST_LOOKS = 1_000, 100
+"""Kinds of waiters that one change goes through, and those of them that it looks for
+users for; others hear of it when they ask again."""
 FIRST_QUARANTINED = 3
 """How many users in quarantine a refusal names; the others are counted."""
 
 
+Sizes = dict[UUID | None, dict[Pool, int]]
+"""The sizes of the pools that the callers of a project know of."""
+
+
 async def why_impossible(
-    connection: Connection, wants: Sequence[Want], project_id: UUID | None
+    connection: Connection,
+    wants: Sequence[Want],
+    project_id: UUID | None,
+    sizes: Sizes | None = None,
 ) -> BotfarmError | None:
     """Why no users in rotation could ever meet the wants, if so it is.
 
-    To a caller of a project there are no users but that project's.
+    To a caller of a project there are no users but that project's. `sizes` keeps what
+    takes longest to find out, for the next question of the same transaction.
     """
+    sizes = {} if sizes is None else sizes
     outside = outside_of(project_id, wants)
     asked = sum(want.count for want in wants)
     existing = await users.in_rotation_for(connection, wants, limit=asked)
@@ -42,11 +52,12 @@ async def why_impossible(
         or not await users.in_rotation_for(connection, [want], limit=1)
     ]
     if unmatched:
-        sizes = await users.pool_sizes(connection, project_id)
+        if project_id not in sizes:
+            sizes[project_id] = await users.pool_sizes(connection, project_id)
         inside = [want for want in unmatched if want not in outside]
         return NoSuchPoolError(
             unmatched,
-            _nearest(unmatched[0], sizes),
+            _nearest(unmatched[0], sizes[project_id]),
             await users.quarantined_for(connection, inside, limit=FIRST_QUARANTINED),
         )
     return PoolTooSmallError(
@@ -58,19 +69,34 @@ async def why_impossible(
 
 
 async def announce_hopeless(
-    connection: Connection, pools: Collection[Pool]
+    connection: Connection, lost: Collection[Candidate]
 ) -> list[LeaseId]:
-    """Wake the calls that wait for what a change of users has made impossible.
+    """Wake the calls that can no longer be met, now that users were taken from them.
 
-    They ask again, and are refused with the reason. Returns their leases. Who waits in
-    another process over one SQLite file hears of it when it asks again by itself.
+    `lost` are the users that they had before. The calls ask again, and are refused with
+    the reason. Returns their leases. Who waits in another process over one SQLite file
+    hears of it when it asks again by itself.
     """
+    pools = {user.pool for user in lost}
     hopeless: list[LeaseId] = []
+    if not pools:
+        return hopeless
+    looks = 0
     for kind, wants in await queue.kinds(connection, pools, limit=MOST_KINDS):
-        if await why_impossible(connection, wants, None) is not None:
-            hopeless += await queue.of_kind(connection, pools, kind)
+        if looks < MOST_LOOKS and any(
+            matches(want, user) for want in wants for user in lost
+        ):
+            looks += 1
+            if not await _is_possible(connection, wants):
+                hopeless += await queue.of_kind(connection, pools, kind)
     await queue.announce(connection, hopeless)
     return hopeless
+
+
+async def _is_possible(connection: Connection, wants: Sequence[Want]) -> bool:
+    asked = sum(want.count for want in wants)
+    existing = await users.in_rotation_for(connection, wants, limit=asked)
+    return assign(wants, existing).complete
 
 
 def outside_of(project_id: UUID | None, wants: Sequence[Want]) -> list[Want]:

@@ -20,6 +20,7 @@ from botfarm_server.domain.lifecycle import (
 )
 from botfarm_server.domain.matching import alike
 from botfarm_server.domain.models import (
+    Candidate,
     EndedState,
     Holder,
     Lease,
@@ -46,7 +47,7 @@ from botfarm_server.services.ending import (
     record_endings,
 )
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.services.possibility import announce_hopeless, why_impossible
+from botfarm_server.services.possibility import Sizes, announce_hopeless, why_impossible
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import grants, leases, queue, users
 from botfarm_server.store.engine import Connection
@@ -86,6 +87,8 @@ class Turn:
     """Waiters that were granted, to be woken once the transaction is committed."""
     hopeless: list[LeaseId] = field(default_factory=list)
     """Waiters that can no longer be met, to be woken as well: they ask again."""
+    _refusals: dict[object, BotfarmError | None] = field(default_factory=dict)
+    _sizes: Sizes = field(default_factory=dict)
     _settled: dict[LeaseId, Settled] = field(default_factory=dict)
 
     async def settle(self, calls: Sequence[Call]) -> Mapping[LeaseId, Settled]:
@@ -224,9 +227,19 @@ class Turn:
 
     async def _tell_hopeless(self) -> None:
         """Wake who waits for users that went out of rotation with their leases."""
-        pools = {pool for it in self.endings if it.quarantined for pool in it.pools}
-        if pools:
-            self.hopeless += await announce_hopeless(self.connection, pools)
+        keys = [
+            (pool.env, login)
+            for ending in self.endings
+            for login in ending.quarantined
+            for pool in ending.pools
+        ]
+        if keys:
+            stored = await users.stored(self.connection, keys)
+            lost = [
+                Candidate(it.id, it.env, it.domain, it.project_id, it.labels)
+                for it in stored.values()
+            ]
+            self.hopeless += await announce_hopeless(self.connection, lost)
 
     # Asking about a lease that is known
 
@@ -276,7 +289,7 @@ class Turn:
 
     async def _keep_waiting(self, call: Asked, lease: Lease) -> None:
         """Move the time until which the place is kept; end what cannot be met."""
-        refusal = await why_impossible(self.connection, call.wants, call.by.project_id)
+        refusal = await self._why_impossible(call)
         if refusal is not None:
             endings = await end_leases(
                 self.connection,
@@ -354,21 +367,23 @@ class Turn:
 
     async def _join(self, calls: Sequence[Asked]) -> None:
         """Take places at the end of the queue, in the order of arrival."""
-        refusals: dict[object, BotfarmError | None] = {}
         for call in calls:
-            # A refusal names the pools that this caller may know of.
-            key = (call.by.project_id, alike(call.wants))
-            if key not in refusals:
-                refusals[key] = await why_impossible(
-                    self.connection, call.wants, call.by.project_id
-                )
-            refusal = refusals[key]
+            refusal = await self._why_impossible(call)
             if refusal is not None:
                 self._settled[call.lease_id] = Settled(refusal)
                 continue
             new = self._new(call)
             await leases.insert_waiting(self.connection, new)
             self._settled[new.id] = Settled(new, is_new=True, poll_by=new.poll_by)
+
+    async def _why_impossible(self, call: Asked) -> BotfarmError | None:
+        # A refusal names the pools that this caller may know of.
+        key = (call.by.project_id, alike(call.wants))
+        if key not in self._refusals:
+            self._refusals[key] = await why_impossible(
+                self.connection, call.wants, call.by.project_id, self._sizes
+            )
+        return self._refusals[key]
 
     def _new(self, call: Asked) -> Lease:
         return Lease(

@@ -17,12 +17,11 @@ import structlog
 
 from botfarm_server.domain.errors import DatabaseUnavailableError, ShuttingDownError
 from botfarm_server.domain.lifecycle import LeaseTimes
-from botfarm_server.domain.models import LeaseId
 from botfarm_server.services.calls import Call
+from botfarm_server.services.locking import until_unlocked
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.settling import Settled, Turn
 from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.store import leases
 from botfarm_server.store.engine import Database
 
 _log = structlog.get_logger("botfarm.turns")
@@ -62,14 +61,10 @@ class Turns:
 
         """
         while (settled := await self._in_turn(call)).is_locked:
-            await self._until_unlocked(call.lease_id)
+            # With one connection at most: renewals need the others.
+            async with self._rows:
+                await until_unlocked(self.database, call.lease_id)
         return settled
-
-    async def _until_unlocked(self, lease_id: LeaseId) -> None:
-        """Wait for a row that another one has, and let the queue go on meanwhile."""
-        # With one connection at most: renewals need the others.
-        async with self._rows, self.database.write() as connection:
-            await leases.lock(connection, lease_id)
 
     async def _in_turn(self, call: Call) -> Settled:
         pending = Pending(call, asyncio.get_running_loop().create_future())

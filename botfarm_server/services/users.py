@@ -54,6 +54,7 @@ from botfarm_server.services.ending import (
     record_endings,
 )
 from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.locking import lease_behind_queue
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.possibility import announce_hopeless
 from botfarm_server.services.sealing import Sealer
@@ -61,7 +62,6 @@ from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import (
     grants,
     holdings,
-    leases,
     queue,
     reservations,
     users,
@@ -250,7 +250,9 @@ class UserService:
             )
             pools = {_pool(draft) for draft in drafts}
             granted = await self._hand_on(connection, pools, now)
-        self.room.wake(granted)
+            lost = map(_candidate, before.values())
+            hopeless = await announce_hopeless(connection, list(lost))
+        self.room.wake([*granted, *hopeless])
         _log.info("users imported", created=len(new), updated=len(differing))
         return imported
 
@@ -337,9 +339,11 @@ class UserService:
         back into rotation.
         """
         changes: list[Change] = []
+        lost: list[Candidate] = []
         async with self.database.queue() as (connection, now):
             for user_id in await users.not_listed(connection, keys):
                 user = await _get(connection, user_id, now)
+                lost += _lost(user)
                 if await users.remove(connection, user_id):
                     changes.append(audit.user_removed(user))
                 elif user.state != "quarantined":
@@ -353,7 +357,7 @@ class UserService:
             await audit.record(connection, POOL_FILE, now, *changes)
             pools = await queue.pools_waited_for(connection)
             granted = await self._hand_on(connection, pools, now)
-            hopeless = await announce_hopeless(connection, pools)
+            hopeless = await announce_hopeless(connection, lost)
         self.room.wake([*granted, *hopeless])
 
     async def get(self, user_id: UserId) -> User:
@@ -484,7 +488,7 @@ class UserService:
             await audit.record(connection, by, now, told_by(before, user))
             pools = {Pool(it.env, it.domain) for it in (before, user)}
             granted = await self._hand_on(connection, pools, now)
-            hopeless = await announce_hopeless(connection, pools)
+            hopeless = await announce_hopeless(connection, _lost(before, user))
         self.room.wake([*granted, *hopeless])
         _log.info(event, user_id=str(user_id), login=user.login, **facts)
         return user
@@ -502,8 +506,7 @@ class UserService:
             if not await users.remove(connection, user_id):
                 raise await _locked(connection, user_id)
             await audit.record(connection, by, now, audit.user_removed(user))
-            pool = Pool(user.env, user.domain)
-            hopeless = await announce_hopeless(connection, {pool})
+            hopeless = await announce_hopeless(connection, _lost(user))
         self.room.wake(hopeless)
         _log.info("user removed", user_id=str(user_id))
 
@@ -568,14 +571,11 @@ class UserService:
                 or that is not the caller's.
 
         """
-        async with self.database.queue() as (connection, before):
-            user = await _get(connection, user_id, before)
-            lease = (
-                await leases.lock(connection, user.lease_id)
-                if user.lease_id is not None
-                else None
-            )
-            now = await read_clock(connection)  # a renewal may have had the row
+        user = await self.get(user_id)
+        if user.lease_id is None:
+            return False
+        locked = lease_behind_queue(self.database, user.lease_id)
+        async with locked as (connection, lease, now):
             if lease is None or is_ended(lease.state):
                 return False
             if has_lapsed(lease, now):
@@ -603,6 +603,19 @@ class UserService:
         kept: dict[LeaseId, Sequence[Candidate]] | None = None,
     ) -> list[LeaseId]:
         return await hand_on(connection, pools, now=now, times=self.times, kept=kept)
+
+
+def _lost(before: User, after: User | None = None) -> list[Candidate]:
+    """The user as it was, if some that it met it may meet no longer."""
+    was = _candidate(before)
+    is_as_it_was = (
+        after is not None and after.state != "quarantined" and _candidate(after) == was
+    )
+    return [] if before.state == "quarantined" or is_as_it_was else [was]
+
+
+def _candidate(user: User | users.StoredUser) -> Candidate:
+    return Candidate(user.id, user.env, user.domain, user.project_id, user.labels)
 
 
 def _pool(draft: UserDraft) -> Pool:

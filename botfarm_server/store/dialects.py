@@ -281,10 +281,10 @@ async def raise_fences(connection: AsyncConnection, by: int) -> None:
 
 
 async def notify_granted(connection: AsyncConnection, payload: str) -> None:
-    """Tell the other replicas of grants to waiters, once this transaction commits.
+    """Tell the other replicas what became of waiters, once this transaction commits.
 
-    PostgreSQL serialises commits that notify, so it is called only when a waiter was
-    granted. On SQLite the other processes watch the file.
+    PostgreSQL serialises commits that notify, so it is called only for those that had
+    to wait. On SQLite the other processes watch the file.
     """
     if not is_sqlite(connection):
         await connection.execute(select(func.pg_notify(GRANTED_CHANNEL, payload)))

@@ -95,6 +95,17 @@ async def lock(connection: AsyncConnection, lease_id: LeaseId) -> Lease | None:
     return (await lock_all(connection, [lease_id])).get(lease_id)
 
 
+async def lock_or_skip(
+    connection: AsyncConnection, lease_id: LeaseId
+) -> tuple[Lease | None, bool]:
+    """The lease, locked, or that another transaction has locked it: nobody waits."""
+    query = for_update(connection, _GET, skip_locked=True)
+    row = (await connection.execute(query, {"lease_id": lease_id})).one_or_none()
+    if row is not None:
+        return lease_of(row), False
+    return None, await get(connection, lease_id) is not None
+
+
 async def lock_all(
     connection: AsyncConnection, lease_ids: Collection[UUID]
 ) -> dict[LeaseId, Lease]:
@@ -365,10 +376,11 @@ async def find(
 
 async def live_of_holder(
     connection: AsyncConnection, run_id: str, worker_id: str | None
-) -> list[Lease]:
+) -> tuple[list[Lease], set[LeaseId]]:
     """The waiting and held leases of a run or of one of its workers, locked.
 
-    Without those that are kept, which are no longer its own.
+    Without those that are kept, which are no longer its own. Those that another
+    transaction has locked are only named: nobody waits for them.
     """
     query = (
         select(leases)
@@ -381,8 +393,10 @@ async def live_of_holder(
     )
     if worker_id is not None:
         query = query.where(leases.c.worker_id == worker_id)
-    rows = await connection.execute(for_update(connection, query))
-    return [lease_of(row) for row in rows]
+    named = {LeaseId(row.id) for row in await connection.execute(query)}
+    rows = await connection.execute(for_update(connection, query, skip_locked=True))
+    locked = [lease_of(row) for row in rows]
+    return locked, named - {lease.id for lease in locked}
 
 
 async def forget_ended(

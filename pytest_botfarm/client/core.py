@@ -61,6 +61,8 @@ but the URL may as well be wrong. The first call of a wait is no longer than tha
 that a server soon is one that answered."""
 RECONNECT = 30.0
 """Seconds for which a server that answered before is tried: a restart fits in."""
+SAME_OUTAGE = 10.0
+"""Seconds without a try after which a failure is of another outage."""
 RELEASE_PATIENCE = 5.0
 """Seconds for which a release is tried; its TTL ends a lease that was not released."""
 STATE_PATIENCE = 5.0
@@ -511,7 +513,7 @@ class LeaseProtocol:
 
     def _note_silence(self, began: float, now: float, *, is_new: bool) -> float:
         """Since when nobody can be reached; it is no longer so if nobody tries."""
-        if is_new or began - self._silent_until > RECONNECT:
+        if is_new or began - self._silent_until > SAME_OUTAGE:
             self._silent_since = began
         self._silent_since = min(self._silent_since, began)
         self._silent_until = now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from support.servers import TOKEN
 
 from .conftest import Botfarm, Farm, Serve
 
@@ -49,7 +50,7 @@ def test_it_tells_who_changed_what_from_where(
 
 
 def test_a_proxy_that_is_trusted_says_from_where(serve: Serve) -> None:
-    farm = serve(BOTFARM_TRUSTED_PROXIES="127.0.0.1")
+    farm = serve(BOTFARM_TRUSTED_PROXIES="127.0.0.1", BOTFARM_BOOTSTRAP_TOKEN=TOKEN)
     change_domain(farm, farm.add_user("alice"))
     told = farm.http.get("/api/v1/audit").json()
     addresses = [event["by"]["address"] for event in told]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import replace
 
@@ -13,10 +14,18 @@ from botfarm_server.domain.errors import (
     LeaseMismatchError,
     NoSuchPoolError,
 )
-from botfarm_server.domain.models import Fence, Holder, LeaseId, TokenId
+from botfarm_server.domain.models import (
+    Fence,
+    Holder,
+    Lease,
+    LeaseId,
+    TokenId,
+    Want,
+)
 from botfarm_server.services.answers import Held, Lost, Renewed, Waiting
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.departed import LATE_CALLS, end_id
+from botfarm_server.store import leases
 
 from .conftest import STAGE, Farm
 
@@ -310,4 +319,56 @@ async def test_the_end_of_a_holder_counts_for_the_token_that_told_of_it(
     with pytest.raises(LeaseEndedError):
         await farm.asking.ask(replace(call, by=mine))
     again = replace(call, lease_id=LeaseId(uuid.uuid4()), by=other)
-    assert isinstance(await farm.asking.ask(again), Held)
+    await farm.release(_held(await farm.asking.ask(again)))
+    # Unless that one may end what others took.
+    await farm.leases.end_holder("run", None, outcome=None, clean=True)
+    with pytest.raises(LeaseEndedError):
+        await farm.asking.ask(replace(again, lease_id=LeaseId(uuid.uuid4())))
+
+
+def _held(answer: Held | Waiting) -> Held:
+    assert isinstance(answer, Held)
+    return answer
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("how", ["break", "end of its run", "first API", "state"])
+async def test_an_end_that_waits_for_a_lease_that_is_locked_holds_up_no_other(
+    farm: Farm, how: str
+) -> None:
+    """As a replica locks it that is paused while it renews."""
+    user = await farm.add_user()
+    await farm.add_user(domain="canary")
+    holder = Holder("run", "gw0")
+    if how == "first API":
+        await farm.users.acquire(user.id, ttl=None, holder=holder)
+    else:
+        await farm.held(holder=holder)
+    [view] = await farm.leases.find(states=["held"], limit=1)
+    lease = view.lease
+    elsewhere = Want("stage", "canary")
+    waits = {
+        "break": farm.leases.break_lease(lease.id, "to see"),
+        "end of its run": farm.leases.end_holder("run", None, outcome=None, clean=True),
+        "first API": farm.users.release(user.id),
+        "state": farm.kept_states.drop(lease.id, user.id, fence=_fence_of(lease)),
+    }
+    async with farm.database.write() as connection:
+        await leases.lock(connection, lease.id)
+        ending = asyncio.create_task(waits.pop(how))
+        for coroutine in waits.values():
+            coroutine.close()
+        if how == "end of its run":
+            while not await farm.count(
+                "SELECT count(*) FROM leases WHERE state = 'cancelled'"
+            ):
+                await asyncio.sleep(0.01)  # until its end is remembered
+        await farm.release(await farm.held(elsewhere, holder=Holder("other", "gw0")))
+        assert not ending.done()
+    await asyncio.wait_for(ending, 10.0)
+    assert how == "state" or (await farm.users.get(user.id)).lease_id is None
+
+
+def _fence_of(lease: Lease) -> Fence:
+    assert lease.fence is not None
+    return lease.fence

@@ -11,6 +11,7 @@ from botfarm_server.domain.errors import NoSuchPoolError, PoolTooSmallError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, Outcome, Want
 from botfarm_server.services.answers import Held, Waiting
+from botfarm_server.services.users import UserDraft
 
 from .conftest import Farm
 
@@ -182,7 +183,9 @@ async def test_a_person_s_quarantine_outlives_a_pool_file(farm: Farm) -> None:
     assert user.quarantine_reason == "password changed"
 
 
-@pytest.mark.parametrize("how", ["by hand", "by a failed test", "labels", "removed"])
+@pytest.mark.parametrize(
+    "how", ["by hand", "by a failed test", "labels", "removed", "imported"]
+)
 async def test_who_waits_for_what_went_out_of_rotation_is_told_at_once(
     farm: Farm, how: str
 ) -> None:
@@ -206,6 +209,9 @@ async def test_who_waits_for_what_went_out_of_rotation_is_told_at_once(
         await farm.users.change(user.id, {"labels": {}})
     elif how == "removed":
         await farm.users.remove(user.id)
+    elif how == "imported":
+        draft = UserDraft(user.login, "password", user.env, user.domain)
+        await farm.users.import_all([draft])
     else:
         await farm.leases.end(held.lease.id, outcome="failed")
     with pytest.raises(NoSuchPoolError):

@@ -28,6 +28,7 @@ from pytest_botfarm.client.core import (
     LONGEST_PAUSE,
     RECONNECT,
     RELEASE_PATIENCE,
+    SAME_OUTAGE,
     SLICE,
     Conversation,
     Moved,
@@ -252,7 +253,7 @@ class TestTrouble:
             stage.play(asking(stage, lease_id), [REFUSED])
         assert RECONNECT / 2 < stage.now - began <= RECONNECT
         # It is another outage, if nobody has tried for so long.
-        stage.now = began = stage.now + 2 * RECONNECT
+        stage.now = began = stage.now + SAME_OUTAGE + 1.0
         with pytest.raises(ServerNotReachableError):
             stage.play(asking(stage, lease_id), [REFUSED])
         assert RECONNECT / 2 < stage.now - began <= RECONNECT
