@@ -16,6 +16,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     tuple_,
 )
@@ -216,16 +217,21 @@ def _in_pools(table: Any, pools: Collection[Pool]) -> ColumnElement[bool]:
 async def place(connection: AsyncConnection, lease: Lease) -> int:
     """1 for the oldest waiter of the lease's pools.
 
+    Waiters of another project never get what a lease of one project waits for, and are
+    not counted.
+
     It counts those before it, so it costs as many as they are: behind 10,000 some 4 ms,
     against 0.5 ms behind none. Only a call that has waited in vain asks for it.
     """
     pools = {want.pool for want in lease.wants}
-    answer = await connection.execute(
-        select(func.count(queue_entries.c.lease_id.distinct())).where(
-            _in_pools(queue_entries, pools), queue_entries.c.number < lease.queue_number
-        )
+    before = select(func.count(queue_entries.c.lease_id.distinct())).where(
+        _in_pools(queue_entries, pools), queue_entries.c.number < lease.queue_number
     )
-    return int(answer.scalar_one()) + 1
+    if lease.project_id is not None:
+        before = before.join(leases, leases.c.id == queue_entries.c.lease_id).where(
+            or_(leases.c.project_id.is_(None), leases.c.project_id == lease.project_id)
+        )
+    return int((await connection.execute(before)).scalar_one()) + 1
 
 
 async def announce(connection: AsyncConnection, lease_ids: Sequence[LeaseId]) -> None:

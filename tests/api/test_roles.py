@@ -286,9 +286,10 @@ async def test_a_project_is_all_that_its_tokens_know_of(start: Start) -> None:
             assert checked.json()["leases"][0]["error"] == refused.json()
             assert refused.json().get("existing", 1) == 1
             assert all(it["users"] == 1 for it in refused.json().get("pools", []))
-        waits = await call(
-            client, stranger, "PUT", f"/leases/{uuid.uuid4()}", {"wants": [pool]}
-        )
+        for caller in ("holder", "holder", "stranger"):  # the second waits as well
+            path = f"/leases/{uuid.uuid4()}"
+            waits = await call(client, tokens[caller], "PUT", path, {"wants": [pool]})
+        assert waits.json()["place"] == 1
         assert [it["login"] for it in waits.json()["blockers"]] == [theirs["login"]]
         sizes = await call(client, stranger, "GET", "/pools")
         assert sizes.json()["pools"] == [{**pool, "users": 1}]
@@ -297,7 +298,8 @@ async def test_a_project_is_all_that_its_tokens_know_of(start: Start) -> None:
         foreign = await call(client, stranger, "GET", f"/users?project_id={OURS}")
         assert foreign.json() == []
         seen = await call(client, tokens["reader"], "GET", "/leases?state=all")
-        assert seen.json() == []
+        assert [it["state"] for it in seen.json()] == ["waiting", "held"]
+        assert {it["wants"][0]["project_id"] for it in seen.json()} == {OURS}
         taken = {**ALICE, "login": ours["login"], "project_id": None}
         imported = await call(
             client, stranger, "POST", "/users/import", {"users": [taken]}
