@@ -11,7 +11,13 @@ from botfarm_server.domain.deadlock import Claim, Party, find_knots, party_of
 from botfarm_server.domain.errors import describe_want
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.matching import alike
-from botfarm_server.domain.models import Candidate, KnotMember, Lease, LeaseId
+from botfarm_server.domain.models import (
+    Candidate,
+    Holder,
+    KnotMember,
+    Lease,
+    LeaseId,
+)
 from botfarm_server.services.ending import Ending, end_leases, hand_on_from
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.store import leases, parties, queue, users
@@ -123,9 +129,13 @@ def _users(having: Possessions) -> dict[Party, list[Candidate]]:
 
 
 def _member(lease: Lease, having: Possessions, told_to: UUID | None) -> KnotMember:
-    """A waiter of a knot, without what a caller of one project must not see."""
-    holder = lease.holder
-    has = having.get(party_of(holder, lease.id), ())
+    """A waiter of a knot, without what a caller of one project must not see.
+
+    Who holds a user of the project is named to it, as to anybody who waits for that.
+    """
+    has = having.get(party_of(lease.holder, lease.id), ())
+    its_projects = {lease.project_id, *(it.user.project_id for it in has)}
+    holder = lease.holder if told_to in {None, *its_projects} else Holder()
     return KnotMember(
         lease_id=lease.id,
         test_id=holder.test_id,

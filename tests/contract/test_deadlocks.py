@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
 from sqlalchemy import event
@@ -10,7 +11,7 @@ from sqlalchemy import event
 from botfarm_server.domain.errors import DeadlockError
 from botfarm_server.domain.models import Holder, Want
 from botfarm_server.services.answers import Held, Waiting
-from botfarm_server.services.deadlocks import break_knots
+from botfarm_server.services.deadlocks import OF_ANOTHER_PROJECT, break_knots
 
 from .conftest import STAGE, Farm
 
@@ -60,6 +61,35 @@ async def test_of_two_that_wait_for_each_other_the_youngest_gives_way(
     assert isinstance(await ask_again(farm, older), Waiting)
     await farm.release(second)
     assert isinstance(await ask_again(farm, older), Held)
+
+
+async def test_a_knot_names_nothing_that_is_of_other_projects_alone(
+    farm: Farm,
+) -> None:
+    """A ring of four, of which the youngest is told what its project may know."""
+    ours, theirs = uuid.uuid4(), uuid.uuid4()
+    ring = [("ada", ours), ("bob", ours), ("cora", theirs), ("dan", theirs)]
+    wants = []
+    for number, (login, project) in enumerate(ring):
+        await farm.add_user(login, labels={"it": login}, project_id=project)
+        wants.append(Want("stage", "regular", project, {"it": login}))
+        await farm.held(wants[-1], holder=worker(f"gw{number}"))
+    for number in (1, 2, 3):
+        following = wants[(number + 1) % 4]
+        await farm.waiting(following, holder=worker(f"gw{number}"))
+    youngest = await farm.waiting(wants[1], holder=worker("gw0"))
+    await farm.expiry.look()
+    with pytest.raises(DeadlockError) as caught:
+        await ask_again(farm, youngest)
+    told = [(it.worker_id, list(it.has), it.test_id) for it in caught.value.knot]
+    assert told == [
+        ("gw1", ["bob"], "tests/test_it.py::test_gw1"),
+        (None, [OF_ANOTHER_PROJECT], None),
+        ("gw3", [OF_ANOTHER_PROJECT], "tests/test_it.py::test_gw3"),
+        ("gw0", ["ada"], "tests/test_it.py::test_gw0"),
+    ]
+    assert all(it not in caught.value.detail for it in ("gw2", "cora", "dan"))
+    assert str(theirs) not in caught.value.detail
 
 
 async def test_a_waiting_call_is_answered_at_once(farm: Farm) -> None:
