@@ -327,9 +327,10 @@ def check(arguments: list[str]) -> int:
     compose = ("--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
     step("docker-compose.yml", "check-jsonschema", *compose)
     step("k8s", "kubernetes-validate", "--strict", *found("k8s/*.yaml"))
+    step("GitHub Actions", "zizmor", "--offline", "--persona", "pedantic", ".github")
     # Each of these keeps one core busy for a while.
     with ThreadPoolExecutor(max_workers=2) as pool:
-        slow = (_check_wheel, _check_model, _check_types)
+        slow = (_check_wheel, _check_model, _check_types, _check_advisories)
         for checked in [pool.submit(one, step) for one in slow]:
             checked.result()
     return 0
@@ -348,11 +349,33 @@ def _check_model(step: Steps) -> None:
     step("model of the protocol", "python", program, limit=2 * STEP_LIMIT)
 
 
+def _check_advisories(step: Steps) -> None:
+    step("advisories about pinned versions", "python", ".ci/check_advisories.py")
+
+
 def _check_wheel(step: Steps) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        build = ("-m", "build", "--no-isolation", "--outdir", folder)
-        step("build", "python", *build)
+        _build(step, folder)
         step("installed wheel", "python", ".ci/check_wheel.py", folder)
+
+
+def _build(step: Steps, folder: str) -> None:
+    step("build", "python", "-m", "build", "--no-isolation", "--outdir", folder)
+    step("SBOM", "python", ".ci/components.py", "sbom", folder)
+
+
+def build(arguments: list[str]) -> int:
+    """Build the wheel, with its SBOM, and the sdist into dist/."""
+    DEVELOPMENT.set_up()
+    _build(Steps(DEVELOPMENT), str(ROOT / "dist"))
+    return 0
+
+
+def licences(arguments: list[str]) -> int:
+    """Write docs/licences.md anew: the licences of all that an installation brings."""
+    DEVELOPMENT.set_up()
+    Steps(DEVELOPMENT)("licences", "python", ".ci/components.py", "licences")
+    return 0
 
 
 def ci(arguments: list[str]) -> int:
@@ -435,7 +458,10 @@ def found(pattern: str) -> list[str]:
 
 TASKS = {
     task.__name__: task
-    for task in (quickstart, test, check, ci, torture, fuzz, benchmark, constraints)
+    for task in (
+        *(quickstart, test, check, ci, torture, fuzz, benchmark),
+        *(build, constraints, licences),
+    )
 }
 
 

@@ -32,7 +32,9 @@ class Installed:
         self.bin = folder / "venv" / "bin"
         subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
         for requirements in (["--upgrade", "pip"], [requirement]):
-            self.run("pip", "install", "-q", "-c", str(CONSTRAINTS), *requirements)
+            install = ("install", "-q", "-c", str(CONSTRAINTS), *requirements)
+            # From wheels alone: no package runs code, or downloads, as it is installed.
+            self.run("pip", *install, "--only-binary", ":all:")
         self.run("pip", "check")
 
     def variables(self, **more: str) -> dict[str, str]:
@@ -90,6 +92,17 @@ def check_files(wheel: Path) -> None:
         if not top.endswith(".dist-info")
     }
     expect(not strange, f"the wheel has nothing else: {strange}")
+
+
+def check_sbom(wheel: Path, installed: Installed) -> None:
+    document = json.loads(wheel.with_suffix(".cdx.json").read_text())
+    told = {(it["name"], it["version"]) for it in document["components"]}
+    listed = json.loads(installed.run("pip", "list", "--format", "json"))
+    brought = {(it["name"].lower().replace("_", "-"), it["version"]) for it in listed}
+    brought = {
+        it for it in brought if it[0] not in {"pip", "pytest-botfarm", "setuptools"}
+    }
+    expect(told == brought, f"the SBOM lists what is installed: {told ^ brought}")
 
 
 def check_plugin_alone(installed: Installed) -> None:
@@ -182,6 +195,7 @@ def main() -> None:
         server.mkdir()
         check_plugin_alone(Installed(alone, str(wheel)))
         with_server = Installed(server, f"{wheel}[server]")
+        check_sbom(wheel, with_server)
         check_server(with_server)
         check_embedded(with_server)
 

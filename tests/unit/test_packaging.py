@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from itertools import chain
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -26,6 +28,12 @@ DEPENDENCIES = [
     *chain.from_iterable(PROJECT["dependency-groups"].values()),
 ]
 
+SPEC = importlib.util.spec_from_file_location("components", ROOT / ".ci/components.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+components = importlib.util.module_from_spec(SPEC)
+sys.modules["components"] = components  # where dataclasses look for their module
+SPEC.loader.exec_module(components)
 
 OLDEST = "tests/compatibility/oldest.txt"
 
@@ -98,3 +106,21 @@ def test_the_oldest_versions_that_are_run_are_those_that_the_project_allows() ->
         (lowest,) = allowed.specifier
         assert lowest.operator == ">="
         assert Version(run.version) == Version(lowest.version)
+
+
+def test_the_licences_of_all_that_is_installed_are_listed_and_permitted() -> None:
+    installed, listed = components.installed(), components.listed()
+
+    assert len(installed) > 30
+    assert installed.items() <= listed.items(), "run: python3 tasks.py licences"
+    assert [it for it in listed.values() if not components.is_permitted(it)] == []
+    assert not components.is_permitted("MIT AND GPL-3.0-only")
+
+
+def test_github_runs_everything_on_each_supported_python() -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    job = yaml.safe_load(text)["jobs"]["everything"]
+    supported = re.findall(r"Python :: (3\.\d+)", str(PROJECT["project"]))
+
+    assert job["strategy"]["matrix"]["python"] == supported
+    assert job["steps"][-1]["run"] == "bash .ci/run"
