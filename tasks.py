@@ -6,8 +6,8 @@ so that they can be told.
 
 import contextlib
 import hashlib
-import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,6 +57,17 @@ UNMEASURED = (
 )
 """They run whole suites and servers, or the same code over and over, which the others
 measure: it would only slow them down."""
+EVERY_VERSION = (
+    "tests/unit",
+    "tests/acceptance/test_quickstart.py",
+    "tests/plugin/test_async.py",
+    (
+        "tests/concurrency/test_processes.py::"
+        "test_of_fifty_acquires_of_one_user_one_succeeds"
+    ),
+)
+"""What each Python runs: rules, parallel suites in embedded mode, every event loop, and
+server processes over SQLite and PostgreSQL."""
 STEP_LIMIT = 5 * 60.0
 STOP_LIMIT = 20.0
 
@@ -76,6 +87,8 @@ class Environment:
         self.path = ROOT / folder
         self.python = str(self.path / "bin" / "python")
         self.requirements = ["--editable", ".[server]", *requirements]
+        self.base = sys.executable
+        self.version = sys.version
 
     def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         # Without bytecode every process of a run would compile the packages anew.
@@ -105,38 +118,52 @@ class Environment:
         self._pip("pip")
         self._pip(*self.requirements, "--build-constraint", str(CONSTRAINTS))
 
-    @staticmethod
-    def _source() -> str:
+    def _source(self) -> str:
         pins = b"".join(
             path.read_bytes() for path in (CONSTRAINTS, OLDEST_PINS, PROJECT)
         )
-        return hashlib.sha256(pins + sys.version.encode()).hexdigest()
+        return hashlib.sha256(pins + self.version.encode()).hexdigest()
 
     def _usable(self) -> bool:
-        """Whether the environment works and is of the Python that runs this."""
+        """Whether the environment works and is of the Python that it should be of."""
         if Path(sys.prefix) == self.path:
             return True
-        command = [self.python, "-c", "import pip, sys; print(sys.version)"]
-        try:
-            version = subprocess.check_output(
-                command, stderr=subprocess.DEVNULL, text=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return False
-        return version.strip() == sys.version
+        return version_of(self.python, "import pip") == self.version
 
     def _create(self) -> None:
-        if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+        if not version_of(self.base, "import ensurepip, venv"):
             raise TaskError(
-                "This Python cannot make virtual environments. On Debian and Ubuntu: "
+                f"{self.base} cannot make virtual environments. On Debian and Ubuntu: "
                 "apt install python3-venv"
             )
-        run_quietly([sys.executable, "-m", "venv", "--clear", str(self.path)])
+        run_quietly([self.base, "-m", "venv", "--clear", str(self.path)])
 
     def _pip(self, *requirements: str) -> None:
         command = [self.python, "-m", "pip", "install", "--quiet", "--upgrade"]
         command += ["--disable-pip-version-check", "--constraint", str(CONSTRAINTS)]
         run_quietly([*command, *requirements])
+
+
+def version_of(python: str, program: str = "") -> str | None:
+    """What `sys.version` is in a Python that works and can run a program."""
+    command = [python, "-c", f"{program}\nimport sys; print(sys.version)"]
+    try:
+        printed = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return printed.removesuffix("\n")
+
+
+class VersionEnvironment(Environment):
+    """Of another Python than this one, with the wheel in the place of the checkout."""
+
+    def __init__(self, name: str, base: str, version: str) -> None:
+        super().__init__(f".venv-{name}")
+        self.requirements = [".[server]", "--group", "test"]
+        self.base, self.version = base, version
+
+    def install_wheel(self, wheel: str) -> None:
+        self._pip("--force-reinstall", "--no-deps", wheel)
 
 
 class SuiteEnvironment(Environment):
@@ -316,6 +343,43 @@ def test(arguments: list[str]) -> int:
     return run(command, DEVELOPMENT.variables())
 
 
+def versions(arguments: list[str]) -> int:
+    """Run the wheel and a part of the tests on each supported Python that is found."""
+    DEVELOPMENT.set_up()
+    missing = []
+    with tempfile.TemporaryDirectory() as folder:
+        build = ("-m", "build", "--no-isolation", "--wheel", "--outdir", folder)
+        Steps(DEVELOPMENT)("build", "python", *build)
+        [wheel] = map(str, Path(folder).iterdir())
+        for name in re.findall(r"Python :: (3\.\d+)", PROJECT.read_text("utf-8")):
+            environment = _environment_of(name)
+            if environment is None:
+                missing.append(name)
+                continue
+            environment.set_up()
+            environment.install_wheel(wheel)
+            step = Steps(environment)
+            # `python -m pytest` would take the packages from the checkout.
+            suite = ("pytest", "-q", *EVERY_VERSION)
+            printed = step(f"Python {name}", *suite, limit=SUITE_LIMIT)
+            print(printed.strip().splitlines()[-1])
+    if missing:
+        print(f"NOT CHECKED: Python {', '.join(missing)}, which is not on this machine")
+    return 0
+
+
+def _environment_of(name: str) -> VersionEnvironment | None:
+    """Of a Python by its name, if there is one on the path or in pyenv's folder."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    own = sorted(map(str, pyenv.glob(f"versions/{name}.*/bin/python")))
+    # What pyenv has on the path fails for those that are not chosen in the folder.
+    for base in (f"python{name}", *own):
+        version = version_of(base)
+        if version is not None and version.startswith(f"{name}."):
+            return VersionEnvironment(name, base, version)
+    return None
+
+
 def check(arguments: list[str]) -> int:
     """Check format, lint, types, imports, deployment, the model and the built wheel."""
     DEVELOPMENT.set_up()
@@ -459,7 +523,7 @@ def found(pattern: str) -> list[str]:
 TASKS = {
     task.__name__: task
     for task in (
-        *(quickstart, test, check, ci, torture, fuzz, benchmark),
+        *(quickstart, test, check, versions, ci, torture, fuzz, benchmark),
         *(build, constraints, licences),
     )
 }

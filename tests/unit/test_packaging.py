@@ -25,7 +25,11 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES = [
     *PROJECT["project"]["dependencies"],
     *PROJECT["project"]["optional-dependencies"]["server"],
-    *chain.from_iterable(PROJECT["dependency-groups"].values()),
+    *(
+        dependency
+        for dependency in chain.from_iterable(PROJECT["dependency-groups"].values())
+        if isinstance(dependency, str)  # and no name of another group
+    ),
 ]
 
 SPEC = importlib.util.spec_from_file_location("components", ROOT / ".ci/components.py")
