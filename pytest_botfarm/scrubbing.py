@@ -17,6 +17,7 @@ import pytest
 
 from .client.environment import token_of
 from .masking import Masker
+from .report import ALLURE
 
 if TYPE_CHECKING:
     import warnings
@@ -41,6 +42,10 @@ def masker_of(config: pytest.Config) -> Masker:
         # None where the command line says `-p no:botfarm-scrubber`.
         if config.pluginmanager.register(scrubber, NAME) is not None:
             scrubber.mask_live_logs(config.pluginmanager.get_plugin("logging-plugin"))
+            if config.pluginmanager.has_plugin(ALLURE):
+                from .allure_files import mask_files  # noqa: PLC0415  # if ever
+
+                mask_files(config, scrubber.masker)
     return scrubber.masker
 
 
