@@ -29,11 +29,11 @@ class _FileScrubber:
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
 
-    @allure_commons.hookimpl(tryfirst=True)
+    @allure_commons.hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]
     def report_result(self, result: object) -> None:
         self._scrubbed(result)
 
-    @allure_commons.hookimpl(tryfirst=True)
+    @allure_commons.hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]
     def report_container(self, container: object) -> None:
         self._scrubbed(container)
 

@@ -6,21 +6,21 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.beside import NEWEST, OURS, ROOT
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "playwright"
+PYTHON = ROOT / NEWEST / "bin" / "python"
+EXAMPLE = ROOT / "examples" / "playwright"
 ACCOUNTS = (EXAMPLE / "botfarm.toml").read_text().count("[[users]]")
 LIMIT = 280.0
 """Seconds after which it hangs; some twenty would do on a machine of its own."""
 
 pytestmark = [
     pytest.mark.skipif(
-        find_spec("playwright") is None,
-        reason="Playwright is not installed: pip install playwright",
+        not any(PYTHON.parents[1].glob("lib/*/site-packages/playwright")),
+        reason="`python3 tasks.py test` installs Playwright where there is a chromium",
     ),
     pytest.mark.skipif(
         "CHROMIUM" not in os.environ and shutil.which("chromium") is None,
@@ -32,11 +32,15 @@ pytestmark = [
 def run(*command: str, state: Path) -> str:
     foreign = ("BOTFARM_", "PYTEST_", "DIARY_URL")
     env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    alone = {  # of all plugins that are installed there
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_ADDOPTS": f"-p {OURS[NEWEST]}",
+    }
     ended = subprocess.run(
-        [sys.executable, *command],
+        [str(PYTHON), *command],
         check=False,
         cwd=EXAMPLE,
-        env={**env, "BOTFARM_STATE_DIR": str(state)},
+        env={**env, **alone, "BOTFARM_STATE_DIR": str(state)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
