@@ -48,6 +48,7 @@ PLUGIN_UNMEASURED = (
 UNMEASURED = (
     "tests/acceptance",
     "tests/compatibility",
+    "tests/concurrency",
     "tests/contract/races",
     "tests/contract/test_query_plans.py",
     "tests/docs",
