@@ -53,6 +53,7 @@ UNMEASURED = (
     "tests/contract/test_query_plans.py",
     "tests/docs",
     "tests/fuzz",
+    "tests/migrations",
     *(f"tests/plugin/test_{name}.py" for name in PLUGIN_UNMEASURED),
     "tests/torture",
 )
