@@ -48,11 +48,14 @@ class Caller:
         return self.knows(lease.project_id) or self._took(lease)
 
     def owns(self, lease: Lease) -> bool:
-        """Whether it may renew and end the lease, and is told its secrets."""
+        """Whether it may renew and end the lease."""
         return self._took(lease) or (self.may("admin") and self.sees(lease))
 
     def is_holder_of(self, lease: Lease) -> bool:
-        """Whether the lease was asked for by the same token, or as this one by none."""
+        """Whether the lease was asked for by the same token, or as this one by none.
+
+        Whoever is not is never told its secrets.
+        """
         return lease.token_id == self.token_id
 
     def within_project(self, want: Want) -> Want:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from botfarm_server.domain.errors import (
     BotfarmError,
+    ForbiddenError,
     LeaseMismatchError,
     LeaseNotFoundError,
 )
@@ -141,14 +142,14 @@ class Turn:
     def _of_owners(
         self, calls: Sequence[Call], found: Mapping[LeaseId, Lease]
     ) -> list[Call]:
-        """The calls but those about leases of others, to whom they do not exist."""
+        """The calls but those about leases of others."""
         owners = []
         for call in calls:
             lease = found.get(call.lease_id)
-            if lease is None or call.by.owns(lease):
+            refusal = None if lease is None else _why_not_of(call, lease)
+            if refusal is None:
                 owners.append(call)
             else:
-                refusal = LeaseNotFoundError(call.lease_id)
                 self._settled[call.lease_id] = Settled(refusal)
         return owners
 
@@ -399,6 +400,18 @@ class Turn:
 
     def _poll_by(self, wait: float) -> datetime:
         return poll_by(self.now, wait, self.times)
+
+
+def _why_not_of(call: Call, lease: Lease) -> BotfarmError | None:
+    """Why a call is not the caller's to make about this lease, if so it is."""
+    if not call.by.owns(lease):
+        return LeaseNotFoundError(lease.id)
+    if isinstance(call, Asked) and not call.by.is_holder_of(lease):
+        return ForbiddenError(
+            "The passwords of a lease are told to the token that took it, and to no "
+            "admin. Break it, or ask for a lease of your own."
+        )
+    return None
 
 
 def poll_by(now: datetime, wait: float, times: LeaseTimes) -> datetime:
