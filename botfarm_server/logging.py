@@ -8,6 +8,8 @@ from typing import Literal, TextIO
 
 import structlog
 
+from botfarm_server.domain.texts import printable
+
 
 def configure_logging(
     level: str,
@@ -35,11 +37,12 @@ def configure_logging(
     )
     last: list[structlog.types.Processor] = (
         [
+            _printable,
             structlog.dev.ConsoleRenderer(
                 colors=stream.isatty(),
                 # With rich installed the default shows local variables: secrets.
                 exception_formatter=structlog.dev.plain_traceback,
-            )
+            ),
         ]
         if text
         else [
@@ -68,3 +71,12 @@ def configure_logging(
         logging.getLogger(name).setLevel(logging.WARNING)
     # Requests are told by their effect: leases and users, with their ids.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+
+
+def _printable(
+    _: object, __: str, told: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    # A path, for one, is told as the caller sent it.
+    return {
+        name: printable(it) if isinstance(it, str) else it for name, it in told.items()
+    }

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from botfarm_server.domain.texts import printable
+
 UNBOUNDED_WIDTH = 10_000
 """Columns where no terminal reads along: a row is a line, for grep and awk."""
 
@@ -59,13 +61,6 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     for name, text in facts:
         table.add_row(name, _cell(text))
     _console().print(table)
-
-
-def printable(text: str) -> str:
-    """The text without control characters, which could steer a terminal."""
-    return "".join(
-        it if it.isprintable() or it == "\n" else ascii(it)[1:-1] for it in text
-    )
 
 
 def in_words(seconds: float | None) -> str:

@@ -1,6 +1,6 @@
 """What a text may be made of, so that people who read it are not misled.
 
-All are plain functions that say what is wrong with a text, or `None`.
+All but `printable` are plain functions that say what is wrong with a text, or `None`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ _INVISIBLE = frozenset(
 _SHARED_SHAPES = frozenset({"LATIN", "GREEK", "CYRILLIC"})
 """Scripts with letters that look the same."""
 _WORD = re.compile(r"[^\W\d_]+")
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could steer a terminal."""
+    return "".join(
+        it if it.isprintable() or it == "\n" else ascii(it)[1:-1] for it in text
+    )
 
 
 def unstorable(text: str) -> str | None:
