@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from botfarm_server.domain.errors import BotfarmError
@@ -38,6 +39,7 @@ class PoolService:
 
     database: Database
     vocabulary: Vocabulary
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def sizes(self, project_id: UUID | None = None) -> list[PoolSize]:
         """The pools that have users in rotation, by env and domain."""
@@ -50,7 +52,9 @@ class PoolService:
         self, leases: Sequence[Sequence[Want]], project_id: UUID | None = None
     ) -> list[Prospect]:
         """The prospects of leases, each given as the wants that it would have."""
-        async with self.database.read() as connection:
+        # One call may have a thousand wants: some such calls side by side would hold all
+        # connections to the database for a minute.
+        async with self._checking, self.database.read() as connection:
             return [
                 await self._prospect(connection, wants, project_id) for wants in leases
             ]
