@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,13 +24,44 @@ heartbeats, so that no request meets a connection that is just being closed."""
 MAXIMUM_HEAD = 65_536
 """Bytes of a request's first line and headers: eight times what proxies let pass."""
 
+MOST_IDLE = 500
+"""Connections on which no call is under way. Without an end to them, whoever has no token
+could leave no file descriptor to others; and each may have sent most of a body."""
+MOST_FILES = 65_536
+"""File descriptors to ask the system for: each call that waits has one."""
+
+
+class IdleConnections:
+    """Connections without a whole request to answer, the longest idle first.
+
+    One more than the limit ends the first. A call that comes on it at this moment is
+    lost, and its client sends it again.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._idle: dict[asyncio.Protocol, asyncio.Transport] = {}
+
+    def add(self, connection: asyncio.Protocol, transport: asyncio.Transport) -> None:
+        self._idle[connection] = transport
+        if len(self._idle) > self._most:
+            # Not `close`, which would wait for a client that does not read.
+            self._idle.pop(next(iter(self._idle))).abort()
+
+    def remove(self, connection: asyncio.Protocol) -> None:
+        self._idle.pop(connection, None)
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP over httptools, which by itself would take a head without end."""
 
-    def __init__(self, *given: Any, timeout: float, **named: Any) -> None:
+    def __init__(
+        self, *given: Any, timeout: float, idle: IdleConnections, **named: Any
+    ) -> None:
         super().__init__(*given, **named)
         self._timeout = timeout
+        self._idle = idle
+        self._is_whole = False
         self._is_in_head = True
         self._head_size = 0
         self._too_slow: asyncio.TimerHandle | None = None
@@ -38,9 +69,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self._wait_for_head()
+        self._idle.add(self, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
+        self._idle.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -54,12 +87,24 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait_for_head()
 
     def on_message_begin(self) -> None:
-        self._is_in_head = True
+        self._is_in_head, self._is_whole = True, False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._end_head()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_whole = True
+        self._idle.remove(self)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # A request that was sent behind the answered one may be under way already.
+        is_idle = not self._is_whole or self.cycle.response_complete
+        if is_idle and not self.transport.is_closing():
+            self._idle.add(self, self.transport)
 
     def _wait_for_head(self) -> None:
         self._too_slow = self.loop.call_later(self._timeout, self.transport.close)
@@ -137,7 +182,11 @@ class Server(uvicorn.Server):
                 port=port,
                 http=cast(
                     "type[asyncio.Protocol]",
-                    partial(BoundedProtocol, timeout=request_timeout),
+                    partial(
+                        BoundedProtocol,
+                        timeout=request_timeout,
+                        idle=IdleConnections(min(MOST_IDLE, _files_allowed() // 2)),
+                    ),
                 ),
                 log_config=None,
                 access_log=False,
@@ -158,3 +207,20 @@ class Server(uvicorn.Server):
             shown = f"[{host}]" if ":" in host else host
             scheme = "https" if self.config.is_ssl else "http"
             self._on_listening(f"{scheme}://{shown}:{port}")
+
+
+def _files_allowed() -> int:
+    """How many files the process may open, once it has asked for all it can have."""
+    try:
+        import resource  # noqa: PLC0415  # not on Windows
+    except ImportError:
+        return MOST_FILES
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
+    if allowed == resource.RLIM_INFINITY:
+        return MOST_FILES
+    if allowed < wanted:
+        with suppress(ValueError, OSError):  # macOS has a limit beside these
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            return wanted
+    return allowed

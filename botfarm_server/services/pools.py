@@ -52,8 +52,8 @@ class PoolService:
         self, leases: Sequence[Sequence[Want]], project_id: UUID | None = None
     ) -> list[Prospect]:
         """The prospects of leases, each given as the wants that it would have."""
-        # One call may have a thousand wants: some such calls side by side would hold all
-        # connections to the database for a minute.
+        # One call may have a thousand wants: some such calls side by side would hold
+        # all connections to the database for a minute.
         async with self._checking, self.database.read() as connection:
             return [
                 await self._prospect(connection, wants, project_id) for wants in leases

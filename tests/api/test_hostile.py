@@ -9,6 +9,8 @@ import socket
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -174,17 +176,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def exchange(server: ServerProcess, *sent: bytes) -> bytes:
     """What the server answers to these bytes, until it closes the connection."""
-    host, port = server.url.removeprefix("http://").split(":")
-    told = b""
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
-        try:
+    with connect(server) as connection:
+        with suppress(ConnectionError):  # it has said what it had to say
             for part in sent:
                 connection.sendall(part)
-            while received := connection.recv(65_536):
-                told += received
-        except ConnectionError:
-            pass  # it has said what it had to say
-    return told
+        return received_all(connection)
 
 
 def head(*headers: str) -> bytes:
@@ -264,6 +260,73 @@ def test_a_broken_transport_is_answered_and_closed(server: ServerProcess) -> Non
             assert b'{"error":"' in answer, name
             assert b"botfarm-protocol: 1" in answer.lower(), name
     assert told == {name: status for name, (_, status) in TRANSPORT.items()}
+
+
+CROWDED = """
+from botfarm_server import serving
+from botfarm_server.cli.main import run
+
+serving.MOST_IDLE = 8
+run()
+"""
+"""`botfarm serve` that keeps few connections on which nothing is under way."""
+
+
+def test_connections_without_a_call_stop_neither_newcomers_nor_waiting_calls(
+    tmp_path: Path,
+) -> None:
+    """Whether nothing was sent, a part, or a whole call before: the oldest go."""
+    guarded = {"BOTFARM_BOOTSTRAP_TOKEN": TOKEN}
+    database, program = f"sqlite:///{tmp_path}/farm.sqlite3", ("-c", CROWDED)
+    with ServerProcess(database, guarded, program=program) as server:
+        server.wait_until_ready()
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(base_url=server.url, headers=bearer, timeout=60) as client:
+            client.post(USERS, json=user()[2]).raise_for_status()
+            client.put(LEASE, json=lease()[2]).raise_for_status()
+            path = f"/api/v1/leases/{uuid.UUID(int=2)}"
+            body = json.dumps(lease(wait=60)[2]).encode()
+            sent = head(AS_JSON, f"Content-Length: {len(body)}").replace(
+                f"POST {USERS}".encode(), f"PUT {path}".encode()
+            )
+            whole = b"GET /health HTTP/1.1\r\nHost: farm\r\n\r\n"
+            partial = head(AS_JSON, "Content-Length: 9")
+            with ExitStack() as stack:
+
+                def connected(first: bytes) -> socket.socket:
+                    opened = stack.enter_context(connect(server))
+                    opened.sendall(first)
+                    return opened
+
+                waiting = connected(sent + body)
+                while not client.get("/api/v1/leases?state=waiting").json():
+                    pass
+                idle = [connected(it) for it in (whole, whole + partial)]
+                assert all(it.recv(12) == b"HTTP/1.1 200" for it in idle)
+                idle += [connected(it) for it in (partial, b"GET", b"")]
+                others = [connected(b"") for _ in range(20)]
+                # Who comes later is let in later: the others are there by now.
+                with connect(server) as newcomer:
+                    newcomer.sendall(whole)
+                    assert newcomer.recv(12) == b"HTTP/1.1 200"
+                rests = [received_all(it) for it in (*idle, *others[:5])]
+                assert not [it for it in rests if b"408" in it]
+                assert client.delete(LEASE).status_code == 204
+                assert waiting.recv(12) == b"HTTP/1.1 200"
+
+
+def connect(server: ServerProcess) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def received_all(connection: socket.socket) -> bytes:
+    """What came until the server has closed the connection."""
+    told = b""
+    with suppress(ConnectionError):  # it has said what it had to say
+        while received := connection.recv(65_536):
+            told += received
+    return told
 
 
 class FakeClock:
