@@ -25,8 +25,8 @@ MAXIMUM_HEAD = 65_536
 """Bytes of a request's first line and headers: eight times what proxies let pass."""
 
 MOST_IDLE = 500
-"""Connections on which no call is under way. Without an end to them, whoever has no token
-could leave no file descriptor to others; and each may have sent most of a body."""
+"""Connections on which no call is under way. Without an end to them, whoever has no
+token could leave no file descriptor to others; and each may have sent most of a body."""
 MOST_FILES = 65_536
 """File descriptors to ask the system for: each call that waits has one."""
 
