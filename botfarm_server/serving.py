@@ -26,7 +26,7 @@ MAXIMUM_HEAD = 65_536
 
 MOST_IDLE = 500
 """Connections on which no call is under way. Without an end to them, whoever has no
-token could leave no file descriptor to others; and each may have sent most of a body."""
+token could leave no file descriptor to others; and each may hold most of a body."""
 MOST_FILES = 65_536
 """File descriptors to ask the system for: each call that waits has one."""
 

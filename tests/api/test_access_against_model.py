@@ -379,6 +379,8 @@ class Farm(RuleBasedStateMachine):
         is_live = lease.state in LIVE
         if is_outside:
             assert told(answer) == (404, "no_such_pool")
+        elif lease.taken_by is not by:
+            assert told(answer) == (403, "forbidden")  # an admin ends it, and no more
         elif lease.is_first_api and is_live:
             assert told(answer) == (409, "lease_mismatch")
         elif lease.state == "held":

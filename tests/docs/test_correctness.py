@@ -1,4 +1,4 @@
-"""What the pages on correctness and crashes name is there."""
+"""What the pages on correctness, crashes and security name is there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "correctness.md").read_text()
 CRASHES = (ROOT / "docs" / "crashes.md").read_text()
-TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + CRASHES)))
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + CRASHES + SECURITY)
+TESTS = sorted(set(NAMED))
 CODE = sorted(set(re.findall(r"`([\w/]+/\w+\.py)(?:: (\w+))?`", PAGE)))
 PROMISES = 6
 
@@ -45,12 +47,15 @@ def test_each_promise_names_tests(number: int) -> None:
     assert all("::test_" in row for row in rows)
 
 
-def test_each_crash_names_tests() -> None:
-    rows = [row for row in CRASHES.splitlines() if row.startswith("| ")]
+@pytest.mark.parametrize("page", [CRASHES, SECURITY], ids=["crashes", "security"])
+def test_each_crash_and_each_threat_names_tests(page: str) -> None:
+    rows = [row for row in page.splitlines() if row.startswith("| ")]
     assert all("::test_" in row for row in rows[1:])
 
 
-@pytest.mark.parametrize("page", [PAGE, CRASHES], ids=["correctness", "crashes"])
+@pytest.mark.parametrize(
+    "page", [PAGE, CRASHES, SECURITY], ids=["correctness", "crashes", "security"]
+)
 def test_every_test_on_a_page_is_written_so_that_it_is_checked(page: str) -> None:
     assert len(re.findall(r"::", page)) == len(
         re.findall(r"`tests/[\w/]+\.py::test_\w+`", page)
