@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from botfarm_server.cli.importing import paced
-from botfarm_server.cli.output import in_words, printable
+from botfarm_server.cli.output import in_words
 from botfarm_server.cli.progress import Pace, progress
+from botfarm_server.domain.texts import printable
 
 
 @pytest.mark.parametrize(
