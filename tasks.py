@@ -463,7 +463,9 @@ def ci(arguments: list[str]) -> int:
         step("coverage, combined", "coverage", "combine", variables=figures)
         print(step("coverage", "coverage", "report", variables=figures))
         print(printed.strip().splitlines()[-1])
-    rest = ("pytest", "-q", "-n", "auto", *UNMEASURED)
+    # They wait for processes and times more than they compute, some for long.
+    workers = str((os.cpu_count() or 1) + 1)
+    rest = ("pytest", "-q", "-n", workers, "--dist", "worksteal", *UNMEASURED)
     printed = step("tests, unmeasured", *rest, limit=SUITE_LIMIT)
     print(printed.strip().splitlines()[-1])
     return 0
