@@ -15,6 +15,7 @@ from .tls import check_trust, tls_context
 
 KEEP_ALIVE = 4.0
 """Seconds an idle connection is kept: less than the 5 s after which uvicorn ends it."""
+ENDED_BY_SERVER = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -78,7 +79,11 @@ def failure_of(error: Exception, url: str) -> TransportFailure:
     """What to repeat a call after. Raises CertificateError where that is no use."""
     check_trust(error, url)
     reason = str(error).strip() or type(error).__name__
-    if isinstance(error, httpx.RemoteProtocolError) and url.startswith("https:"):
-        # Servers of asyncio, ours among them, do not say why they end a connection.
-        reason += " (does it ask for a certificate, BOTFARM_CLIENT_CERT?)"
+    if isinstance(error, ENDED_BY_SERVER):
+        if not str(error).strip():
+            reason = "the connection broke"
+        if url.startswith("https:"):
+            # Servers of asyncio, ours among them, do not say why they end a
+            # connection, and what others say is lost when a reset overtakes it.
+            reason += " (does it ask for a certificate, BOTFARM_CLIENT_CERT?)"
     return TransportFailure(reason)

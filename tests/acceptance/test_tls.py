@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -116,9 +117,37 @@ def test_a_server_of_another_authority_is_not_spoken_to(
         assert "BOTFARM_CA_FILE" in said
 
 
+def refuse(context: ssl.SSLContext, connection: socket.socket, *, heard: bool) -> None:
+    """Shake hands, and end; by a reset at once where nobody is to hear why."""
+    received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+    greeting = context.wrap_bio(received, to_send, server_side=True)
+    while True:
+        try:
+            greeting.do_handshake()
+        except ssl.SSLWantReadError:
+            connection.sendall(to_send.read())
+            if not (said := connection.recv(65536)):
+                return
+            received.write(said)
+        except ssl.SSLError:
+            break
+    if heard:
+        connection.sendall(to_send.read())
+        while connection.recv(1024):
+            pass
+    at_once = struct.pack("ii", 1, 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+
+
 @contextmanager
-def saying_why(secured: Secured) -> Iterator[str]:
-    """A server that tells clients why it lets them not in; that of asyncio does not."""
+def refusing(secured: Secured, *, heard: bool) -> Iterator[str]:
+    """A server that tells clients why it lets them not in; that of asyncio does not.
+
+    Args:
+        secured: whose authority it knows.
+        heard: that they read it; otherwise the connection is reset before they do.
+
+    """
     authority = str(secured.authority.path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -131,7 +160,7 @@ def saying_why(secured: Secured) -> Iterator[str]:
             except OSError:
                 return
             with connection, suppress(OSError):
-                context.wrap_socket(connection, server_side=True)
+                refuse(context, connection, heard=heard)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)
@@ -151,10 +180,11 @@ def test_a_client_without_a_certificate_is_told_what_it_needs(
     monkeypatch.delenv("BOTFARM_CLIENT_CERT")
     assert commanded("users", "list") == 1
     assert "BOTFARM_CLIENT_CERT" in capsys.readouterr().err
-    with saying_why(secured) as url:
-        monkeypatch.setenv("BOTFARM_URL", url)
-        for said in refusals(capsys):
-            assert "BOTFARM_CLIENT_CERT" in said
+    for heard in (True, False):
+        with refusing(secured, heard=heard) as url:
+            monkeypatch.setenv("BOTFARM_URL", url)
+            for said in refusals(capsys):
+                assert "BOTFARM_CLIENT_CERT" in said
     silence = httpx.RemoteProtocolError("Server disconnected")
     assert "BOTFARM_CLIENT_CERT" in failure_of(silence, secured.url).reason
 
