@@ -29,7 +29,7 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.services.possibility import why_impossible
 from botfarm_server.services.sealing import Sealer
-from botfarm_server.store import grants, holdings, leases, queue, users
+from botfarm_server.store import candidates, grants, holdings, leases, queue, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection
 from botfarm_server.store.holdings import LeaseUser
@@ -190,7 +190,9 @@ def held_answer(
 
 
 async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiting:
-    blocking = await users.blocking(connection, lease.wants, limit=MAXIMUM_BLOCKERS)
+    blocking = await candidates.blocking(
+        connection, lease.wants, limit=MAXIMUM_BLOCKERS
+    )
     return Waiting(
         lease=lease,
         place=await queue.place(connection, lease),

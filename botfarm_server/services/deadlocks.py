@@ -20,7 +20,7 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.services.ending import Ending, end_leases, hand_on_from
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.store import leases, parties, queue, users
+from botfarm_server.store import candidates, leases, parties, queue
 from botfarm_server.store.engine import Connection, Database
 from botfarm_server.store.parties import Possession
 
@@ -110,7 +110,9 @@ async def _claims(
         if key not in found:
             # So many that enough are left without those that the parties have.
             limit = sum(want.count for want in lease.wants) + len(had)
-            rotating = await users.in_rotation_for(connection, lease.wants, limit=limit)
+            rotating = await candidates.in_rotation_for(
+                connection, lease.wants, limit=limit
+            )
             found[key] = [user for user in rotating if user.id not in had]
         claims.append(
             Claim(

@@ -16,7 +16,7 @@ from botfarm_server.services.deadlocks import break_knots
 from botfarm_server.services.ending import end_lapsed
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.waiting import WaitingRoom, wait_up_to
-from botfarm_server.store import audit, leases, queue, users
+from botfarm_server.store import audit, candidates, leases, queue
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
 
@@ -77,7 +77,7 @@ class ExpiryLoop:
             if await leases.any_lapsed(connection, now):
                 return True
             pools = await queue.pools_waited_for(connection)
-            return bool(pools) and await users.any_free_and_waited_for(
+            return bool(pools) and await candidates.any_free_and_waited_for(
                 connection, pools, now=now
             )
 

@@ -10,7 +10,7 @@ from botfarm_server.domain.lifecycle import LeaseTimes, first_expiry
 from botfarm_server.domain.matching import matches
 from botfarm_server.domain.models import Candidate, LeaseId, Pool, UserId
 from botfarm_server.domain.queueing import Waiter, plan_grants, users_needed
-from botfarm_server.store import grants, queue, users
+from botfarm_server.store import candidates, grants, queue
 from botfarm_server.store.engine import Connection
 
 FIRST_PAGE, PAGE = 2, 64
@@ -54,7 +54,7 @@ async def hand_on(
             pools |= wanted
             after, limit = 0, FIRST_PAGE
             continue
-        free = await users.free_for(
+        free = await candidates.free_for(
             connection,
             [want for waiter in waiters for want in waiter.wants],
             now=now,
@@ -83,7 +83,7 @@ async def hand_on(
                 and not _can_use(queued.waiter, plan.left)
             }
         taken |= {user.id for user in free} - {user.id for user in plan.left}
-        if len(page) < limit or not await users.any_free_and_waited_for(
+        if len(page) < limit or not await candidates.any_free_and_waited_for(
             connection, pools, now=now, besides=taken
         ):
             break

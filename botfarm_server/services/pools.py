@@ -11,7 +11,7 @@ from botfarm_server.domain.errors import BotfarmError
 from botfarm_server.domain.models import Want
 from botfarm_server.services.possibility import outside_of, why_impossible
 from botfarm_server.services.users import Vocabulary
-from botfarm_server.store import users
+from botfarm_server.store import candidates, users
 from botfarm_server.store.engine import Connection, Database
 
 
@@ -64,7 +64,9 @@ class PoolService:
     ) -> Prospect:
         outside = outside_of(project_id, wants)
         matching = [
-            0 if want in outside else await users.count_in_rotation(connection, want)
+            0
+            if want in outside
+            else await candidates.count_in_rotation(connection, want)
             for want in wants
         ]
         try:

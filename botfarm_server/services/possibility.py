@@ -12,7 +12,7 @@ from botfarm_server.domain.errors import (
 )
 from botfarm_server.domain.matching import assign, matches
 from botfarm_server.domain.models import Candidate, LeaseId, Pool, Want
-from botfarm_server.store import queue, users
+from botfarm_server.store import candidates, queue, users
 from botfarm_server.store.engine import Connection
 
 NEAREST_POOLS = 5
@@ -41,7 +41,7 @@ async def why_impossible(
     sizes = {} if sizes is None else sizes
     outside = outside_of(project_id, wants)
     asked = sum(want.count for want in wants)
-    existing = await users.in_rotation_for(connection, wants, limit=asked)
+    existing = await candidates.in_rotation_for(connection, wants, limit=asked)
     assignment = assign(wants, existing)
     if assignment.complete and not outside:
         return None
@@ -49,7 +49,7 @@ async def why_impossible(
         want
         for want in wants
         if want in outside
-        or not await users.in_rotation_for(connection, [want], limit=1)
+        or not await candidates.in_rotation_for(connection, [want], limit=1)
     ]
     if unmatched:
         if project_id not in sizes:
@@ -58,13 +58,15 @@ async def why_impossible(
         return NoSuchPoolError(
             unmatched,
             _nearest(unmatched[0], sizes[project_id]),
-            await users.quarantined_for(connection, inside, limit=FIRST_QUARANTINED),
+            await candidates.quarantined_for(
+                connection, inside, limit=FIRST_QUARANTINED
+            ),
         )
     return PoolTooSmallError(
         wants,
         asked,
         len(assignment.taken),
-        await users.quarantined_for(connection, wants, limit=FIRST_QUARANTINED),
+        await candidates.quarantined_for(connection, wants, limit=FIRST_QUARANTINED),
     )
 
 
@@ -95,7 +97,7 @@ async def announce_hopeless(
 
 async def _is_possible(connection: Connection, wants: Sequence[Want]) -> bool:
     asked = sum(want.count for want in wants)
-    existing = await users.in_rotation_for(connection, wants, limit=asked)
+    existing = await candidates.in_rotation_for(connection, wants, limit=asked)
     return assign(wants, existing).complete
 
 

@@ -50,7 +50,7 @@ from botfarm_server.services.ending import (
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.possibility import Sizes, announce_hopeless, why_impossible
 from botfarm_server.services.sealing import Sealer
-from botfarm_server.store import grants, leases, queue, users
+from botfarm_server.store import candidates, grants, leases, queue, users
 from botfarm_server.store.engine import Connection
 from botfarm_server.store.grants import HeldUser
 
@@ -339,7 +339,7 @@ class Turn:
         if not calls:
             return
         waiters = [Waiter(it.lease_id, it.wants, self.now, it.prefer) for it in calls]
-        free = await users.free_for(
+        free = await candidates.free_for(
             self.connection,
             [want for waiter in waiters for want in waiter.wants],
             now=self.now,

@@ -60,6 +60,7 @@ from botfarm_server.services.possibility import announce_hopeless
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import (
+    candidates,
     grants,
     holdings,
     queue,
@@ -534,7 +535,7 @@ class UserService:
             kept: dict[LeaseId, Sequence[Candidate]] = {}
             granted = await self._hand_on(connection, {want.pool}, now, kept)
             is_kept = any(user_id == it.id for its in kept.values() for it in its)
-            if is_kept or not await users.free_for(
+            if is_kept or not await candidates.free_for(
                 connection, [want], now=now, limit=1
             ):
                 raise await _locked(connection, user_id)

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.deadlock import Party
 from botfarm_server.domain.models import Candidate, Lease, LeaseId
+from botfarm_server.store.candidates import CANDIDATE
 from botfarm_server.store.leases import lease_of
 from botfarm_server.store.tables import leases, queue_entries, users
-from botfarm_server.store.users import CANDIDATE
 
 
 @dataclass(frozen=True, slots=True)

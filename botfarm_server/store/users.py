@@ -1,4 +1,4 @@
-"""Users, and which of them are free."""
+"""Users as they are stored, found and changed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    CompoundSelect,
     Select,
     and_,
-    bindparam,
     case,
     delete,
     func,
     insert,
     literal,
-    or_,
     select,
     tuple_,
-    union_all,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -30,21 +26,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.errors import DuplicateUserError
 from botfarm_server.domain.models import (
-    Candidate,
     Fence,
     LeaseId,
     Pool,
-    Quarantined,
-    QuarantinedUser,
     ReservationId,
     User,
     UserId,
     UserState,
-    Want,
 )
 from botfarm_server.store.dialects import built_once, is_among, labels_contain
-from botfarm_server.store.holdings import HoldingRow, holdings_where
-from botfarm_server.store.tables import Row, grants, leases, queue_entries, users
+from botfarm_server.store.tables import Row, grants, leases, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,228 +278,6 @@ async def stored(
     return {(row.env, row.login): StoredUser(*row) for row in rows}
 
 
-def _meets(connection: AsyncConnection, want: Want) -> ColumnElement[bool]:
-    conditions = [users.c.env == want.env, users.c.domain == want.domain]
-    if want.project_id is not None:
-        conditions.append(users.c.project_id == want.project_id)
-    if want.user_id is not None:
-        conditions.append(users.c.id == want.user_id)
-    if want.labels:
-        # Implied, but it keeps the index of free users from being read through all
-        # those with fewer labels, which come first in it.
-        conditions.append(users.c.label_count >= len(want.labels))
-        conditions.append(labels_contain(connection, users.c.labels, want.labels))
-    return and_(*conditions)
-
-
-_NOW = bindparam("now", type_=users.c.rest_until.type)
-_IS_FREE = and_(
-    users.c.lease_id.is_(None),
-    users.c.quarantined_at.is_(None),
-    or_(users.c.rest_until.is_(None), users.c.rest_until <= _NOW),
-)
-_IN_ROTATION = users.c.quarantined_at.is_(None)
-
-
-_PREFERENCE = (users.c.label_count, users.c.released_at, users.c.id)
-CANDIDATE = (
-    users.c.id,
-    users.c.env,
-    users.c.domain,
-    users.c.project_id,
-    users.c.labels,
-)
-
-
-def _candidates(
-    condition: ColumnElement[bool], *order: ColumnElement[Any]
-) -> Select[Any]:
-    return (
-        select(*CANDIDATE, *order)
-        .where(condition)
-        .order_by(*order)
-        .limit(bindparam("limit"))
-    )
-
-
-_ASKED_POOL = (
-    users.c.env == bindparam("asked_env"),
-    users.c.domain == bindparam("asked_domain"),
-)
-_FREE = _candidates(_IS_FREE, *_PREFERENCE)
-_FREE_OF_POOL = _FREE.where(*_ASKED_POOL)
-# The order of preference has no index here: the whole pool would be sorted.
-_ROTATING = _candidates(_IN_ROTATION, users.c.id)
-_ROTATING_OF_POOL = _ROTATING.where(*_ASKED_POOL)
-
-
-def _or_preferred(
-    connection: AsyncConnection, first: Select[Any], *conditions: ColumnElement[bool]
-) -> CompoundSelect[Any]:
-    preferred = select(*CANDIDATE, *_PREFERENCE).where(
-        _IS_FREE, is_among(connection, users.c.id, "preferred"), *conditions
-    )
-    return union_all(select(first.subquery()), preferred)
-
-
-@built_once
-def _free_of_pool_or_preferred(connection: AsyncConnection) -> CompoundSelect[Any]:
-    return _or_preferred(connection, _FREE_OF_POOL, *_ASKED_POOL)
-
-
-async def free_for(
-    connection: AsyncConnection,
-    wants: Collection[Want],
-    *,
-    now: datetime,
-    limit: int,
-    besides: Collection[UserId] = (),
-    preferred: Collection[UserId] = (),
-) -> list[Candidate]:
-    """Free users that meet any of the wants, at most `limit` for each.
-
-    In order of preference: those that fewest others need, then the longest rested. The
-    `preferred` users, where they are free and meet a want, come beyond the limit.
-    """
-    found: dict[UserId, tuple[tuple[Any, ...], Candidate]] = {}
-    for want in _distinct(wants):
-        given: dict[str, Any] = {"limit": limit, "now": now}
-        query: Select[Any] | CompoundSelect[Any]
-        if _is_any_of_its_pool(want) and not besides:
-            query = (
-                _free_of_pool_or_preferred(connection) if preferred else _FREE_OF_POOL
-            )
-            given |= {"asked_env": want.env, "asked_domain": want.domain}
-        else:
-            condition = _meets(connection, want)
-            if besides:
-                condition = and_(condition, users.c.id.not_in(list(besides)))
-            query = _FREE.where(condition)
-            if preferred:
-                query = _or_preferred(connection, query, condition)
-        if preferred:
-            given["preferred"] = list(preferred)
-        for row in await connection.execute(query, given):
-            candidate = Candidate(*row[: len(CANDIDATE)])
-            found[candidate.id] = (row[len(CANDIDATE) :], candidate)
-    return [candidate for _, candidate in sorted(found.values(), key=lambda it: it[0])]
-
-
-async def in_rotation_for(
-    connection: AsyncConnection, wants: Collection[Want], *, limit: int
-) -> list[Candidate]:
-    """Users, free or not, that could meet any of the wants, in whichever order."""
-    found: dict[UserId, Candidate] = {}
-    for want in _distinct(wants):
-        given: dict[str, Any] = {"limit": limit}
-        if _is_any_of_its_pool(want):
-            query = _ROTATING_OF_POOL
-            given |= {"asked_env": want.env, "asked_domain": want.domain}
-        else:
-            query = _ROTATING.where(_meets(connection, want))
-        for row in await connection.execute(query, given):
-            candidate = Candidate(*row[: len(CANDIDATE)])
-            found[candidate.id] = candidate
-    return list(found.values())
-
-
-async def count_in_rotation(connection: AsyncConnection, want: Want) -> int:
-    """How many users, free or not, could meet the want."""
-    query = select(func.count()).where(_IN_ROTATION, _meets(connection, want))
-    found: int = (await connection.execute(query)).scalar_one()
-    return found
-
-
-async def quarantined_for(
-    connection: AsyncConnection, wants: Collection[Want], *, limit: int
-) -> Quarantined:
-    """The users in quarantine that meet any of the wants, `limit` of them by name."""
-    if not wants:
-        return Quarantined()
-    meets = or_(*(_meets(connection, want) for want in _distinct(wants)))
-    query = (
-        select(users.c.login, users.c.quarantine_reason, func.count().over())
-        .where(users.c.quarantined_at.is_not(None), meets)
-        .order_by(users.c.login)
-        .limit(limit)
-    )
-    rows = (await connection.execute(query)).all()
-    return Quarantined(
-        rows[0][2] if rows else 0,
-        tuple(QuarantinedUser(login, reason) for login, reason, _ in rows),
-    )
-
-
-def _is_any_of_its_pool(want: Want) -> bool:
-    return want.project_id is None and want.user_id is None and not want.labels
-
-
-def _distinct(wants: Collection[Want]) -> list[Want]:
-    seen: dict[object, Want] = {}
-    for want in wants:
-        labels = tuple(sorted(want.labels.items()))
-        seen[want.pool, want.project_id, want.user_id, labels] = want
-    return list(seen.values())
-
-
-async def any_free_and_waited_for(
-    connection: AsyncConnection,
-    pools: Collection[Pool],
-    *,
-    now: datetime,
-    besides: Collection[UserId] = (),
-) -> bool:
-    """Whether somebody waits for a pool of those given that has a free user."""
-    if not pools:
-        return False
-    given: dict[str, Any] = {"now": now}
-    if len(pools) == 1:
-        (pool,) = pools
-        query = _FREE_AND_WAITED_FOR
-        given |= {"asked_env": pool.env, "asked_domain": pool.domain}
-    else:
-        query = _of_any(pools)
-    if besides:
-        query = query.where(users.c.id.not_in(list(besides)))
-    return (await connection.execute(query, given)).first() is not None
-
-
-# Most users are free and nobody waits: then no user is read. The order is that of an
-# index: in none, PostgreSQL may read the whole table for a pool with no free user.
-_FREE_AND_WAITED_FOR = (
-    select(users.c.id)
-    .where(
-        *_ASKED_POOL,
-        select(literal(1))
-        .where(
-            queue_entries.c.env == bindparam("asked_env"),
-            queue_entries.c.domain == bindparam("asked_domain"),
-        )
-        .exists(),
-        _IS_FREE,
-    )
-    .order_by(*_PREFERENCE)
-    .limit(1)
-)
-
-
-def _of_any(pools: Collection[Pool]) -> Select[Any]:
-    waiter = select(literal(1)).where(
-        queue_entries.c.env == users.c.env, queue_entries.c.domain == users.c.domain
-    )
-    return (
-        select(users.c.id)
-        .where(
-            tuple_(users.c.env, users.c.domain).in_(
-                [(pool.env, pool.domain) for pool in pools]
-            ),
-            waiter.exists(),
-            _IS_FREE,
-        )
-        .limit(1)
-    )
-
-
 async def count(
     connection: AsyncConnection, pool: Pool, project_id: UUID | None
 ) -> int:
@@ -536,14 +305,6 @@ async def pool_sizes(
         query = query.where(users.c.project_id == project_id)
     rows = await connection.execute(query)
     return {Pool(env, domain): size for env, domain, size in rows}
-
-
-async def blocking(
-    connection: AsyncConnection, wants: Collection[Want], *, limit: int
-) -> list[HoldingRow]:
-    """The held users that meet any of the wants, and who holds them."""
-    meets = or_(*(_meets(connection, want) for want in _distinct(wants)))
-    return await holdings_where(connection, meets, limit=limit)
 
 
 @built_once

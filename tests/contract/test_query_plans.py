@@ -25,6 +25,7 @@ from botfarm_server.domain.models import Holder, Lease, LeaseId, UserId, Want
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import (
     audit,
+    candidates,
     grants,
     holdings,
     leases,
@@ -173,7 +174,9 @@ async def place(connection: Connection, _: datetime) -> None:
 
 
 def free(want: Want) -> Call:
-    return lambda connection, now: users.free_for(connection, [want], now=now, limit=1)
+    return lambda connection, now: candidates.free_for(
+        connection, [want], now=now, limit=1
+    )
 
 
 CALLS: dict[str, Call] = {
@@ -183,30 +186,32 @@ CALLS: dict[str, Call] = {
     "free users with a label": free(ADMIN),
     "free users with a label that none has": free(NOBODY),
     "this user, if free": free(Want("stage", "regular", user_id=FREE_USER)),
-    "free users besides some": lambda connection, now: users.free_for(
+    "free users besides some": lambda connection, now: candidates.free_for(
         connection, [ANY], now=now, limit=64, besides=[FREE_USER]
     ),
-    "free users and preferred ones": lambda connection, now: users.free_for(
+    "free users and preferred ones": lambda connection, now: candidates.free_for(
         connection, [ANY, ADMIN], now=now, limit=1, preferred=[FREE_USER, HELD_USER]
     ),
-    "preferred ones where none is free": lambda connection, now: users.free_for(
+    "preferred ones where none is free": lambda connection, now: candidates.free_for(
         connection, [QUARANTINED, NOBODY], now=now, limit=1, preferred=[FREE_USER]
     ),
-    "free and waited for": lambda connection, now: users.any_free_and_waited_for(
+    "free and waited for": lambda connection, now: candidates.any_free_and_waited_for(
         connection, [POOL], now=now
     ),
-    "free and waited for, none": lambda connection, now: users.any_free_and_waited_for(
-        connection, [QUARANTINED.pool], now=now
+    "free and waited for, none": lambda connection, now: (
+        candidates.any_free_and_waited_for(connection, [QUARANTINED.pool], now=now)
     ),
-    "free and not waited for": lambda connection, now: users.any_free_and_waited_for(
-        connection, [NOT_WAITED_FOR.pool], now=now
+    "free and not waited for": lambda connection, now: (
+        candidates.any_free_and_waited_for(connection, [NOT_WAITED_FOR.pool], now=now)
     ),
     "free users, none": free(QUARANTINED),
-    "users in rotation": asking(users.in_rotation_for, ANY, limit=1),
-    "users in rotation with a label": asking(users.in_rotation_for, ADMIN, limit=1),
-    "users in rotation, none": asking(users.in_rotation_for, NOBODY, limit=1),
-    "who is before a waiter": asking(users.blocking, ANY, limit=10),
-    "who is before a waiter for a label": asking(users.blocking, ADMIN, limit=10),
+    "users in rotation": asking(candidates.in_rotation_for, ANY, limit=1),
+    "users in rotation with a label": asking(
+        candidates.in_rotation_for, ADMIN, limit=1
+    ),
+    "users in rotation, none": asking(candidates.in_rotation_for, NOBODY, limit=1),
+    "who is before a waiter": asking(candidates.blocking, ANY, limit=10),
+    "who is before a waiter for a label": asking(candidates.blocking, ADMIN, limit=10),
     "waiters": lambda connection, _: queue.waiters(
         connection, [POOL, QUARANTINED.pool], after=0, limit=64
     ),

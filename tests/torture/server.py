@@ -30,7 +30,7 @@ from botfarm_server.app import create_app, set_up_logging
 from botfarm_server.domain.models import Lease
 from botfarm_server.serving import Server
 from botfarm_server.settings import load_settings
-from botfarm_server.store import engine, grants, leases, tables, users
+from botfarm_server.store import candidates, engine, grants, leases, tables
 from torture import levers
 from torture.evidence import Operation
 from torture.failpoints import Failpoints, Point, under_way
@@ -43,7 +43,7 @@ def install_failpoints(failpoints: Failpoints) -> None:
     """Wrap the store's pieces, each at one place."""
     write = replaced(engine.Database, "write")
     lock_queue = replaced(engine, "lock_queue")
-    free_for = replaced(users, "free_for")
+    free_for = replaced(candidates, "free_for")
     any_lapsed = replaced(leases, "any_lapsed")
     lapsed = replaced(leases, "lapsed")
 
