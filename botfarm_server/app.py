@@ -35,12 +35,16 @@ from botfarm_server.api.middleware import BodyLimits, ProtocolHeader, TrailingSl
 from botfarm_server.api.state import AppState
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.domain.vocabulary import Vocabulary
 from botfarm_server.logging import configure_logging
 from botfarm_server.services.access import AccessService
+from botfarm_server.services.acquiring import AcquireService
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.audit import AuditService
+from botfarm_server.services.credentials import Credentials
 from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.guessing import WrongTokens
+from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
@@ -52,7 +56,7 @@ from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.throttle import Throttle
 from botfarm_server.services.tokens import TokenService
 from botfarm_server.services.turns import Turns
-from botfarm_server.services.users import UserService, Vocabulary
+from botfarm_server.services.users import UserService
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.settings import Settings, SettingsError, load_settings, misspelt
 from botfarm_server.store.dialects import database_url
@@ -162,15 +166,15 @@ class _Farm:
         )
         readiness = Readiness(self._database, migrate=settings.migrate_at_start)
         vocabulary = Vocabulary(settings.envs, settings.domains)
+        credentials = Credentials(self._hasher, sealer)
         self.state = AppState(
             users=UserService(
-                database=self._database,
-                room=self._room,
-                hasher=self._hasher,
-                sealer=sealer,
-                times=times,
-                vocabulary=vocabulary,
+                self._database, self._room, credentials, times, vocabulary
             ),
+            imports=ImportService(
+                self._database, self._room, credentials, times, vocabulary
+            ),
+            acquiring=AcquireService(self._database, self._room, times),
             asking=AskService(self._database, self._room, sealer, times, self._turns),
             leases=LeaseService(self._database, self._room, times, self._turns),
             pools=PoolService(self._database, vocabulary),

@@ -125,7 +125,7 @@ async def _fill(state: AppState, pool: PoolFile) -> str | None:
     for start in range(0, len(drafts), MAXIMUM_IMPORT_ROWS):
         batch = drafts[start : start + MAXIMUM_IMPORT_ROWS]
         try:
-            await state.users.import_all(batch, by=POOL_FILE)
+            await state.imports.import_all(batch, by=POOL_FILE)
         except InvalidRequestError as error:
             return "\n".join(
                 pool.located(error.errors, range(start, start + len(batch)))

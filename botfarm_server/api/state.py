@@ -8,9 +8,11 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from botfarm_server.services.access import AccessService
+from botfarm_server.services.acquiring import AcquireService
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.audit import AuditService
 from botfarm_server.services.guessing import WrongTokens
+from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.pools import PoolService
@@ -24,6 +26,8 @@ from botfarm_server.services.users import UserService
 @dataclass(frozen=True)
 class AppState:
     users: UserService
+    imports: ImportService
+    acquiring: AcquireService
     asking: AskService
     leases: LeaseService
     pools: PoolService
@@ -57,6 +61,14 @@ async def user_service(request: Request) -> UserService:
     return state_of(request).users
 
 
+async def import_service(request: Request) -> ImportService:
+    return state_of(request).imports
+
+
+async def acquire_service(request: Request) -> AcquireService:
+    return state_of(request).acquiring
+
+
 async def pool_service(request: Request) -> PoolService:
     return state_of(request).pools
 
@@ -82,8 +94,10 @@ async def kept_state_service(request: Request) -> KeptStateService:
 
 
 State = Annotated[AppState, Depends(app_state)]
+Acquiring = Annotated[AcquireService, Depends(acquire_service)]
 Audit = Annotated[AuditService, Depends(audit_service)]
 Asking = Annotated[AskService, Depends(ask_service)]
+Imports = Annotated[ImportService, Depends(import_service)]
 Leases = Annotated[LeaseService, Depends(lease_service)]
 Pools = Annotated[PoolService, Depends(pool_service)]
 KeptStates = Annotated[KeptStateService, Depends(kept_state_service)]

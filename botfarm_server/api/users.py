@@ -33,7 +33,7 @@ from botfarm_server.api.schemas import (
     VerifiedPasswordOut,
     VerifyPasswordIn,
 )
-from botfarm_server.api.state import Leases, State, Users
+from botfarm_server.api.state import Acquiring, Imports, Leases, State, Users
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     DuplicateUserError,
@@ -47,7 +47,7 @@ from botfarm_server.domain.errors import (
 )
 from botfarm_server.domain.models import ReservationId, UserId, UserState
 from botfarm_server.domain.texts import unstorable
-from botfarm_server.services.users import UserDraft
+from botfarm_server.services.credentials import UserDraft
 
 router = APIRouter(
     prefix="/users",
@@ -89,10 +89,10 @@ async def create(body: NewUserIn, users: Users, by: By) -> Any:
     responses=documented(DuplicateUserError, HashingBusyError),
 )
 @needs("admin")
-async def import_all(body: ImportIn, users: Users, by: By) -> Any:
+async def import_all(body: ImportIn, imports: Imports, by: By) -> Any:
     """All or none. A user is known by env and login; one unchanged is left alone."""
     drafts = [draft_of(_within_project(user, by)) for user in body.users]
-    return await users.import_all(drafts, dry_run=body.dry_run, by=by)
+    return await imports.import_all(drafts, dry_run=body.dry_run, by=by)
 
 
 @router.get(
@@ -195,11 +195,11 @@ async def remove(user_id: UUID, users: Users, by: By) -> None:
 )
 @needs("lease")
 async def acquire(
-    user_id: UUID, users: Users, by: By, body: AcquireIn | None = None
+    user_id: UUID, acquiring: Acquiring, by: By, body: AcquireIn | None = None
 ) -> Any:
     """Without a `ttl` the user stays locked until it is released."""
     body = body or AcquireIn()
-    acquired = await users.acquire(
+    acquired = await acquiring.acquire(
         UserId(user_id), ttl=body.ttl, holder=holder_of(body.holder), by=by
     )
     return {
@@ -219,11 +219,11 @@ async def acquire(
     responses=documented(UserNotFoundError, UserLockedError),
 )
 @needs("lease", is_always_taken=True)
-async def release(user_id: UUID, users: Users, by: By) -> Any:
+async def release(user_id: UUID, acquiring: Acquiring, by: By) -> Any:
     """`409` where a test holds the user by a lease of its own: that one ends by its
     lease's id, or is broken on purpose. So it is where another token has acquired it.
     """
-    released = await users.release(UserId(user_id), by)
+    released = await acquiring.release(UserId(user_id), by)
     return {"message": "User released" if released else "User was not locked"}
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from botfarm_server.domain.errors import BotfarmError
 from botfarm_server.domain.models import Want
+from botfarm_server.domain.vocabulary import Vocabulary
 from botfarm_server.services.possibility import outside_of, why_impossible
-from botfarm_server.services.users import Vocabulary
 from botfarm_server.store import candidates, users
 from botfarm_server.store.engine import Connection, Database
 

@@ -11,9 +11,10 @@ from botfarm_server.domain.errors import (
     PoolTooSmallError,
 )
 from botfarm_server.domain.matching import assign, matches
-from botfarm_server.domain.models import Candidate, LeaseId, Pool, Want
+from botfarm_server.domain.models import Candidate, LeaseId, Pool, User, Want
 from botfarm_server.store import candidates, queue, users
 from botfarm_server.store.engine import Connection
+from botfarm_server.store.users import StoredUser
 
 NEAREST_POOLS = 5
 MOST_KINDS, MOST_LOOKS = 1_000, 100
@@ -99,6 +100,11 @@ async def _is_possible(connection: Connection, wants: Sequence[Want]) -> bool:
     asked = sum(want.count for want in wants)
     existing = await candidates.in_rotation_for(connection, wants, limit=asked)
     return assign(wants, existing).complete
+
+
+def candidate_of(user: User | StoredUser) -> Candidate:
+    """A user as the rules see it."""
+    return Candidate(user.id, user.env, user.domain, user.project_id, user.labels)
 
 
 def outside_of(project_id: UUID | None, wants: Sequence[Want]) -> list[Want]:

@@ -14,7 +14,7 @@ import structlog
 
 from botfarm_server.domain.errors import PoolFullError
 from botfarm_server.domain.models import Reservation, ReservationId, Want
-from botfarm_server.services.users import Vocabulary
+from botfarm_server.domain.vocabulary import Vocabulary
 from botfarm_server.store import reservations, users
 from botfarm_server.store.engine import Database
 

@@ -13,11 +13,15 @@ from sqlalchemy import text
 
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, LeaseId, User, UserId, Want
+from botfarm_server.domain.vocabulary import Vocabulary
+from botfarm_server.services.acquiring import AcquireService
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.audit import AuditService
 from botfarm_server.services.calls import Asked
+from botfarm_server.services.credentials import Credentials, UserDraft
 from botfarm_server.services.expiry import ExpiryLoop
+from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
@@ -25,7 +29,7 @@ from botfarm_server.services.reservations import ReservationService
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.tokens import TokenService
 from botfarm_server.services.turns import Turns
-from botfarm_server.services.users import UserDraft, UserService, Vocabulary
+from botfarm_server.services.users import UserService
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store.dialects import database_url as parsed_url
 from botfarm_server.store.dialects import read_clock
@@ -41,6 +45,8 @@ class Farm:
     database: Database
     room: WaitingRoom
     users: UserService
+    imports: ImportService
+    acquiring: AcquireService
     asking: AskService
     leases: LeaseService
     kept_states: KeptStateService
@@ -138,13 +144,15 @@ def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
     room = WaitingRoom(limit=100, per_token=100)
     times = LeaseTimes()
     sealer = Sealer([b"k" * 32] if keys is None else keys)
-    hasher = PasswordHasher(4)
+    credentials = Credentials(PasswordHasher(4), sealer)
     turns = Turns(database, room, sealer, times)
     vocabulary = Vocabulary(("prod", "preprod", "stage"), ("canary", "regular"))
     return Farm(
         database=database,
         room=room,
-        users=UserService(database, room, hasher, sealer, times, vocabulary),
+        users=UserService(database, room, credentials, times, vocabulary),
+        imports=ImportService(database, room, credentials, times, vocabulary),
+        acquiring=AcquireService(database, room, times),
         asking=AskService(database, room, sealer, times, turns),
         leases=LeaseService(database, room, times, turns),
         kept_states=KeptStateService(database, sealer),

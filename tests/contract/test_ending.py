@@ -238,9 +238,9 @@ async def test_a_broken_lease_is_handed_on_once_its_holder_must_have_heard_of_it
 
 async def test_what_has_lapsed_expires_whoever_comes_to_end_it(farm: Farm) -> None:
     user = await farm.add_user()
-    acquired = await farm.users.acquire(user.id, ttl=60.0, holder=Holder())
+    acquired = await farm.acquiring.acquire(user.id, ttl=60.0, holder=Holder())
     await farm.set_time("leases", "expires_at", acquired.lease_id, ago=1.0)
-    assert not await farm.users.release(user.id)
+    assert not await farm.acquiring.release(user.id)
     assert (await farm.leases.show(acquired.lease_id)).lease.state == "expired"
     after = await farm.users.get(user.id)
     assert (after.state, after.dirty) == ("resting", True)
@@ -341,7 +341,7 @@ async def test_an_end_that_waits_for_a_lease_that_is_locked_holds_up_no_other(
     await farm.add_user(domain="canary")
     holder = Holder("run", "gw0")
     if how == "first API":
-        await farm.users.acquire(user.id, ttl=None, holder=holder)
+        await farm.acquiring.acquire(user.id, ttl=None, holder=holder)
     else:
         await farm.held(holder=holder)
     [view] = await farm.leases.find(states=["held"], limit=1)
@@ -350,7 +350,7 @@ async def test_an_end_that_waits_for_a_lease_that_is_locked_holds_up_no_other(
     waits = {
         "break": farm.leases.break_lease(lease.id, "to see"),
         "end of its run": farm.leases.end_holder("run", None, outcome=None, clean=True),
-        "first API": farm.users.release(user.id),
+        "first API": farm.acquiring.release(user.id),
         "state": farm.kept_states.drop(lease.id, user.id, fence=_fence_of(lease)),
     }
     async with farm.database.write() as connection:

@@ -16,7 +16,7 @@ from botfarm_server.domain.errors import (
 )
 from botfarm_server.domain.models import Fence, Holder, LeaseId, UserId
 from botfarm_server.services.answers import Held
-from botfarm_server.services.users import UserDraft
+from botfarm_server.services.credentials import UserDraft
 from botfarm_server.store import grants
 
 from .conftest import Farm, build_farm
@@ -94,7 +94,7 @@ async def change_password(farm: Farm, held: Held) -> None:
 
 
 async def import_with_another_password(farm: Farm, held: Held) -> None:
-    await farm.users.import_all([UserDraft("alice", "another", "stage", "regular")])
+    await farm.imports.import_all([UserDraft("alice", "another", "stage", "regular")])
     await farm.release(held)
 
 
@@ -137,7 +137,7 @@ async def test_a_state_outlives_what_does_not_touch_the_login(farm: Farm) -> Non
     await farm.leases.end((await left_with(farm)).lease.id, outcome="failed")
     await farm.users.change(user.id, {"labels": {"role": "admin"}})
     draft = UserDraft("alice", "password", "stage", "regular", labels={"role": "guest"})
-    await farm.users.import_all([draft])
+    await farm.imports.import_all([draft])
     assert await next_state(farm) == "session"
 
 

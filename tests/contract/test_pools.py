@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from botfarm_server.domain.models import Want
+from botfarm_server.domain.vocabulary import Vocabulary
 from botfarm_server.services.pools import PoolService
-from botfarm_server.services.users import Vocabulary
 
 from .conftest import Farm
 

@@ -11,7 +11,7 @@ from botfarm_server.domain.errors import NoSuchPoolError, PoolTooSmallError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, Outcome, Want
 from botfarm_server.services.answers import Held, Waiting
-from botfarm_server.services.users import UserDraft
+from botfarm_server.services.credentials import UserDraft
 
 from .conftest import Farm
 
@@ -211,7 +211,7 @@ async def test_who_waits_for_what_went_out_of_rotation_is_told_at_once(
         await farm.users.remove(user.id)
     elif how == "imported":
         draft = UserDraft(user.login, "password", user.env, user.domain)
-        await farm.users.import_all([draft])
+        await farm.imports.import_all([draft])
     else:
         await farm.leases.end(held.lease.id, outcome="failed")
     with pytest.raises(NoSuchPoolError):

@@ -13,7 +13,7 @@ from botfarm_server.domain.errors import (
     ReservationNotFoundError,
 )
 from botfarm_server.domain.models import ReservationId, Want
-from botfarm_server.services.users import UserDraft
+from botfarm_server.services.credentials import UserDraft
 
 from .conftest import STAGE, Farm
 

@@ -10,8 +10,8 @@ import pytest
 from botfarm_server.domain.errors import SecretUnreadableError
 from botfarm_server.services import rotation
 from botfarm_server.services.answers import Held
+from botfarm_server.services.credentials import UserDraft
 from botfarm_server.services.rotation import Rotation
-from botfarm_server.services.users import UserDraft
 from botfarm_server.store.tables import users
 
 from .conftest import Farm, build_farm

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from botfarm_server.services.users import UserDraft
+from botfarm_server.services.credentials import UserDraft
 
 from .conftest import Farm
 
@@ -16,7 +16,9 @@ DRAFTS = [UserDraft(f"user-{n}", "password", "stage", "regular") for n in range(
 
 
 async def test_imports_of_the_same_users_at_once_all_succeed(farm: Farm) -> None:
-    imported = await asyncio.gather(*(farm.users.import_all(DRAFTS) for _ in range(4)))
+    imported = await asyncio.gather(
+        *(farm.imports.import_all(DRAFTS) for _ in range(4))
+    )
     assert sum(it.created for it in imported) == 5
     assert sum(it.unchanged for it in imported) == 15
 
@@ -24,7 +26,7 @@ async def test_imports_of_the_same_users_at_once_all_succeed(farm: Farm) -> None
 async def test_a_user_that_is_no_longer_listed_is_removed_or_put_aside(
     farm: Farm,
 ) -> None:
-    await farm.users.import_all(DRAFTS)
+    await farm.imports.import_all(DRAFTS)
     held = await farm.held()
     await farm.users.retain_only([])
     [left] = await farm.users.find()
@@ -36,7 +38,7 @@ async def test_a_new_user_goes_to_a_waiter_at_once(farm: Farm) -> None:
     await farm.add_user()
     await farm.held()
     waiting = await farm.waiting()
-    await farm.users.import_all(DRAFTS)
+    await farm.imports.import_all(DRAFTS)
     assert (await farm.held(lease_id=waiting.lease.id)).users
 
 
@@ -53,10 +55,10 @@ async def test_a_restored_user_goes_to_a_waiter_at_once(farm: Farm) -> None:
 async def test_a_user_that_was_put_aside_comes_back_once_it_is_listed(
     farm: Farm,
 ) -> None:
-    await farm.users.import_all(DRAFTS[:1])
+    await farm.imports.import_all(DRAFTS[:1])
     held = await farm.held()
     await farm.users.retain_only([])
-    await farm.users.import_all(DRAFTS[:1])
+    await farm.imports.import_all(DRAFTS[:1])
     await farm.users.retain_only([DRAFTS[0].key])
     waiting = await farm.waiting()
     await farm.release(held)
@@ -64,7 +66,7 @@ async def test_a_user_that_was_put_aside_comes_back_once_it_is_listed(
 
 
 async def test_listing_a_user_does_not_end_another_quarantine(farm: Farm) -> None:
-    await farm.users.import_all(DRAFTS[:1])
+    await farm.imports.import_all(DRAFTS[:1])
     [user] = await farm.users.find()
     await farm.users.quarantine(user.id, "locked out")
     await farm.users.retain_only([DRAFTS[0].key])

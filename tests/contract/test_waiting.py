@@ -227,7 +227,7 @@ async def test_what_is_kept_stays_so_when_another_pool_has_to_be_looked_at(
     await farm.release(kept)
     await farm.release(idle)
     with pytest.raises(UserLockedError):
-        await farm.users.acquire(kept.users[0].id, ttl=None, holder=Holder())
+        await farm.acquiring.acquire(kept.users[0].id, ttl=None, holder=Holder())
 
 
 async def test_who_cannot_be_met_hides_nobody_that_can(farm: Farm) -> None:

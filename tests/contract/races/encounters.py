@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from botfarm_server.domain.errors import DeadlockError, UserLockedError
 from botfarm_server.domain.models import Fence, LeaseId, Want
+from botfarm_server.services.acquiring import Acquired
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.deadlocks import break_knots
-from botfarm_server.services.users import Acquired
 
 from .crossroads import (
     ADMIN,
@@ -159,7 +159,7 @@ def _is_promoted(_: object, books: Books, __: Fence) -> bool:
 
 
 async def _acquire(replica: Replica, _: Fence) -> object:
-    return await replica.farm.users.acquire(PLAIN_ID, ttl=None, holder=OTHERS)
+    return await replica.farm.acquiring.acquire(PLAIN_ID, ttl=None, holder=OTHERS)
 
 
 def _is_acquired(answer: object, books: Books, _: Fence) -> bool:
@@ -171,7 +171,7 @@ def _is_acquired(answer: object, books: Books, _: Fence) -> bool:
 
 
 async def _give_back(replica: Replica, _: Fence) -> object:
-    return await replica.farm.users.release(ADMIN_ID)
+    return await replica.farm.acquiring.release(ADMIN_ID)
 
 
 def _is_given_back(answer: object, books: Books, _: Fence) -> bool:

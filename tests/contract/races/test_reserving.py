@@ -13,7 +13,7 @@ from support.parking import Parked
 
 from botfarm_server.domain.errors import PoolFullError
 from botfarm_server.domain.models import ReservationId
-from botfarm_server.services.users import UserDraft
+from botfarm_server.services.credentials import UserDraft
 from botfarm_server.store.tables import reservations
 
 from .crossroads import ANY, Crossroads
