@@ -25,7 +25,7 @@ import threading
 import time
 from pathlib import Path
 
-from botfarm_server.api.schemas import MAXIMUM_IMPORT_ROWS
+from botfarm_server.api.schemas.users import MAXIMUM_IMPORT_ROWS
 from botfarm_server.api.state import AppState
 from botfarm_server.api.users import draft_of
 from botfarm_server.app import create_app

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from botfarm_server.api.schemas import UserIn
+from botfarm_server.api.schemas.users import UserIn
 from botfarm_server.poolrows import Row, UnreadableError, read_document
 
 _VARIABLE = re.compile(r"\$(\$\{)|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)\})?")

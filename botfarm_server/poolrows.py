@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from botfarm_server.api.schemas import UserIn
+from botfarm_server.api.schemas.users import UserIn
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -10,7 +10,8 @@ from pydantic import AwareDatetime
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
-from botfarm_server.api.schemas import AuditEventOut, Text
+from botfarm_server.api.schemas.audit import AuditEventOut
+from botfarm_server.api.schemas.fields import Text
 from botfarm_server.api.state import Audit
 from botfarm_server.domain.audit import (
     AuditAction,

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from botfarm_server.api.addresses import address_of
-from botfarm_server.api.schemas import ErrorOut
+from botfarm_server.api.schemas.errors import ErrorOut
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     BodyTimeoutError,

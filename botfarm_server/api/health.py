@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from botfarm_server.api.schemas import HealthOut, ReadyOut
+from botfarm_server.api.schemas.health import HealthOut, ReadyOut
 from botfarm_server.api.state import State
 
 OPEN = "This server asks nobody for a token (--insecure-no-auth)."

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Response
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
-from botfarm_server.api.schemas import DropStateIn, StateIn
+from botfarm_server.api.schemas.kept_states import DropStateIn, StateIn
 from botfarm_server.api.state import KeptStates
 from botfarm_server.domain.errors import (
     LeaseEndedError,

@@ -10,23 +10,22 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
-from botfarm_server.api.schemas import (
+from botfarm_server.api.schemas.fields import Line
+from botfarm_server.api.schemas.leases import (
     BreakIn,
     EndHolderIn,
     EndLeaseIn,
     HeldOut,
-    HolderIn,
     KeepIn,
     KeptOut,
     LeaseIn,
     LeaseOut,
-    Line,
     ReleasedOut,
     RenewIn,
     RenewOut,
     WaitingOut,
-    Wanted,
 )
+from botfarm_server.api.schemas.wants import HolderIn, Wanted
 from botfarm_server.api.state import Asking, Leases, Users, state_of
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented, told
 from botfarm_server.api.leases import wants_of
-from botfarm_server.api.schemas import CheckIn, CheckOut, PoolsOut
+from botfarm_server.api.schemas.pools import CheckIn, CheckOut, PoolsOut
 from botfarm_server.api.state import Pools
 
 router = APIRouter(prefix="/pools", tags=["pools"], dependencies=[Depends(admit)])

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
-from botfarm_server.api.schemas import ReservationIn, ReservationOut
+from botfarm_server.api.schemas.reservations import ReservationIn, ReservationOut
 from botfarm_server.api.state import Reservations
 from botfarm_server.domain.errors import PoolFullError
 from botfarm_server.domain.models import ReservationId, Want

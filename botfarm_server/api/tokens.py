@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Response
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
-from botfarm_server.api.schemas import NewTokenOut, TokenIn, TokenOut
+from botfarm_server.api.schemas.tokens import NewTokenOut, TokenIn, TokenOut
 from botfarm_server.api.state import Tokens
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import TokenNotFoundError

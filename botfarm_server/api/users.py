@@ -15,18 +15,17 @@ from pydantic import Field
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.leases import holder_of, shown
-from botfarm_server.api.schemas import (
-    MAXIMUM_LABELS,
+from botfarm_server.api.schemas.fields import MAXIMUM_LABELS, Text
+from botfarm_server.api.schemas.leases import LeaseOut
+from botfarm_server.api.schemas.users import (
     AcquiredOut,
     AcquireIn,
     ImportIn,
     ImportOut,
-    LeaseOut,
     MessageOut,
     NewUserIn,
     QuarantineIn,
     RestoreIn,
-    Text,
     UserIn,
     UserOut,
     UserPatch,

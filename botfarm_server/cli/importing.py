@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from botfarm_server.api.schemas import MAXIMUM_IMPORT_ROWS, UserIn
+from botfarm_server.api.schemas.users import MAXIMUM_IMPORT_ROWS, UserIn
 from botfarm_server.cli.client import FarmClient, connected
 from botfarm_server.cli.errors import CommandError, RefusedError, ServerError
 from botfarm_server.cli.options import DEFAULT_URL, AsJson, Url

@@ -73,7 +73,7 @@ def _in_database(
     # Imported here: with it comes SQLAlchemy, half a second.
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from botfarm_server.api.schemas import NewTokenOut, TokenIn  # noqa: PLC0415
+    from botfarm_server.api.schemas.tokens import NewTokenOut, TokenIn  # noqa: PLC0415
     from botfarm_server.api.tokens import told  # noqa: PLC0415
     from botfarm_server.cli import schema  # noqa: PLC0415
     from botfarm_server.poolfile import problems_of  # noqa: PLC0415

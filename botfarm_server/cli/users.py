@@ -14,7 +14,7 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
-from botfarm_server.api.schemas import UserIn
+from botfarm_server.api.schemas.users import UserIn
 from botfarm_server.cli.client import FarmClient, connected
 from botfarm_server.cli.errors import CommandError, RefusedError, UsageError
 from botfarm_server.cli.finding import find_user

@@ -18,16 +18,11 @@ import httpx
 import pytest
 from support.servers import TOKEN, ServerProcess
 
-from botfarm_server.api.schemas import (
-    MAXIMUM_COUNT,
-    MAXIMUM_FENCE,
-    MAXIMUM_LABELS,
-    MAXIMUM_SECRET_LENGTH,
-    MAXIMUM_STATE_BYTES,
-    MAXIMUM_TTL,
-    MAXIMUM_WAIT,
-    MAXIMUM_WANTS,
-)
+from botfarm_server.api.schemas.fields import MAXIMUM_FENCE, MAXIMUM_LABELS, MAXIMUM_TTL
+from botfarm_server.api.schemas.kept_states import MAXIMUM_STATE_BYTES
+from botfarm_server.api.schemas.leases import MAXIMUM_WAIT
+from botfarm_server.api.schemas.users import MAXIMUM_SECRET_LENGTH
+from botfarm_server.api.schemas.wants import MAXIMUM_COUNT, MAXIMUM_WANTS
 from botfarm_server.api.state import AppState
 from botfarm_server.app import create_app
 from botfarm_server.serving import MAXIMUM_HEAD

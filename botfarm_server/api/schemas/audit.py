@@ -1,0 +1,53 @@
+"""Who changed what."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from botfarm_server.domain.access import CallerKind
+from botfarm_server.domain.audit import AuditAction, SubjectKind
+from botfarm_server.domain.models import Role
+
+
+class CallerOut(BaseModel):
+    """Who has changed something, and from where."""
+
+    kind: CallerKind
+    token_id: UUID | None
+    name: Annotated[
+        str | None,
+        Field(description="The token's, or the account's at the server's machine."),
+    ]
+    role: Role
+    address: Annotated[
+        str | None, Field(description="Null where it did not come over a network.")
+    ]
+
+
+class SubjectOut(BaseModel):
+    kind: SubjectKind
+    id: UUID
+    name: Annotated[
+        str | None,
+        Field(description="A user's login, a token's name, the logins of a lease."),
+    ]
+    project_id: UUID | None
+
+
+class AuditEventOut(BaseModel):
+    """Who changed what. No secret is part of it: `changed` stands for one."""
+
+    id: int
+    at: datetime
+    action: AuditAction
+    by: CallerOut
+    subject: SubjectOut
+    before: Annotated[
+        dict[str, Any] | None, Field(description="What was otherwise before.")
+    ]
+    after: Annotated[dict[str, Any] | None, Field(description="How that is since.")]
+    reason: str | None

@@ -1,0 +1,49 @@
+"""Which pools there are, and what leases could count on in them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from botfarm_server.api.schemas.errors import ErrorOut
+from botfarm_server.api.schemas.fields import Request
+from botfarm_server.api.schemas.wants import Wanted, Wants
+
+MAXIMUM_PROSPECTS = 50
+
+
+class ProspectIn(Request):
+    """A lease that might be asked for, with names that may be wrong."""
+
+    wants: Wants[Wanted]
+
+
+class CheckIn(Request):
+    leases: Annotated[
+        list[ProspectIn], Field(min_length=1, max_length=MAXIMUM_PROSPECTS)
+    ]
+
+
+class PoolOut(BaseModel):
+    env: str
+    domain: str
+    users: Annotated[int, Field(description="How many are in rotation, free or not.")]
+
+
+class PoolsOut(BaseModel):
+    pools: list[PoolOut]
+
+
+class ProspectOut(BaseModel):
+    matching: Annotated[
+        list[int],
+        Field(description="How many users in rotation meet each want by itself."),
+    ]
+    error: Annotated[
+        ErrorOut | None, Field(description="What asking for it would be answered with.")
+    ]
+
+
+class CheckOut(BaseModel):
+    leases: list[ProspectOut]
