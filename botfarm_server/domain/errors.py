@@ -52,11 +52,18 @@ from botfarm_server.domain.models import (
     Holder,
     KnotMember,
     LeaseId,
+    PassedOnUser,
     Quarantined,
     ReservationId,
     Role,
     UserId,
     Want,
+)
+from botfarm_server.domain.wording import (
+    counted,
+    describe_member,
+    describe_quarantined,
+    describe_want,
 )
 
 
@@ -78,61 +85,6 @@ class BotfarmError(Exception):
 
     def __str__(self) -> str:
         return self.detail
-
-
-def describe_want(want: Want) -> str:
-    """`2 × stage/regular with role=admin`, as a message names a want."""
-    text = f"{want.env}/{want.domain}"
-    if want.count > 1:
-        text = f"{want.count} × {text}"
-    if want.labels:
-        pairs = ", ".join(f"{name}={text}" for name, text in want.labels.items())
-        text = f"{text} with {pairs}"
-    if want.project_id is not None:
-        text = f"{text} of project {want.project_id}"
-    return text
-
-
-def describe_holder(holder: Holder) -> str:
-    """`tests/test_a.py::test_b on gw0`, as a message names a holder."""
-    parts = [holder.test_id or "an unnamed holder"]
-    if holder.worker_id:
-        parts.append(f"on {holder.worker_id}")
-    if holder.host:
-        parts.append(f"at {holder.host}")
-    if holder.run_id:
-        parts.append(f"in run {holder.run_id}")
-    return " ".join(parts)
-
-
-LONGEST_REASON = 100
-"""Characters of a quarantine's reason that a message tells; a listing has it all."""
-
-
-def _describe_quarantined(quarantined: Quarantined) -> str:
-    """Who only a quarantine keeps from those who ask, and the way back."""
-    named = [f"{it.login} ({_shortened(it.reason)})" for it in quarantined.first]
-    if more := quarantined.count - len(named):
-        named.append(f"{more} more")
-    verbs = ("is", "matches") if quarantined.count == 1 else ("are", "match")
-    return (
-        f"In quarantine {verbs[0]} {quarantined.count} that {verbs[1]}: "
-        f"{_listed(named)}. Bring one back with `botfarm users restore LOGIN`, which "
-        "takes `--pool FILE` for accounts of a pool file."
-    )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    *others, last = parts
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass
@@ -315,14 +267,14 @@ class NoSuchPoolError(BotfarmError):
 
     def _way_out(self) -> str:
         if self.quarantined.count:
-            return _describe_quarantined(self.quarantined)
+            return describe_quarantined(self.quarantined)
         if not self.pools:
             return (
                 "Nor is there any other that you could ask for. Add users to the pool "
                 "file, or with `botfarm users import`."
             )
         nearest = ", ".join(
-            f"{pool['env']}/{pool['domain']} ({_counted(pool['users'], 'user')})"
+            f"{pool['env']}/{pool['domain']} ({counted(pool['users'], 'user')})"
             for pool in self.pools
         )
         return (
@@ -353,7 +305,7 @@ class PoolTooSmallError(BotfarmError):
     def detail(self) -> str:
         asked = " and ".join(describe_want(want) for want in self.wants)
         way_out = (
-            _describe_quarantined(self.quarantined)
+            describe_quarantined(self.quarantined)
             if self.quarantined.count
             else "Add users, or ask for fewer."
         )
@@ -440,7 +392,7 @@ class DeadlockError(BotfarmError):
 
     @property
     def detail(self) -> str:
-        members = "; ".join(_describe_member(member) for member in self.knot)
+        members = "; ".join(describe_member(member) for member in self.knot)
         return (
             f"Deadlock: these tests wait for accounts that only they have. {members}. "
             "The youngest wait was ended. Ask for all accounts of a test at once, "
@@ -450,12 +402,6 @@ class DeadlockError(BotfarmError):
     @property
     def facts(self) -> Mapping[str, Any]:
         return {"lease_id": self.lease_id, "knot": list(self.knot)}
-
-
-def _describe_member(member: KnotMember) -> str:
-    holder = Holder(member.run_id, member.worker_id, member.test_id, member.host)
-    has, waits_for = ", ".join(member.has), " and ".join(member.waits_for)
-    return f"{describe_holder(holder)} has {has} and waits for {waits_for}"
 
 
 @dataclass
@@ -483,15 +429,6 @@ class LeaseEndedError(BotfarmError):
             "ended_ago": self.ended_ago,
             "users": list(self.users),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class PassedOnUser:
-    """A user that an ended lease had, and who has it now."""
-
-    user_id: UserId
-    login: str
-    holder: Holder | None
 
 
 @dataclass

@@ -140,6 +140,15 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOnUser:
+    """A user that an ended lease had, and who has it now."""
+
+    user_id: UserId
+    login: str
+    holder: Holder | None
+
+
+@dataclass(frozen=True, slots=True)
 class KnotMember:
     """A waiter of a knot: holders that wait for each other."""
 

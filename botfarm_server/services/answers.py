@@ -14,10 +14,8 @@ from botfarm_server.domain.errors import (
     LeaseEndedError,
     LeaseNotFoundError,
     NoSuchPoolError,
-    PassedOnUser,
     PoolTooSmallError,
     SecretUnreadableError,
-    describe_want,
 )
 from botfarm_server.domain.lifecycle import has_lapsed, is_ended, is_kept
 from botfarm_server.domain.models import (
@@ -26,7 +24,9 @@ from botfarm_server.domain.models import (
     GrantedUser,
     Lease,
     LeaseId,
+    PassedOnUser,
 )
+from botfarm_server.domain.wording import describe_want
 from botfarm_server.services.possibility import why_impossible
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import candidates, grants, holdings, leases, queue, users

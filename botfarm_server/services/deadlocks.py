@@ -8,7 +8,6 @@ from datetime import datetime
 from uuid import UUID
 
 from botfarm_server.domain.deadlock import Claim, Party, find_knots, party_of
-from botfarm_server.domain.errors import describe_want
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.matching import alike
 from botfarm_server.domain.models import (
@@ -18,6 +17,7 @@ from botfarm_server.domain.models import (
     Lease,
     LeaseId,
 )
+from botfarm_server.domain.wording import describe_want
 from botfarm_server.services.ending import Ending, end_leases, hand_on_from
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.store import candidates, leases, parties, queue

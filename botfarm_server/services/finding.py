@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from botfarm_server.domain.errors import (
-    UserLockedError,
-    UserNotFoundError,
-    describe_holder,
-)
+from botfarm_server.domain.errors import UserLockedError, UserNotFoundError
 from botfarm_server.domain.models import User, UserId
+from botfarm_server.domain.wording import describe_holder
 from botfarm_server.store import holdings, users
 from botfarm_server.store.engine import Connection
 
