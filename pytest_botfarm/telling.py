@@ -8,8 +8,8 @@ from threading import Lock
 
 import pytest
 
-from .client.errors import how_kept
 from .client.models import Blocker, Holder, Waiting, Want
+from .client.wording import how_kept
 
 MOST_BLOCKERS = 3
 """How many a line names; the others are counted."""

@@ -55,10 +55,11 @@ BotfarmError
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .models import Blocker, Holder, PassedOn, PoolSize, Quarantined, Want
+from .wording import timeout_message
 
 WAIT_LONGER = "Wait longer (--botfarm-wait)"
 _OF_A_WANT = re.compile(r"^wants\[\d+\]\.")
@@ -442,7 +443,7 @@ class AcquireTimeoutError(BotfarmError):
         asker: Holder | None = None,
         advice: str = WAIT_LONGER,
     ) -> None:
-        super().__init__(_timeout_message(wants, waited, blockers, asker, advice))
+        super().__init__(timeout_message(wants, waited, blockers, asker, advice))
         self.wants = tuple(wants)
         self.waited = waited
         self.blockers = tuple(blockers)
@@ -506,50 +507,18 @@ class SecretNotHeldError(BotfarmError):
         self.name = name
 
 
-_BY_CODE: Mapping[str, type[ServerError]] = {
-    error.code: error
-    for error in (
-        DuplicateUserError,
-        HostNotAllowedError,
-        UnauthorizedError,
-        TokenMistypedError,
-        TokenExpiredError,
-        TokenRevokedError,
-        TooManyWrongTokensError,
-        ForbiddenError,
-        NoSuchPathError,
-        MethodNotAllowedError,
-        NoSuchPoolError,
-        UserNotFoundError,
-        LeaseNotFoundError,
-        ReservationNotFoundError,
-        TokenNotFoundError,
-        PoolTooSmallError,
-        PoolFullError,
-        UserLockedError,
-        LeaseMismatchError,
-        NoSealingKeyError,
-        DeadlockError,
-        LeaseEndedError,
-        BodyTooLargeError,
-        UnsupportedBodyError,
-        InvalidRequestError,
-        InternalServerError,
-        SecretUnreadableError,
-        TooManyAttemptsError,
-        BodyTimeoutError,
-        TooManyWaitingError,
-        TooManyRequestsError,
-        DatabaseUnavailableError,
-        SchemaMismatchError,
-        HashingBusyError,
-        ShuttingDownError,
-    )
-}
-
-
 def _quarantined(error: ServerError) -> Quarantined:
     return error.facts.get("quarantined") or Quarantined(0, {})
+
+
+def _kinds(family: type[ServerError]) -> Iterator[type[ServerError]]:
+    for kind in family.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
+
+
+# Collected here, before a suite can derive kinds of its own.
+_BY_CODE = {kind.code: kind for kind in _kinds(ServerError) if kind.code}
 
 
 def server_error(
@@ -558,52 +527,3 @@ def server_error(
     """The error that an error answer stands for."""
     kind = _BY_CODE.get(code, ServerError)
     return kind(detail, status=status, code=code, facts=facts)
-
-
-def _timeout_message(
-    wants: Sequence[Want],
-    waited: float,
-    blockers: Sequence[Blocker],
-    asker: Holder | None,
-    advice: str,
-) -> str:
-    own = [
-        blocker
-        for blocker in blockers
-        if asker is not None and asker.is_same_test(blocker.holder) and not blocker.kept
-    ]
-    wanted = " and ".join(str(want) for want in wants)
-    lines = [f"No account became free within {waited:.0f} s for {wanted}."]
-    if blockers:
-        lines.append("Held at present:")
-        lines += [
-            f"  {blocker.login}: {_how_held(blocker, is_own=blocker in own)}"
-            for blocker in blockers
-        ]
-    else:
-        lines.append("Others wait for the same accounts, or they rest after a crash.")
-    if own:
-        count = len(own) + sum(want.count for want in wants)
-        lines.append(
-            "A test that needs several accounts asks for all at once: with "
-            f"@pytest.mark.bot_user(count={count}) or a mark for each."
-        )
-    if any(blocker.kept for blocker in blockers):
-        lines.append("`botfarm leases break` gives back an account that is kept.")
-    lines.append(f"{advice}, add accounts to the pool, or run fewer workers.")
-    return "\n".join(lines)
-
-
-def how_kept(blocker: Blocker) -> str | None:
-    """For how long a person may look at the account; None if a test has it."""
-    if not blocker.kept or blocker.expires_in is None:
-        return None
-    minutes = blocker.expires_in / 60
-    return f"kept to be looked at, {minutes:.0f} min more, after {blocker.holder}"
-
-
-def _how_held(blocker: Blocker, *, is_own: bool) -> str:
-    if kept := how_kept(blocker):
-        return kept
-    holder = "this test itself" if is_own else str(blocker.holder)
-    return f"for {blocker.held_for:.0f} s by {holder}"
