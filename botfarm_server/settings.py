@@ -328,11 +328,14 @@ class Settings(BaseSettings):
         "cors_origins",
         "allowed_hosts",
         "trusted_proxies",
+        "secret_keys",
         mode="before",
     )
     @classmethod
     def _split(cls, given: Any) -> Any:
-        return _split_commas(given)
+        if isinstance(given, str):
+            return tuple(part.strip() for part in given.split(",") if part.strip())
+        return given
 
     @field_validator("envs", "domains")
     @classmethod
@@ -345,20 +348,14 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _names_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in given:
-            if not ORIGIN.fullmatch(origin):
-                msg = "an origin is a scheme and a host, as https://farm.example.com"
-                raise ValueError(msg)
-        return given
+        message = "an origin is a scheme and a host, as https://farm.example.com"
+        return _all_of(ORIGIN, given, message)
 
     @field_validator("allowed_hosts")
     @classmethod
     def _names_hosts(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        for host in given:
-            if not HOST.fullmatch(host):
-                msg = "a host is a name or an address, without scheme and port"
-                raise ValueError(msg)
-        return given
+        message = "a host is a name or an address, without scheme and port"
+        return _all_of(HOST, given, message)
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -366,11 +363,6 @@ class Settings(BaseSettings):
         for address in given:
             ipaddress.ip_network(address)
         return given
-
-    @field_validator("secret_keys", mode="before")
-    @classmethod
-    def _split_keys(cls, given: Any) -> Any:
-        return _split_commas(given)
 
     @field_validator("secret_keys")
     @classmethod
@@ -416,9 +408,11 @@ class Settings(BaseSettings):
         return tuple(_decode_key(key) for key in self.secret_keys)
 
 
-def _split_commas(given: Any) -> Any:
-    if isinstance(given, str):
-        return tuple(part.strip() for part in given.split(",") if part.strip())
+def _all_of(
+    pattern: re.Pattern[str], given: tuple[str, ...], message: str
+) -> tuple[str, ...]:
+    if not all(map(pattern.fullmatch, given)):
+        raise ValueError(message)
     return given
 
 
