@@ -8,7 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -214,8 +214,7 @@ def quarantine(
     """Take an account out of rotation. Whoever holds it keeps it until the release."""
     with farm(url, pool) as client:
         found = find_user(client, user, env)
-        body = {"reason": reason, "author": operator()}
-        changed = client.post(f"/users/{found['id']}/quarantine", body)
+        changed = _move(client, found, "quarantine", reason)
     if as_json:
         print_json(changed)
     else:
@@ -239,14 +238,24 @@ def restore(
     """Bring an account back into rotation. Whoever waits for it gets it at once."""
     with farm(url, pool) as client:
         found = find_user(client, user, env)
-        body = {"reason": reason, "author": operator()}
-        changed = client.post(f"/users/{found['id']}/restore", body)
+        changed = _move(client, found, "restore", reason)
     if as_json:
         print_json(changed)
     elif found["state"] == "quarantined":
         note(f"{_named(changed)} is back in rotation. It was out: {_quarantine(found)}")
     else:
         note(f"{_named(changed)} was in rotation already.")
+
+
+def _move(
+    client: FarmClient,
+    user: Any,
+    action: Literal["quarantine", "restore"],
+    reason: str | None,
+) -> Any:
+    """An account once it is out of rotation, or back."""
+    body = {"reason": reason, "author": operator()}
+    return client.post(f"/users/{user['id']}/{action}", body)
 
 
 @app.command()
