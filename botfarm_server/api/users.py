@@ -44,7 +44,7 @@ from botfarm_server.domain.errors import (
     UserLockedError,
     UserNotFoundError,
 )
-from botfarm_server.domain.models import ReservationId, UserId, UserState
+from botfarm_server.domain.models import ReservationId, UserFilter, UserId, UserState
 from botfarm_server.domain.texts import unstorable
 from botfarm_server.services.credentials import UserDraft
 
@@ -130,16 +130,15 @@ async def find(
     """
     if project_id is not None and not by.knows(project_id):
         return []
-    found = await users.find(
+    wanted = UserFilter(
         env=env,
         domain=domain,
         project_id=project_id or by.project_id,
         login=login,
         state=state,
         labels=_labels(label),
-        after=_opened(cursor),
-        limit=limit,
     )
+    found = await users.find(wanted, after=_opened(cursor), limit=limit)
     if limit is not None and len(found) == limit:
         response.headers["Botfarm-Next-Cursor"] = _cursor(
             found[-1].env, found[-1].login

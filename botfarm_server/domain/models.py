@@ -105,6 +105,21 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class UserFilter:
+    """Which users to list: those that have all that is given here."""
+
+    env: str | None = None
+    domain: str | None = None
+    project_id: UUID | None = None
+    login: str | None = None
+    state: UserState | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+EVERY_USER = UserFilter()
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantinedUser:
     """A user that is out of rotation, and why."""
 

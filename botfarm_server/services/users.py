@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 import structlog
 
@@ -18,34 +17,27 @@ from botfarm_server.domain.errors import (
     ReservationNotFoundError,
     UserNotFoundError,
 )
-from botfarm_server.domain.lifecycle import (
-    LeaseTimes,
-)
+from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import (
+    EVERY_USER,
     Candidate,
     LeaseId,
     Pool,
     ReservationId,
     User,
+    UserFilter,
     UserId,
-    UserState,
 )
 from botfarm_server.domain.vocabulary import Vocabulary
 from botfarm_server.services import audit
 from botfarm_server.services.attempts import Attempts
 from botfarm_server.services.credentials import Credentials, UserDraft
-from botfarm_server.services.ending import (
-    BY_ITSELF,
-)
+from botfarm_server.services.ending import BY_ITSELF
 from botfarm_server.services.finding import locked, user_of
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.possibility import announce_hopeless, candidate_of
 from botfarm_server.services.waiting import WaitingRoom
-from botfarm_server.store import (
-    queue,
-    reservations,
-    users,
-)
+from botfarm_server.store import queue, reservations, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
 
@@ -128,13 +120,8 @@ class UserService:
 
     async def find(
         self,
+        wanted: UserFilter = EVERY_USER,
         *,
-        env: str | None = None,
-        domain: str | None = None,
-        project_id: UUID | None = None,
-        login: str | None = None,
-        state: UserState | None = None,
-        labels: Mapping[str, str] | None = None,
         after: tuple[str, str] | None = None,
         limit: int | None = None,
     ) -> list[User]:
@@ -143,12 +130,7 @@ class UserService:
             return await users.find(
                 connection,
                 await read_clock(connection),
-                env=env,
-                domain=domain,
-                project_id=project_id,
-                login=login,
-                state=state,
-                labels=labels,
+                wanted,
                 after=after,
                 limit=limit,
             )

@@ -26,11 +26,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.errors import DuplicateUserError
 from botfarm_server.domain.models import (
+    EVERY_USER,
     Fence,
     LeaseId,
     Pool,
     ReservationId,
     User,
+    UserFilter,
     UserId,
     UserState,
 )
@@ -217,26 +219,21 @@ async def get(
 async def find(
     connection: AsyncConnection,
     now: datetime,
+    wanted: UserFilter = EVERY_USER,
     *,
     user_id: UserId | None = None,
-    env: str | None = None,
-    domain: str | None = None,
-    project_id: UUID | None = None,
-    login: str | None = None,
     reservation_id: ReservationId | None = None,
-    state: UserState | None = None,
-    labels: Mapping[str, str] | None = None,
     after: tuple[str, str] | None = None,
     limit: int | None = None,
 ) -> list[User]:
     """Users in the order of env and login."""
     given = {
         "id": user_id,
-        "env": env,
-        "domain": domain,
-        "project_id": project_id,
-        "login": login,
         "reservation_id": reservation_id,
+        "env": wanted.env,
+        "domain": wanted.domain,
+        "project_id": wanted.project_id,
+        "login": wanted.login,
     }
     query = (
         select(*_columns(now))
@@ -247,10 +244,10 @@ async def find(
         )
         .order_by(users.c.env, users.c.login)
     )
-    if state is not None:
-        query = query.where(_state(now) == state)
-    if labels:
-        query = query.where(labels_contain(connection, users.c.labels, labels))
+    if wanted.state is not None:
+        query = query.where(_state(now) == wanted.state)
+    if wanted.labels:
+        query = query.where(labels_contain(connection, users.c.labels, wanted.labels))
     if after is not None:
         query = query.where(tuple_(users.c.env, users.c.login) > after)
     if limit is not None:
