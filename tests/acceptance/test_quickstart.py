@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.suites import AS_USERS
+
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 LIMIT = 300.0
 """Seconds after which it hangs; a few would do on a machine with nothing else to do."""
@@ -21,7 +23,7 @@ def run_suite(*options: str) -> tuple[int, dict[str, int], str]:
         [sys.executable, "-m", "pytest", "-n", "4", *options],
         check=False,
         cwd=QUICKSTART,
-        env=env,
+        env={**env, **AS_USERS},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

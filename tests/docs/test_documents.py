@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from support.documents import BLOCK, write_files
+from support.suites import AS_USERS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -126,7 +127,7 @@ def test_commands_run_as_written(document: Path, tmp_path: Path) -> None:
     shell = subprocess.Popen(
         ["bash", "-c", script(document, tmp_path).replace(":8000", f":{port}")],
         cwd=tmp_path,
-        env={**env, "BOTFARM_PORT": port},
+        env={**env, **AS_USERS, "BOTFARM_PORT": port},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -51,7 +51,7 @@ def test_under_anyio(suite: Suite, farm: Farm, pool: str, backend: str) -> None:
         await bot_user.acquire()
     """
     )
-    suite.run().assert_outcomes(passed=1)
+    suite.run("-p", "anyio").assert_outcomes(passed=1)
     assert farm.outcomes(pool) == ["passed"] * 2
 
 

@@ -63,7 +63,7 @@ class Run:
         with client.lease_all(Want("stage", self.domain, count=4)) as users:
             for user in users:
                 user.save_state({"cookie": SECRETS["state"]})
-        command = [sys.executable, "-m", "pytest", *PLUGINS, "-p", "no:anyio"]
+        command = [sys.executable, "-m", "pytest", *PLUGINS]
         command += ["--continue-on-collection-errors", "--basetemp=temporary"]
         command += ["--junitxml=junit.xml", "--botfarm-report=report.html"]
         command += ["--log-file=log", "--log-file-level=DEBUG"]

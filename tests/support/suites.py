@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,10 +13,21 @@ import pytest
 
 from .farm import eventually
 
-# Random order is for the suites of this repository, not for those that they write;
-# hypothesis takes as long to load as all the rest; and few are asynchronous.
-UNUSED = ("randomly", "hypothesispytest", "cacheprovider", "asyncio")
-PLUGINS = tuple(text for name in UNUSED for text in ("-p", f"no:{name}"))
+OWN = ("randomly", "hypothesispytest")
+"""What serves the tests of this repository alone. Whoever runs a suite has none of it,
+and hypothesis takes as long to load as all the rest."""
+UNUSED = (*OWN, "cacheprovider", "asyncio", "anyio")
+"""What few of the suites need that tests write; AnyIO's plugin loads Trio."""
+
+
+def without(plugins: Iterable[str]) -> tuple[str, ...]:
+    """Options for pytest."""
+    return tuple(text for name in plugins for text in ("-p", f"no:{name}"))
+
+
+PLUGINS = without(UNUSED)
+AS_USERS = {"PYTEST_ADDOPTS": " ".join(without(OWN))}
+"""Variables for commands that start pytest by themselves."""
 
 OUTER_RUN = ("CI", "BUILD_NUMBER", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT")
 """What this run is told, and what makes pytest print more, or a test think that it is
