@@ -36,7 +36,7 @@ def run(*arguments: str) -> str:
 @pytest.mark.parametrize(
     "options",
     [
-        "--database postgresql --seconds 12 --servers 2 --rate 2",
+        "--database postgresql --seconds 8 --servers 2 --rate 2",
         "--database sqlite --seconds 8 --servers 2 --rate 2",
     ],
     ids=["postgresql", "sqlite"],
