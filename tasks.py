@@ -59,6 +59,9 @@ UNMEASURED = (
 )
 """They run whole suites and servers, or the same code over and over, which the others
 measure: it would only slow them down."""
+OVER_POSTGRESQL = "postgresql"
+"""In the names of tests that run over SQLite as well, but for a few. They are measured
+there alone: nearly all is the same code, and measured it takes thrice as long."""
 EVERY_VERSION = (
     "tests/unit",
     "tests/acceptance/test_quickstart.py",
@@ -450,25 +453,37 @@ def ci(arguments: list[str]) -> int:
     Steps(QUICKSTART)(
         "quickstart", sys.executable, str(ROOT / "tasks.py"), "quickstart"
     )
-    check([])
-    set_up_tests()
+    DEVELOPMENT.set_up()
+    # An installation waits for the disk and the network as well.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        setting_up = pool.submit(set_up_tests)
+        check([])
+        setting_up.result()
+    # Tests wait for processes and times as well, some for long.
+    workers = str((os.cpu_count() or 1) + 1)
+    suite = ("pytest", "-q", "-n", workers, "--dist", "worksteal")
+    others = tuple(f"--ignore={path}" for path in UNMEASURED)
     step = Steps(DEVELOPMENT)
+    _measure(step, *suite, *others, "-k", f"not {OVER_POSTGRESQL}")
+    for name, chosen in (
+        ("tests over PostgreSQL", (*others, "-k", OVER_POSTGRESQL)),
+        ("tests, unmeasured", UNMEASURED),
+    ):
+        printed = step(name, *suite, *chosen, limit=SUITE_LIMIT)
+        print(printed.strip().splitlines()[-1])
+    return 0
+
+
+def _measure(step: Steps, *suite: str) -> None:
     # What was stopped for its time may write to it still.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        # Servers and workers run in folders of their own, and write to this one.
+        # Suites and workers run in folders of their own, and write to this one.
         figures = {"COVERAGE_FILE": f"{folder}/coverage"}
-        suite = ("coverage", "run", "-m", "pytest", "-q", "-n", "auto")
-        others = tuple(f"--ignore={path}" for path in UNMEASURED)
-        printed = step("tests", *suite, *others, limit=SUITE_LIMIT, variables=figures)
+        command = ("coverage", "run", "-m", *suite)
+        printed = step("tests", *command, limit=SUITE_LIMIT, variables=figures)
         step("coverage, combined", "coverage", "combine", variables=figures)
         print(step("coverage", "coverage", "report", variables=figures))
         print(printed.strip().splitlines()[-1])
-    # They wait for processes and times more than they compute, some for long.
-    workers = str((os.cpu_count() or 1) + 1)
-    rest = ("pytest", "-q", "-n", workers, "--dist", "worksteal", *UNMEASURED)
-    printed = step("tests, unmeasured", *rest, limit=SUITE_LIMIT)
-    print(printed.strip().splitlines()[-1])
-    return 0
 
 
 def benchmark(arguments: list[str]) -> int:
