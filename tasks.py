@@ -459,17 +459,17 @@ def ci(arguments: list[str]) -> int:
         setting_up = pool.submit(set_up_tests)
         check([])
         setting_up.result()
-    # Tests wait for processes and times as well, some for long.
-    workers = str((os.cpu_count() or 1) + 1)
-    suite = ("pytest", "-q", "-n", workers, "--dist", "worksteal")
+    suite = ("pytest", "-q", "--dist", "worksteal", "-n")
     others = tuple(f"--ignore={path}" for path in UNMEASURED)
     step = Steps(DEVELOPMENT)
-    _measure(step, *suite, *others, "-k", f"not {OVER_POSTGRESQL}")
+    _measure(step, *suite, "auto", *others, "-k", f"not {OVER_POSTGRESQL}")
+    # They wait for databases, processes and times, too, some for long.
+    workers = str((os.cpu_count() or 1) + 1)
     for name, chosen in (
         ("tests over PostgreSQL", (*others, "-k", OVER_POSTGRESQL)),
         ("tests, unmeasured", UNMEASURED),
     ):
-        printed = step(name, *suite, *chosen, limit=SUITE_LIMIT)
+        printed = step(name, *suite, workers, *chosen, limit=SUITE_LIMIT)
         print(printed.strip().splitlines()[-1])
     return 0
 
