@@ -17,6 +17,8 @@ from support.servers import ServerProcess
 from .conftest import StartServer
 
 pytestmark = pytest.mark.anyio
+over_one_database = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For what a process does whatever its database is."""
 
 WANT = {"env": "stage", "domain": "regular"}
 
@@ -175,6 +177,7 @@ async def test_sigterm_sends_waiting_calls_away_and_ends_the_process(
     assert "error" not in [line for line in running.log if '"level": "error"' in line]
 
 
+@over_one_database
 async def test_a_kept_alive_connection_does_not_hold_up_the_end(
     start_server: StartServer,
 ) -> None:
@@ -185,6 +188,7 @@ async def test_a_kept_alive_connection_does_not_hold_up_the_end(
         await asyncio.to_thread(running.process.wait, 10)
 
 
+@over_one_database
 async def test_logs_tell_lease_user_and_holder_but_no_secret(
     start_server: StartServer,
 ) -> None:
