@@ -47,9 +47,11 @@ PLUGIN_UNMEASURED = (
 )
 UNMEASURED = (
     "tests/acceptance",
+    "tests/api/test_access_against_model.py",
     "tests/compatibility",
     "tests/concurrency",
     "tests/contract/races",
+    "tests/contract/test_paging.py",
     "tests/contract/test_query_plans.py",
     "tests/docs",
     "tests/fuzz",
