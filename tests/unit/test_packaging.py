@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,29 @@ def test_every_dependency_is_pinned_to_a_version_that_it_allows(
         (version,) = pin.specifier
         assert version.operator == "=="
         assert wanted.specifier.contains(version.version)
+
+
+def test_what_tests_import_is_there_on_every_python() -> None:
+    """Not by way of a tool that only those who develop have."""
+    group = map(Requirement, PROJECT["dependency-groups"]["test"])
+    brought = {components.PROJECT, *components.listed()}
+    brought |= {canonicalize_name(dependency.name) for dependency in group}
+    providers = packages_distributions()
+    imported = {
+        module
+        for path in (ROOT / "tests").rglob("*.py")
+        if path.parent.name != "fuzz"
+        for module in re.findall(
+            r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE
+        )
+    }
+
+    assert "psutil" in imported
+    assert not [
+        module
+        for module in imported & providers.keys()
+        if not brought & {*map(canonicalize_name, providers[module])}
+    ]
 
 
 def test_the_constraints_name_no_registry_and_no_folder() -> None:
