@@ -9,7 +9,7 @@ from threading import Lock
 import pytest
 
 from .client.models import Blocker, Holder, Waiting, Want
-from .client.wording import how_kept
+from .client.wording import held_by_none, how_kept
 
 MOST_BLOCKERS = 3
 """How many a line names; the others are counted."""
@@ -47,12 +47,14 @@ def waiting_line(asker: Holder, wants: Sequence[Want], waiting: Waiting) -> str:
 
 
 def _in_the_way(asker: Holder, waiting: Waiting) -> str:
-    if not waiting.blockers:
-        return "others wait for the same accounts, or they rest after a crash"
     named = [_holding(asker, it) for it in waiting.blockers[:MOST_BLOCKERS]]
     if more := len(waiting.blockers) - len(named):
         named.append(f"and {more} more")
-    return ", ".join(named)
+    parts = [", ".join(named)] if named else []
+    if waiting.matching is not None:
+        parts += held_by_none(waiting.matching)
+    waits = "others wait for the same accounts, or they rest after a crash"
+    return "; ".join(parts) or waits
 
 
 def _holding(asker: Holder, blocker: Blocker) -> str:

@@ -292,6 +292,7 @@ def _told_waiting(waiting: Waiting) -> WaitingOut:
             "waited": waiting.waited,
             "ask_again_within": waiting.ask_again_within,
             "blockers": waiting.blockers,
+            "matching": waiting.matching,
         },
         from_attributes=True,
     )

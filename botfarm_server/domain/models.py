@@ -137,6 +137,17 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
+class Matching:
+    """How many users match a want, by what they are doing."""
+
+    free: int
+    """Too few of them, or kept for a waiter before."""
+    held: int
+    resting: int
+    quarantined: Quarantined
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """A place in a pool, kept for a user that is being made elsewhere."""
 

@@ -24,10 +24,13 @@ from botfarm_server.domain.models import (
     GrantedUser,
     Lease,
     LeaseId,
+    Matching,
     PassedOnUser,
+    Quarantined,
+    Want,
 )
 from botfarm_server.domain.wording import describe_want
-from botfarm_server.services.possibility import why_impossible
+from botfarm_server.services.possibility import FIRST_QUARANTINED, why_impossible
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import candidates, grants, holdings, leases, queue, users
 from botfarm_server.store.dialects import read_clock
@@ -35,6 +38,8 @@ from botfarm_server.store.engine import Connection
 from botfarm_server.store.holdings import LeaseUser
 
 MAXIMUM_BLOCKERS = 10
+MAXIMUM_COUNTED = 1_000
+"""Users up to which a waiter is told how many match, and why they are not free."""
 HOPELESS = {NoSuchPoolError.code, PoolTooSmallError.code}
 """Why a wait was ended that could not be met any more."""
 
@@ -60,6 +65,8 @@ class Waiting:
     waited: float
     ask_again_within: float
     blockers: Sequence[Blocker]
+    matching: Matching | None
+    """`None` where more match than are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +217,24 @@ async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiti
             )
             for holding in blocking
         ],
+        matching=await _matching(connection, lease.wants, now),
     )
+
+
+async def _matching(
+    connection: Connection, wants: Sequence[Want], now: datetime
+) -> Matching | None:
+    counts = await candidates.count_by_state(
+        connection, wants, now=now, limit=MAXIMUM_COUNTED
+    )
+    if counts is None:
+        return None
+    quarantined = Quarantined()
+    if counts["quarantined"]:
+        quarantined = await candidates.quarantined_for(
+            connection, wants, limit=FIRST_QUARANTINED
+        )
+    return Matching(counts["free"], counts["held"], counts["resting"], quarantined)
 
 
 def _unsealed(row: users.LeasedRow, now: datetime, sealer: Sealer) -> GrantedUser:

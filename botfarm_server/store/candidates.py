@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import (
     ColumnElement,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union,
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -27,11 +28,13 @@ from botfarm_server.domain.models import (
     Quarantined,
     QuarantinedUser,
     UserId,
+    UserState,
     Want,
 )
 from botfarm_server.store.dialects import built_once, is_among, labels_contain
 from botfarm_server.store.holdings import HoldingRow, holdings_where
 from botfarm_server.store.tables import queue_entries, users
+from botfarm_server.store.users import state_at
 
 
 def _meets(connection: AsyncConnection, want: Want) -> ColumnElement[bool]:
@@ -257,6 +260,37 @@ def _of_any(pools: Collection[Pool]) -> Select[Any]:
 async def blocking(
     connection: AsyncConnection, wants: Collection[Want], *, limit: int
 ) -> list[HoldingRow]:
-    """The held users that meet any of the wants, and who holds them."""
+    """The held users that meet any of the wants, and who holds them.
+
+    Those that are in quarantine by now are left out: nobody gets them next.
+    """
     meets = or_(*(_meets(connection, want) for want in _distinct(wants)))
-    return await holdings_where(connection, meets, limit=limit)
+    return await holdings_where(connection, and_(_IN_ROTATION, meets), limit=limit)
+
+
+async def count_by_state(
+    connection: AsyncConnection,
+    wants: Collection[Want],
+    *,
+    now: datetime,
+    limit: int,
+) -> dict[UserState, int] | None:
+    """How many users meet any of the wants, by state; `None` if more than `limit` do.
+
+    More are not read, so that a call that waits costs no more in a large pool.
+    """
+    of_each = [
+        select(users.c.id, state_at(now))
+        .where(_meets(connection, want))
+        # That of an index: in none, PostgreSQL may read the whole table.
+        .order_by(users.c.id)
+        .limit(limit + 1)
+        .subquery()
+        for want in _distinct(wants)
+    ]
+    found = union(*map(select, of_each)).subquery()
+    number = func.count().label("number")
+    query = select(found.c.state, number).group_by(found.c.state)
+    counts: dict[UserState, int] = dict.fromkeys(get_args(UserState), 0)
+    counts |= {row.state: row.number for row in await connection.execute(query)}
+    return None if sum(counts.values()) > limit else counts

@@ -104,7 +104,7 @@ def in_quarantine(now: datetime, reason: str, author: str | None) -> dict[str, A
     }
 
 
-def _state(now: datetime) -> ColumnElement[UserState]:
+def state_at(now: datetime) -> ColumnElement[UserState]:
     return case(
         (users.c.quarantined_at.is_not(None), literal("quarantined")),
         (users.c.lease_id.is_not(None), literal("held")),
@@ -122,7 +122,7 @@ def _columns(now: datetime) -> Sequence[ColumnElement[Any]]:
         users.c.domain,
         users.c.labels,
         users.c.created_at,
-        _state(now),
+        state_at(now),
         leases.c.granted_at.label("locktime"),
         users.c.lease_id,
         users.c.fence,
@@ -245,7 +245,7 @@ async def find(
         .order_by(users.c.env, users.c.login)
     )
     if wanted.state is not None:
-        query = query.where(_state(now) == wanted.state)
+        query = query.where(state_at(now) == wanted.state)
     if wanted.labels:
         query = query.where(labels_contain(connection, users.c.labels, wanted.labels))
     if after is not None:

@@ -229,7 +229,11 @@ class LeaseProtocol:
                 if not keep_place:
                     yield from self.release(lease_id)
                 raise AcquireTimeoutError(
-                    wants, waited=answer.waited, blockers=answer.blockers, asker=holder
+                    wants,
+                    waited=answer.waited,
+                    blockers=answer.blockers,
+                    matching=answer.matching,
+                    asker=holder,
                 )
             words.tell(answer, answered)
             if answered - asked < SHORTEST_SLICE < wait_ends - asked:

@@ -58,7 +58,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .models import Blocker, Holder, PassedOn, PoolSize, Quarantined, Want
+from .models import (
+    Blocker,
+    Holder,
+    Matching,
+    PassedOn,
+    PoolSize,
+    Quarantined,
+    Want,
+)
 from .wording import timeout_message
 
 WAIT_LONGER = "Wait longer (--botfarm-wait)"
@@ -440,13 +448,17 @@ class AcquireTimeoutError(BotfarmError):
         *,
         waited: float,
         blockers: Sequence[Blocker],
+        matching: Matching | None = None,
         asker: Holder | None = None,
         advice: str = WAIT_LONGER,
     ) -> None:
-        super().__init__(timeout_message(wants, waited, blockers, asker, advice))
+        super().__init__(
+            timeout_message(wants, waited, blockers, matching, asker, advice)
+        )
         self.wants = tuple(wants)
         self.waited = waited
         self.blockers = tuple(blockers)
+        self.matching = matching
         self.asker = asker
 
     def advising(self, advice: str) -> AcquireTimeoutError:
@@ -455,6 +467,7 @@ class AcquireTimeoutError(BotfarmError):
             self.wants,
             waited=self.waited,
             blockers=self.blockers,
+            matching=self.matching,
             asker=self.asker,
             advice=advice,
         )

@@ -156,6 +156,21 @@ class Blocker:
 
 
 @dataclass(frozen=True, slots=True)
+class Matching:
+    """How many users match what a waiter asks for, by what they are doing."""
+
+    free: int
+    """Too few of them, or kept for a waiter before."""
+    held: int
+    resting: int
+    quarantined: Quarantined
+
+    @property
+    def count(self) -> int:
+        return self.free + self.held + self.resting + self.quarantined.count
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """A lease that is not granted yet."""
 
@@ -163,6 +178,8 @@ class Waiting:
     place: int
     waited: float
     blockers: tuple[Blocker, ...]
+    matching: Matching | None = None
+    """None where they are too many to count, and from servers that count none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from .models import (
     Lease,
     LeasedUser,
     Lost,
+    Matching,
     NewUser,
     PassedOn,
     PoolSize,
@@ -193,6 +194,18 @@ def waiting_of(answer: Json) -> Waiting:
             )
             for blocker in answer["blockers"]
         ),
+        matching=_matching_of(answer.get("matching")),
+    )
+
+
+def _matching_of(answer: Json | None) -> Matching | None:
+    if answer is None:
+        return None
+    return Matching(
+        free=int(answer["free"]),
+        held=int(answer["held"]),
+        resting=int(answer["resting"]),
+        quarantined=quarantined_of(answer["quarantined"]),
     )
 
 

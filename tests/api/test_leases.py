@@ -47,6 +47,12 @@ async def test_a_waiting_lease_is_202_with_place_and_blockers(
     answer = await client.put(lease_path(), json={"wants": [WANT], "wait": 0})
     assert answer.status_code == 202
     assert answer.json()["place"] == 1
+    assert answer.json()["matching"] == {
+        "free": 0,
+        "held": 1,
+        "resting": 0,
+        "quarantined": {"count": 0, "first": []},
+    }
     [blocker] = answer.json()["blockers"]
     assert blocker["holder"] == {**holder, "host": None, "job_url": None}
 

@@ -179,6 +179,12 @@ def free(want: Want) -> Call:
     )
 
 
+def counting(*wants: Want) -> Call:
+    return lambda connection, now: candidates.count_by_state(
+        connection, wants, now=now, limit=1_000
+    )
+
+
 CALLS: dict[str, Call] = {
     "a lease": lambda connection, _: leases.get(connection, ENDED_LEASE),
     "a lease, locked": lambda connection, _: leases.lock(connection, HELD[0]),
@@ -212,6 +218,8 @@ CALLS: dict[str, Call] = {
     "users in rotation, none": asking(candidates.in_rotation_for, NOBODY, limit=1),
     "who is before a waiter": asking(candidates.blocking, ANY, limit=10),
     "who is before a waiter for a label": asking(candidates.blocking, ADMIN, limit=10),
+    "how many match": counting(ANY),
+    "how many match a label, or are in quarantine": counting(ADMIN, QUARANTINED),
     "waiters": lambda connection, _: queue.waiters(
         connection, [POOL, QUARANTINED.pool], after=0, limit=64
     ),

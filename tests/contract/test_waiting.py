@@ -15,6 +15,7 @@ from botfarm_server.domain.errors import (
     UserLockedError,
 )
 from botfarm_server.domain.models import Holder, LeaseId, Want
+from botfarm_server.services import answers
 from botfarm_server.services.answers import Held, Waiting
 
 from .conftest import STAGE, Farm
@@ -181,6 +182,29 @@ async def test_waiters_are_told_who_holds_what_they_wait_for(farm: Farm) -> None
     assert blocker.login == "alice"
     assert blocker.holder.test_id == "tests/test_a.py::test_b"
     assert blocker.held_for >= 0
+
+
+async def test_waiters_are_told_how_many_match_and_why_none_is_free(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each user once, whatever it is and however many wants it meets."""
+    admin = Want("stage", "regular", labels={"role": "admin"})
+    await farm.add_user("guest")
+    for login in ("alice", "bob", "carol"):
+        await farm.add_user(login, labels=admin.labels)
+    held, lapses, broken = [await farm.held(admin) for _ in range(3)]
+    await farm.let_lapse(lapses)
+    await farm.expiry.look()
+    await farm.users.quarantine(broken.users[0].id, "locked out")
+    waiting = await farm.waiting(admin, STAGE)
+    matching = waiting.matching
+    assert matching is not None
+    assert (matching.free, matching.held, matching.resting) == (1, 1, 1)
+    [quarantined] = matching.quarantined.first
+    assert (matching.quarantined.count, quarantined.reason) == (1, "locked out")
+    assert [it.login for it in waiting.blockers] == [held.users[0].login]
+    monkeypatch.setattr(answers, "MAXIMUM_COUNTED", 3)
+    assert (await farm.waiting(admin, STAGE)).matching is None
 
 
 async def test_many_waiters_are_served_in_the_order_of_their_arrival(

@@ -55,6 +55,8 @@ def test_a_wait_ends_before_the_timeout_of_its_test_does(
 ) -> None:
     """Which with the method `thread` would end the process, and all other tests."""
     users_of(farm, pool, "acquire")
+    _, bob = farm.http.get("/api/v1/users/", params={"domain": pool}).json()
+    farm.http.post(f"/api/v1/users/{bob['id']}/quarantine", json={"reason": "broken"})
     # So that the waits are short, and a slow machine has time to give up.
     suite.pytester.makeconftest(
         "from pytest_botfarm import limits\nlimits.LEAST_MARGIN = 19.5"
@@ -89,3 +91,5 @@ def test_a_wait_ends_before_the_timeout_of_its_test_does(
     assert output.count("before the test's own timeout of 21 s.") == 1
     assert output.count("Allow the test more time (--timeout, or @pytest.mark") == 3
     assert output.count("Wait longer (--botfarm-wait)") == 1
+    assert output.count("2 accounts match: 1 held, 1 in quarantine.") >= 4
+    assert f"In quarantine: bob@{pool} (broken). Bring one back" in output

@@ -144,6 +144,29 @@ class BlockerOut(BaseModel):
     ]
 
 
+class QuarantinedUserOut(BaseModel):
+    login: str
+    reason: str
+
+
+class QuarantinedOut(BaseModel):
+    count: int
+    first: Annotated[
+        list[QuarantinedUserOut], Field(description="3 of them at most, by login.")
+    ]
+
+
+class MatchingOut(BaseModel):
+    """What the users do that match what a waiter asks for. Each is counted once."""
+
+    free: Annotated[
+        int, Field(description="Too few of them, or kept for a waiter before.")
+    ]
+    held: int
+    resting: int
+    quarantined: QuarantinedOut
+
+
 class WaitingOut(BaseModel):
     state: Literal["waiting"] = "waiting"
     id: UUID
@@ -154,6 +177,10 @@ class WaitingOut(BaseModel):
     ]
     blockers: Annotated[
         list[BlockerOut], Field(description="Who holds what it waits for, 10 at most.")
+    ]
+    matching: Annotated[
+        MatchingOut | None,
+        Field(description="How many match, and why none is free; null over 1,000."),
     ]
 
 

@@ -89,6 +89,31 @@ class TestAcquire:
             "workers."
         )
 
+    def test_a_wait_that_ends_tells_how_many_match_and_why_they_are_not_free(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        locked = {"login": "alice@example.com", "reason": "locked\nout" + "." * 200}
+        matching = {
+            "free": 1,
+            "held": 0,
+            "resting": 2,
+            "quarantined": {"count": 4, "first": [locked]},
+        }
+        answered = {**waiting(lease_id), "blockers": [], "matching": matching}
+        with pytest.raises(AcquireTimeoutError) as caught:
+            stage.play(
+                asking(stage, lease_id, wait=20), [answer(202, answered)], each_takes=20
+            )
+        _, counted, quarantined, _ = str(caught.value.advising("Wait")).splitlines()
+        assert counted == (
+            "7 accounts match: 1 free (too few, or for those who wait before), "
+            "2 resting, 4 in quarantine."
+        )
+        assert quarantined.startswith("In quarantine: alice@example.com (locked out..")
+        assert "..…), 3 more. Bring one back with `botfarm users restore" in quarantined
+        assert len(quarantined) < 300
+
     def test_a_wait_is_told_of_after_three_seconds_and_then_twice_a_minute(
         self, stage: Stage
     ) -> None:
