@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .client.core import STATE_PATIENCE
 from .client.errors import (
     AskAgainError,
     BotfarmError,
@@ -79,7 +81,9 @@ class KeptState:
         """The state, a copy of its own for each who asks; None if there is none."""
         return None if self._text is None else _state_of(self._text)
 
-    def save(self, state: State, expires_in: float | None) -> None:
+    def save(
+        self, state: State, expires_in: float | None, *, patience: float = math.inf
+    ) -> None:
         __tracebackhide__ = True
         self._learn(state)  # before anything can fail that shows it
         text = self._text = _text_of(state)
@@ -90,6 +94,7 @@ class KeptState:
                 text,
                 fence=self._lease.fence,
                 expires_in=expires_in,
+                patience=patience,
             )
         )
 
@@ -135,7 +140,7 @@ class KeptState:
         """Save a state, or go on with it alone where the server cannot."""
         __tracebackhide__ = True
         try:
-            self.save(state, expires_in)
+            self.save(state, expires_in, patience=STATE_PATIENCE)
         except NOT_KEPT as error:
             self._note(f"logins are not kept for the next test: {error}")
 

@@ -66,7 +66,8 @@ SAME_OUTAGE = 10.0
 RELEASE_PATIENCE = 5.0
 """Seconds for which a release is tried; its TTL ends a lease that was not released."""
 STATE_PATIENCE = 5.0
-"""Seconds for which a state is tried to be saved, which no test depends on."""
+"""Seconds for what no test depends on: to save a state by the way, to compare a
+password."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 MAXIMUM_RETRY_AFTER = 30.0
 SHORTEST_SLICE = 0.5
@@ -393,14 +394,17 @@ class LeaseProtocol:
         *,
         fence: int,
         expires_in: float | None = None,
+        patience: float = math.inf,
     ) -> Conversation[None]:
         """Leave a state for the next holders of a user, in place of the one before.
+
+        Trouble is borne for `patience` seconds, if not for as long as of other calls.
 
         Raises LeaseEndedError if the user is not held by this lease any more, and
         NoSealingKeyError if the server keeps no states.
         """
         body = {"state": state, "fence": fence, "expires_in": expires_in}
-        yield from self._about_state("PUT", lease_id, user_id, body)
+        yield from self._about_state("PUT", lease_id, user_id, body, patience)
 
     def drop_state(
         self, lease_id: UUID, user_id: UUID, *, fence: int
@@ -414,10 +418,11 @@ class LeaseProtocol:
         lease_id: UUID,
         user_id: UUID,
         body: wire.Json,
+        patience: float = math.inf,
     ) -> Conversation[None]:
         path = f"/api/v1/leases/{lease_id}/users/{user_id}/state"
         request = Request(method, path, body, ANSWER_TIME)
-        yield from self._call(request, patience=STATE_PATIENCE)
+        yield from self._call(request, patience=patience)
 
     def count_free(self, want: Want) -> Conversation[int]:
         """How many free users match a want; not more than it asks for are counted."""

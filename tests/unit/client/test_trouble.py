@@ -26,6 +26,7 @@ from pytest_botfarm.client.core import (
     RELEASE_PATIENCE,
     SAME_OUTAGE,
     SLICE,
+    STATE_PATIENCE,
     Conversation,
     Moved,
     Request,
@@ -73,6 +74,33 @@ class TestTrouble:
         with pytest.raises(ServerNotReachableError):
             stage.play(asking(stage, lease_id), script)
         assert RECONNECT / 2 < sum(stage.sleeps) <= RECONNECT + 1
+
+    def test_what_a_test_asks_of_its_accounts_is_sent_again_after_a_timeout(
+        self, stage: Stage
+    ) -> None:
+        """All may be repeated: whether the server has done it already is not known."""
+        stage.protocol.was_reached = True  # with the lease
+        user = uuid4(), uuid4()
+        for conversation in (
+            stage.protocol.save_state(*user, "session", fence=7),
+            stage.protocol.drop_state(*user, fence=7),
+            stage.protocol.quarantine(user[1], "locked out", None),
+        ):
+            stage.requests.clear()
+            timeout = TransportFailure("no answer within 10 s")
+            stage.play(conversation, [timeout, answer(204)], each_takes=10.0)
+            first, again = stage.requests
+            assert first == again
+
+    def test_a_state_may_be_tried_to_be_saved_for_seconds_only(
+        self, stage: Stage
+    ) -> None:
+        save = stage.protocol.save_state(
+            uuid4(), uuid4(), "session", fence=7, patience=STATE_PATIENCE
+        )
+        with pytest.raises(ServerNotReachableError):
+            stage.play(save, [REFUSED])
+        assert 0 < sum(stage.sleeps) <= STATE_PATIENCE
 
     @pytest.mark.parametrize("gives_up_soon", ["renew", "release"])
     def test_what_gives_up_sooner_leaves_a_test_the_time_of_a_restart(
