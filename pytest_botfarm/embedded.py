@@ -27,7 +27,7 @@ from threading import Lock
 from typing import IO
 
 from .client.clock import clock
-from .client.errors import BotfarmError
+from .client.errors import BotfarmError, public
 from .client.forking import on_fork
 
 START_TIME = 60.0
@@ -59,6 +59,7 @@ EXTRA = (
 """What `pytest-botfarm[server]` brings and the embedded server needs."""
 
 
+@public
 class EmbeddedServerError(BotfarmError):
     """The server of the run's own cannot be started, or has ended."""
 

@@ -56,7 +56,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from .models import (
     Blocker,
@@ -72,9 +72,28 @@ from .wording import timeout_message
 WAIT_LONGER = "Wait longer (--botfarm-wait)"
 _OF_A_WANT = re.compile(r"^wants\[\d+\]\.")
 
+E = TypeVar("E", bound="BotfarmError")
 
+
+def public(kind: type[E]) -> type[E]:
+    """Let reports and tracebacks name an error as it is imported."""
+    kind.__module__ = "pytest_botfarm"
+    return kind
+
+
+def _remade(kind: type[E], told: tuple[object, ...], facts: dict[str, Any]) -> E:
+    error = kind.__new__(kind, *told)
+    vars(error).update(facts)
+    return error
+
+
+@public
 class BotfarmError(Exception):
     """The root of all errors that this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross to another process, in which no `__init__` makes the message anew."""
+        return _remade, (type(self), self.args, vars(self))
 
 
 class ConnectionProblem(BotfarmError):  # noqa: N818  # a family, never raised itself
@@ -85,6 +104,7 @@ class ConnectionProblem(BotfarmError):  # noqa: N818  # a family, never raised i
         self.url = url
 
 
+@public
 class ServerNotReachableError(ConnectionProblem):
     """Nobody answers at the URL, or only a proxy that cannot reach the server."""
 
@@ -132,6 +152,7 @@ class WrongAnswerError(ConnectionProblem):
     """An answer that does not belong to its request, or has not its form."""
 
 
+@public
 class ServerError(BotfarmError):
     """The server refused a request; `detail` says why in a sentence."""
 
@@ -226,6 +247,7 @@ class MethodNotAllowedError(ServerError):
     code = "method_not_allowed"
 
 
+@public
 class NoSuchPoolError(ServerError):
     """No user in rotation could ever match."""
 
@@ -266,6 +288,7 @@ class TokenNotFoundError(ServerError):
     code = "token_not_found"
 
 
+@public
 class PoolTooSmallError(ServerError):
     """More users are asked for than exist."""
 
@@ -308,18 +331,21 @@ class LeaseMismatchError(ServerError):
     code = "lease_mismatch"
 
 
+@public
 class NoSealingKeyError(ServerError):
     """The server keeps no state of a user, since it has no key to seal it with."""
 
     code = "no_sealing_key"
 
 
+@public
 class DeadlockError(ServerError):
     """Every user that could be granted is held by holders that wait themselves."""
 
     code = "deadlock"
 
 
+@public
 class LeaseEndedError(ServerError):
     """The lease has expired or was revoked."""
 
@@ -351,6 +377,7 @@ class UnsupportedBodyError(ServerError):
     code = "unsupported_media_type"
 
 
+@public
 class InvalidRequestError(ServerError):
     """A field of the request is not what it must be."""
 
@@ -439,6 +466,7 @@ class ShuttingDownError(AskAgainError):
     code = "shutting_down"
 
 
+@public
 class AcquireTimeoutError(BotfarmError):
     """No user became free within the time that the test was ready to wait."""
 
@@ -473,6 +501,7 @@ class AcquireTimeoutError(BotfarmError):
         )
 
 
+@public
 class LeaseLostError(BotfarmError):
     """A lease ended before its test did, so that others may have used the account."""
 
@@ -481,6 +510,7 @@ class LeaseLostError(BotfarmError):
         self.users = tuple(users)
 
 
+@public
 class PasswordNotHeldError(BotfarmError):
     """The server holds the hash of a password alone."""
 
@@ -494,6 +524,7 @@ class PasswordNotHeldError(BotfarmError):
         self.login = login
 
 
+@public
 class WrongPasswordError(BotfarmError):
     """A password that the suite supplied is not the one that the server knows."""
 
@@ -507,6 +538,7 @@ class WrongPasswordError(BotfarmError):
         self.login = login
 
 
+@public
 class SecretNotHeldError(BotfarmError):
     """An account has no secret of this name, or one that is not what it should be."""
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import traceback
 from pathlib import Path
 
 from support.stage import (
+    WANTS,
     refusal,
 )
 
+import pytest_botfarm
 from pytest_botfarm.client import wire
 from pytest_botfarm.client.errors import (
+    AcquireTimeoutError,
+    BotfarmError,
     InvalidRequestError,
     NoSuchPoolError,
     PoolFullError,
@@ -24,6 +30,25 @@ PROTOCOL_PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
 
 
 class TestErrors:
+    def test_public_errors_appear_under_the_names_that_they_are_imported_by(
+        self,
+    ) -> None:
+        names = [name for name in pytest_botfarm.__all__ if name.endswith("Error")]
+        for name in names:
+            kind = getattr(pytest_botfarm, name)
+            assert issubclass(kind, BotfarmError)
+            assert f"{kind.__module__}.{kind.__qualname__}" == f"pytest_botfarm.{name}"
+        told = traceback.format_exception_only(BotfarmError("no account"))
+        assert told == ["pytest_botfarm.BotfarmError: no account\n"]
+
+    def test_an_error_crosses_to_another_process_with_all_that_it_tells(self) -> None:
+        refused = NoSuchPoolError("none", status=404, facts={"quarantined": None})
+        timeout = AcquireTimeoutError(WANTS, waited=3.0, blockers=())
+        for error in (refused, timeout):
+            copied = pickle.loads(pickle.dumps(error))
+            assert type(copied) is type(error)
+            assert (str(copied), vars(copied)) == (str(error), vars(error))
+
     def test_every_code_of_the_protocol_is_an_error_of_its_own(self) -> None:
         rows = re.findall(
             r"^\| (\d{3}) \| (.+?) \|", PROTOCOL_PAGE.read_text(), re.MULTILINE
