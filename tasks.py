@@ -169,6 +169,11 @@ class VersionEnvironment(Environment):
         self.requirements = [".[server]", "--group", "test"]
         self.base, self.version = base, version
 
+    def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        inherited = super().variables(more)
+        # A checkout there would be tried in the place of the wheel.
+        return {name: it for name, it in inherited.items() if name != "PYTHONPATH"}
+
     def install_wheel(self, wheel: str) -> None:
         self._pip("--force-reinstall", "--no-deps", wheel)
 

@@ -42,3 +42,12 @@ def test_nothing_that_a_command_has_started_outlives_it(
         tasks.run_quietly(["sh", "-c", command], env=dict(os.environ))
     started = int((tmp_path / "started").read_text())
     assert eventually(lambda: has_ended(started))
+
+
+def test_the_wheel_is_tried_without_what_else_is_on_the_path_of_who_tries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "a checkout")
+    environment = tasks.VersionEnvironment("3.13", "python3.13", "3.13.0")
+    assert "PYTHONPATH" not in environment.variables()
+    assert tasks.DEVELOPMENT.variables()["PYTHONPATH"] == "a checkout"
