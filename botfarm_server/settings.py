@@ -265,7 +265,7 @@ class Settings(BaseSettings):
         default=1_000,
         ge=0,
         description="Requests that one token may send to one server process, counted "
-        "over ten seconds; renewals and releases are always taken. 0 is no limit.",
+        "over ten seconds; renewals and releases have as many again. 0 is no limit.",
         examples=[1000],
     )
     max_body_bytes: int = Field(

@@ -8,6 +8,7 @@ from threading import Condition, Thread
 from uuid import UUID
 
 from .client.clock import clock
+from .client.errors import AskAgainError
 from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Lifetimes
 from .client.models import Lease
@@ -110,13 +111,18 @@ class Heartbeat:
                 self._client = self._make_client()
             protocol = self._client.protocol
             answers = self._client.run(protocol.renew(fences, timeout=timeout))
+        except AskAgainError as error:
+            self._repeat(error, retry_after=error.retry_after)
         # Whatever it is: without this thread, no loss would be noticed any more.
         except Exception as error:  # noqa: BLE001
-            _logger.warning("a Botfarm heartbeat failed and is repeated: %s", error)
-            with self._changed:
-                self._trouble = f"{NO_TROUBLE}: {error}"
-                self._lifetimes.failed(clock())
+            self._repeat(error)
         else:
             with self._changed:
                 self._trouble = NO_TROUBLE
                 self._lifetimes.renewed(answers, asked=asked)
+
+    def _repeat(self, error: Exception, *, retry_after: float = 0.0) -> None:
+        _logger.warning("a Botfarm heartbeat failed and is repeated: %s", error)
+        with self._changed:
+            self._trouble = f"{NO_TROUBLE}: {error}"
+            self._lifetimes.failed(clock(), retry_after=retry_after)

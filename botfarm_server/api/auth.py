@@ -24,23 +24,23 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 _ROLE = "botfarm_role"
 _SETTLES_OWNERSHIP = "botfarm_settles_ownership"
-_IS_ALWAYS_TAKEN = "botfarm_is_always_taken"
+_HAS_RESERVE = "botfarm_has_reserve"
 
 
 def needs(
-    role: Role, *, settles_ownership: bool = False, is_always_taken: bool = False
+    role: Role, *, settles_ownership: bool = False, has_reserve: bool = False
 ) -> Callable[[Endpoint], Endpoint]:
     """Mark the least role that may call an endpoint; one without a mark is for admins.
 
     `settles_ownership` says that the endpoint's own transaction sees whose the lease
-    is, so that it need not be read before. `is_always_taken` lets it through also where
-    the token has sent too many requests: leases would be lost, or kept from others.
+    is, so that it need not be read before. `has_reserve` lets it through where the
+    token has sent too many other requests: leases would be lost, or kept from others.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _ROLE, role)
         setattr(endpoint, _SETTLES_OWNERSHIP, settles_ownership)
-        setattr(endpoint, _IS_ALWAYS_TAKEN, is_always_taken)
+        setattr(endpoint, _HAS_RESERVE, has_reserve)
         return endpoint
 
     return mark
@@ -71,8 +71,7 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
     by = await _identify(request, credentials)
     request.state.by = by
     endpoint = request.scope["endpoint"]
-    if not getattr(endpoint, _IS_ALWAYS_TAKEN, False):
-        state.throttle.count(by)
+    state.throttle.count(by, has_reserve=getattr(endpoint, _HAS_RESERVE, False))
     needed = role_needed(endpoint)
     if not by.may(needed):
         raise ForbiddenError(

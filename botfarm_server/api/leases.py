@@ -130,7 +130,7 @@ async def ask(
     response_model=RenewOut,
     responses=documented(),
 )
-@needs("lease", is_always_taken=True)
+@needs("lease", has_reserve=True)
 async def renew(body: RenewIn, leases: Leases, by: By) -> Any:
     """Move each expiry to a full TTL from now; say of the others why they ended."""
     renewals = [(LeaseId(it.id), Fence(it.fence)) for it in body.leases]
@@ -143,7 +143,7 @@ async def renew(body: RenewIn, leases: Leases, by: By) -> Any:
     response_model=ReleasedOut,
     responses=documented(),
 )
-@needs("lease", is_always_taken=True)
+@needs("lease", has_reserve=True)
 async def end_holder(body: EndHolderIn, leases: Leases, by: By) -> Any:
     """Their users are handed on at once, since nobody uses them any more.
 
@@ -173,7 +173,7 @@ async def end_holder(body: EndHolderIn, leases: Leases, by: By) -> Any:
     summary="Release a held lease or cancel a waiting one",
     responses=documented(LeaseNotFoundError, LeaseEndedError, LeaseMismatchError),
 )
-@needs("lease", settles_ownership=True, is_always_taken=True)
+@needs("lease", settles_ownership=True, has_reserve=True)
 async def end(
     lease_id: UUID, leases: Leases, by: By, body: EndLeaseIn | None = None
 ) -> None:

@@ -216,7 +216,7 @@ async def acquire(
     response_model=MessageOut,
     responses=documented(UserNotFoundError, UserLockedError),
 )
-@needs("lease", is_always_taken=True)
+@needs("lease", has_reserve=True)
 async def release(user_id: UUID, acquiring: Acquiring, by: By) -> Any:
     """`409` where a test holds the user by a lease of its own: that one ends by its
     lease's id, or is broken on purpose. So it is where another token has acquired it.

@@ -65,6 +65,9 @@ SAME_OUTAGE = 10.0
 """Seconds without a try after which a failure is of another outage."""
 RELEASE_PATIENCE = 5.0
 """Seconds for which a release is tried; its TTL ends a lease that was not released."""
+RELEASE_BUSY = 30.0
+"""Seconds for which it is sent again to a server that says when: half of the TTL that
+others would wait for by default."""
 STATE_PATIENCE = 5.0
 """Seconds for what no test depends on: to save a state by the way, to compare a
 password."""
@@ -264,7 +267,7 @@ class LeaseProtocol:
             ANSWER_TIME,
         )
         try:
-            yield from self._call(request, patience=RELEASE_PATIENCE)
+            yield from self._end(request)
         except LeaseNotFoundError:
             return
 
@@ -283,7 +286,7 @@ class LeaseProtocol:
             {"fence": fence, "seconds": seconds, "outcome": outcome},
             ANSWER_TIME,
         )
-        _, response = yield from self._call(request, patience=RELEASE_PATIENCE)
+        response = yield from self._end(request)
         return self._read(response, lambda content: float(content["expires_in"]))
 
     def renew(
@@ -330,8 +333,17 @@ class LeaseProtocol:
             },
             ANSWER_TIME,
         )
-        _, response = yield from self._call(request, patience=RELEASE_PATIENCE)
+        response = yield from self._end(request)
         return self._read(response, wire.freed_of)
+
+    def _end(self, request: Request) -> Conversation[Response]:
+        """Send what ends the use of leases, for which others may wait."""
+        _, response = yield from self._call(
+            request,
+            patience=RELEASE_PATIENCE,
+            busy_until=self._clock() + RELEASE_BUSY,
+        )
+        return response
 
     def verify_password(self, user_id: UUID, password: str) -> Conversation[bool]:
         """Whether it is the password of a user that is held.
@@ -509,7 +521,7 @@ class LeaseProtocol:
                 until = busy_until
             seconds = self._jitter(pause / 2, pause)
             if isinstance(problem, AskAgainError):
-                seconds += _retry_after(outcome)
+                seconds += problem.retry_after
             if now + seconds > until:
                 # Who asks next would have shorter pauses to try in.
                 self._silent_since -= min(seconds, max(0.0, borne_until - now))
@@ -546,6 +558,8 @@ class LeaseProtocol:
         self._silent_until = -math.inf
         if outcome.status >= 400:
             error = wire.error_of(outcome.status, outcome.content)
+            if isinstance(error, AskAgainError):
+                error.retry_after = _retry_after(outcome)
             return error.at(self.url) if isinstance(error, NoSuchPathError) else error
         return outcome
 
@@ -586,9 +600,8 @@ class _Words:
             self._next += NEXT_WORD
 
 
-def _retry_after(outcome: Outcomes) -> float:
-    """Seconds that the server asks to stay away, within reason."""
-    header = outcome.headers.get("retry-after") if isinstance(outcome, Response) else ""
+def _retry_after(response: Response) -> float:
+    header = response.headers.get("retry-after")
     try:
         return min(max(0.0, float(header or 0)), MAXIMUM_RETRY_AFTER)
     except ValueError:

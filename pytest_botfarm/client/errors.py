@@ -419,6 +419,9 @@ class TooManyAttemptsError(ServerError):
 class AskAgainError(ServerError):
     """A refusal that is expected to pass."""
 
+    retry_after: float = 0.0
+    """Seconds that the server asks to stay away, within reason."""
+
 
 class BodyTimeoutError(AskAgainError):
     """The request came too slowly for the server to wait for its end."""

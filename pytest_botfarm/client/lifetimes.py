@@ -98,11 +98,16 @@ class Lifetimes:
                 life.due = asked + answer.expires_in / BEATS
                 life.deadline = _deadline(asked, answer.expires_in)
 
-    def failed(self, now: float) -> None:
-        """Have a heartbeat that got no answer repeated soon."""
-        soon = now + self._jitter(*REPEAT_AFTER)
+    def failed(self, now: float, *, retry_after: float = 0.0) -> None:
+        """Have a heartbeat that was in vain repeated soon.
+
+        A server that asks to stay away for some seconds is asked once more before a
+        lease is lost.
+        """
+        pause = self._jitter(*REPEAT_AFTER)
         for life in self._alive.values():
-            life.due = soon
+            last = max(now, life.deadline - 2 * pause)
+            life.due = min(now + retry_after, last) + pause
 
     def lose_overdue(self, now: float, reason: str) -> None:
         """Give up the leases whose deadline has passed."""

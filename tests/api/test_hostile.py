@@ -371,11 +371,24 @@ async def test_a_token_waits_and_sends_no_more_than_its_part(tmp_path: object) -
         # Five requests were sent so far, and ten may be in a row.
         told = [await answer_to(client, listing("limit=1")) for _ in range(6)]
         assert told == [(200, None)] * 5 + [(429, "too_many_requests")]
+        # What leases depend on has as much again, and then an end, too.
         renewal = {"leases": [{"id": str(uuid.UUID(int=1)), "fence": 1}]}
         renewed = ("POST", "/api/v1/leases/renew", renewal)
-        assert await answer_to(client, renewed) == (200, None)
         ending = ("DELETE", f"/api/v1/leases/{uuid.UUID(int=1)}", None)
-        assert await answer_to(client, ending) == (204, None)
+        of_run = ("POST", "/api/v1/leases/release", {"run_id": "over"})
+        of_user = ("POST", f"{USERS}/{uuid.UUID(int=2)}/release", None)
+        told = [await answer_to(client, it) for it in (renewed, ending, of_run) * 3]
+        assert told == [(200, None), (204, None), (200, None)] * 3
+        assert await answer_to(client, of_user) == (404, "user_not_found")
+        for method, path, body in (renewed, ending, of_run, of_user):
+            refused = await client.request(method, path, json=body)
+            assert (refused.status_code, refused.json()["error"]) == (
+                *(429, "too_many_requests"),
+            )
+            assert refused.headers["Retry-After"] == "1"
         assert await answer_to(client, listing("limit=1"), theirs) == (200, None)
         clock.now += 1
+        assert await answer_to(client, renewed) == (200, None)
+        assert await answer_to(client, listing("limit=1")) == (429, "too_many_requests")
+        clock.now += 11
         assert await answer_to(client, listing("limit=1")) == (200, None)

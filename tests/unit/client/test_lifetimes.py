@@ -60,6 +60,16 @@ def test_a_failed_heartbeat_is_repeated_and_loses_nothing(lifetimes: Lifetimes) 
     assert life.loss is None
 
 
+def test_a_heartbeat_stays_away_as_long_as_a_server_asks_and_its_leases_live(
+    lifetimes: Lifetimes,
+) -> None:
+    life = watched(lifetimes, lease())
+    lifetimes.failed(5.0, retry_after=4.0)
+    assert lifetimes.next_event() == 10.5
+    lifetimes.failed(5.0, retry_after=30.0)
+    assert lifetimes.next_event() == life.deadline - 1.5
+
+
 def test_a_lease_is_lost_when_its_deadline_passes_unrenewed(
     lifetimes: Lifetimes,
 ) -> None:

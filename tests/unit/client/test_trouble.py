@@ -30,9 +30,11 @@ from pytest_botfarm.client.core import (
     Conversation,
     Moved,
     Request,
+    Response,
     TransportFailure,
 )
 from pytest_botfarm.client.errors import (
+    AskAgainError,
     DatabaseUnavailableError,
     LeaseEndedError,
     NotABotfarmServerError,
@@ -256,6 +258,39 @@ class TestTrouble:
         with pytest.raises(ServerError, match="too_many_waiting"):
             stage.play(asking(stage, uuid4(), wait=60), [busy])
         assert 50 < sum(stage.sleeps) <= 60
+
+    def test_what_ends_a_lease_is_sent_again_when_a_busy_server_says(
+        self, stage: Stage
+    ) -> None:
+        """It asks to stay away for longer than one that is not there is tried."""
+        busy = answer(429, refusal("too_many_requests"), retry_after="7")
+        held_for = {"id": str(uuid4()), "expires_in": 59.5}
+        calls: list[tuple[Conversation[object], Response]] = [
+            (stage.protocol.release(uuid4(), fence=7), answer(204)),
+            (
+                stage.protocol.release_holder("run", outcome="crashed", clean=False),
+                answer(200, {"released": 0, "freed": []}),
+            ),
+            (
+                stage.protocol.keep(uuid4(), 7, seconds=60, outcome="failed"),
+                answer(200, held_for),
+            ),
+        ]
+        for conversation, done in calls:
+            stage.sleeps.clear()
+            stage.play(conversation, [busy, busy, done])
+            assert len(stage.sleeps) == 2
+            assert min(stage.sleeps) > 7
+        with pytest.raises(ServerError, match="too_many_requests"):
+            stage.play(stage.protocol.release(uuid4()), [busy])
+
+    def test_a_renewal_that_comes_too_soon_is_told_when_to_be_sent_again(
+        self, stage: Stage
+    ) -> None:
+        busy = answer(429, refusal("too_many_requests"), retry_after="3")
+        with pytest.raises(AskAgainError) as caught:
+            stage.play(stage.protocol.renew({uuid4(): 1}), [busy])
+        assert caught.value.retry_after == 3
 
     def test_a_server_without_its_database_is_asked_again_for_a_while(
         self, stage: Stage
