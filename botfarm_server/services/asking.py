@@ -7,7 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from botfarm_server.domain.errors import BotfarmError, ShuttingDownError
+from botfarm_server.domain.access import Caller
+from botfarm_server.domain.errors import BotfarmError, ForbiddenError, ShuttingDownError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Lease, LeaseId
 from botfarm_server.services.answers import (
@@ -50,6 +51,8 @@ class AskService:
         connection is held while waiting.
 
         Raises:
+            ForbiddenError: a user of the lease was moved to a project that the caller
+                does not know.
             NoSuchPoolError, PoolTooSmallError: waiting could not end.
             DeadlockError: everybody in the way waits as well.
             LeaseMismatchError: the id was used before, with other wants.
@@ -58,6 +61,14 @@ class AskService:
             ShuttingDownError, TooManyWaitingError: ask again.
 
         """
+        answer = await self._answer(asked, gone)
+        if isinstance(answer, Held):
+            _check_told(asked.by, answer)
+        return answer
+
+    async def _answer(
+        self, asked: Asked, gone: Callable[[], Awaitable[object]] | None
+    ) -> Held | Waiting:
         if self.room.is_closed():
             raise ShuttingDownError
         if outside_of(asked.by.project_id, asked.wants):
@@ -163,6 +174,15 @@ class AskService:
             pools = {want.pool for want in lease.wants}
             granted = await hand_on(connection, pools, now=now, times=self.times)
         self.room.wake([lease_id, *granted])
+
+
+def _check_told(by: Caller, held: Held) -> None:
+    """Keep from a holder what another project has made of a user since the grant."""
+    if not all(by.knows(user.project_id) for user in held.users):
+        raise ForbiddenError(
+            "A user of this lease was moved to another project, whose tokens alone are "
+            "told its password now. Release the lease, and ask for another."
+        )
 
 
 def _held(settled: Settled) -> Held | None:
