@@ -11,7 +11,7 @@ from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.schemas.reservations import ReservationIn, ReservationOut
 from botfarm_server.api.state import Reservations
-from botfarm_server.domain.errors import PoolFullError
+from botfarm_server.domain.errors import PoolFullError, ReservationNotFoundError
 from botfarm_server.domain.models import ReservationId, Want
 
 router = APIRouter(
@@ -26,7 +26,7 @@ router = APIRouter(
     status_code=201,
     summary="Reserve a place for a user that is to be made",
     response_model=ReservationOut,
-    responses=documented(PoolFullError),
+    responses=documented(PoolFullError, ReservationNotFoundError),
 )
 @needs("lease")
 async def reserve(body: ReservationIn, reservations: Reservations, by: By) -> Any:
@@ -40,11 +40,14 @@ async def reserve(body: ReservationIn, reservations: Reservations, by: By) -> An
     import are counted and never refused.
 
     `POST /api/v1/users/` with `reservation_id` turns the place into a user. One that is
-    not used expires. The client may choose the id, so that the call can be repeated.
+    not used expires. The client may choose the id, so that the call can be repeated. A
+    place is used and given back by the token that reserved it.
     """
     reservation_id = ReservationId(body.id)
     want = Want(body.env, body.domain, by.project_for(body.project_id))
-    expires_in = await reservations.reserve(reservation_id, want, limit=body.limit)
+    expires_in = await reservations.reserve(
+        reservation_id, want, limit=body.limit, by=by
+    )
     return {"id": reservation_id, "expires_in": expires_in}
 
 
@@ -53,9 +56,12 @@ async def reserve(body: ReservationIn, reservations: Reservations, by: By) -> An
     status_code=204,
     response_class=Response,
     summary="Give a place back",
-    responses=documented(),
+    responses=documented(ReservationNotFoundError),
 )
 @needs("lease")
-async def give_back(reservation_id: UUID, reservations: Reservations) -> None:
-    """`204` as well where it has expired or was used."""
-    await reservations.give_back(ReservationId(reservation_id))
+async def give_back(reservation_id: UUID, reservations: Reservations, by: By) -> None:
+    """`204` as well where it has expired or was used, `404` where another token has it.
+
+    Admins give back those of their projects.
+    """
+    await reservations.give_back(ReservationId(reservation_id), by)

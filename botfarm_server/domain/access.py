@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from uuid import UUID
 
 from botfarm_server.domain.errors import ForbiddenError
-from botfarm_server.domain.models import Lease, Role, TokenId, Want
+from botfarm_server.domain.models import Lease, Reservation, Role, TokenId, Want
 
 ROLES: Sequence[Role] = get_args(Role)
 
@@ -50,6 +50,11 @@ class Caller:
     def owns(self, lease: Lease) -> bool:
         """Whether it may renew and end the lease."""
         return self._took(lease) or (self.may("admin") and self.sees(lease))
+
+    def owns_place(self, place: Reservation) -> bool:
+        """Whether it may use the place, or give it back."""
+        took = self.token_id is not None and place.token_id == self.token_id
+        return took or (self.may("admin") and self.knows(place.project_id))
 
     def is_holder_of(self, lease: Lease) -> bool:
         """Whether the lease was asked for by the same token, or as this one by none.

@@ -156,6 +156,8 @@ class Reservation:
     domain: str
     project_id: UUID | None
     expires_at: datetime
+    token_id: TokenId | None = None
+    """Whose it is; `None` where it was reserved without a stored token."""
 
     def takes(self, env: str, domain: str, project_id: UUID | None) -> bool:
         """Whether a user of this pool may have the place."""

@@ -76,7 +76,7 @@ class AcquireService:
         """
         lease_id = LeaseId(uuid.uuid4())
         async with self.database.queue() as (connection, now):
-            user = await user_of(connection, user_id, now)
+            user = await user_of(connection, user_id, now, by)
             want = Want(user.env, user.domain, user.project_id, user_id=user_id)
             kept: dict[LeaseId, Sequence[Candidate]] = {}
             granted = await hand_on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import UserLockedError, UserNotFoundError
 from botfarm_server.domain.models import User, UserId
 from botfarm_server.domain.wording import describe_holder
@@ -11,10 +12,15 @@ from botfarm_server.store import holdings, users
 from botfarm_server.store.engine import Connection
 
 
-async def user_of(connection: Connection, user_id: UserId, now: datetime) -> User:
-    """Raises UserNotFoundError."""
+async def user_of(
+    connection: Connection, user_id: UserId, now: datetime, by: Caller = EVERYTHING
+) -> User:
+    """Raises UserNotFoundError, also where it does not exist to the caller.
+
+    It may have moved to another project since the call was let in.
+    """
     user = await users.get(connection, user_id, now)
-    if user is None:
+    if user is None or not by.knows(user.project_id):
         raise UserNotFoundError(user_id)
     return user
 

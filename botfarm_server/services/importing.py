@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,9 +76,7 @@ class ImportService:
     ) -> Imported:
         async with self.database.read() as connection:
             known = await users.stored(connection, [it.key for it in drafts])
-        for user in known.values():
-            if not by.knows(user.project_id):
-                raise DuplicateUserError(user.login, user.env)
+        _check_known(known.values(), by)
         new = [it for it in drafts if it.key not in known]
         stored = [(it, known[it.key]) for it in drafts if it.key in known]
         # Without a sealing key each takes as long as hashing it anew.
@@ -97,6 +95,7 @@ class ImportService:
             if prepared:
                 await users.add(connection, prepared, now)
             before = await users.stored(connection, [it.key for it, _ in differing])
+            _check_known(before.values(), by)  # one may have moved since
             for (draft, _), (user_id, values) in zip(differing, changes, strict=True):
                 if not await users.change(connection, user_id, values):
                     # Somebody has removed it since: it is looked at again.
@@ -155,6 +154,13 @@ class ImportService:
         if not await self.credentials.are_same(draft, stored):
             values |= await self.credentials.columns(stored.id, draft)
         return stored.id, values
+
+
+def _check_known(stored: Iterable[users.StoredUser], by: Caller) -> None:
+    """Raise DuplicateUserError where one of them does not exist to the caller."""
+    for user in stored:
+        if not by.knows(user.project_id):
+            raise DuplicateUserError(user.login, user.env)
 
 
 def _imported_over(stored: users.StoredUser, values: Mapping[str, Any]) -> Change:

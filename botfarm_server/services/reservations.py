@@ -12,11 +12,12 @@ from datetime import timedelta
 
 import structlog
 
-from botfarm_server.domain.errors import PoolFullError
+from botfarm_server.domain.access import EVERYTHING, Caller
+from botfarm_server.domain.errors import PoolFullError, ReservationNotFoundError
 from botfarm_server.domain.models import Reservation, ReservationId, Want
 from botfarm_server.domain.vocabulary import Vocabulary
 from botfarm_server.store import reservations, users
-from botfarm_server.store.engine import Database
+from botfarm_server.store.engine import Connection, Database
 
 RESERVED_FOR = 600.0
 """Seconds. Signing up through a web page and a mail takes minutes; a suite that died
@@ -31,7 +32,12 @@ class ReservationService:
     vocabulary: Vocabulary
 
     async def reserve(
-        self, reservation_id: ReservationId, want: Want, *, limit: int
+        self,
+        reservation_id: ReservationId,
+        want: Want,
+        *,
+        limit: int,
+        by: Caller = EVERYTHING,
     ) -> float:
         """Keep a place in the pool of a want; for how many seconds.
 
@@ -41,6 +47,7 @@ class ReservationService:
 
         Raises:
             InvalidRequestError: its env or domain is not in the vocabulary.
+            ReservationNotFoundError: the id is that of a place of somebody else.
             PoolFullError: users and reserved places are as many as the limit.
 
         """
@@ -48,7 +55,7 @@ class ReservationService:
         # Users are added behind the same lock, so nobody comes between look and leap.
         async with self.database.queue() as (connection, now):
             await reservations.remove_expired(connection, now)
-            known = await reservations.get(connection, reservation_id)
+            known = await _known(connection, reservation_id, by)
             if known is not None:
                 return (known.expires_at - now).total_seconds()
             counts = [
@@ -59,7 +66,9 @@ class ReservationService:
                 raise PoolFullError(want, limit, *counts)
             expires_at = now + timedelta(seconds=RESERVED_FOR)
             place = Reservation(
-                reservation_id, want.env, want.domain, want.project_id, expires_at
+                *(reservation_id, want.env, want.domain, want.project_id),
+                expires_at=expires_at,
+                token_id=by.token_id,
             )
             await reservations.add(connection, place)
         _log.info(
@@ -70,7 +79,25 @@ class ReservationService:
         )
         return RESERVED_FOR
 
-    async def give_back(self, reservation_id: ReservationId) -> None:
-        """Free a place; one that is not reserved, or no longer, is left alone."""
+    async def give_back(
+        self, reservation_id: ReservationId, by: Caller = EVERYTHING
+    ) -> None:
+        """Free a place; one that is not reserved, or no longer, is left alone.
+
+        Raises:
+            ReservationNotFoundError: it is somebody else's.
+
+        """
         async with self.database.queue() as (connection, _):
+            await _known(connection, reservation_id, by)
             await reservations.remove(connection, reservation_id)
+
+
+async def _known(
+    connection: Connection, reservation_id: ReservationId, by: Caller
+) -> Reservation | None:
+    """The place, if there is one. Raises ReservationNotFoundError as `give_back`."""
+    place = await reservations.get(connection, reservation_id)
+    if place is not None and not by.owns_place(place):
+        raise ReservationNotFoundError(reservation_id)
+    return place

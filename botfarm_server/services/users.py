@@ -74,9 +74,9 @@ class UserService:
                 stored = await users.find(
                     connection, now, reservation_id=draft.reservation_id
                 )
-                if stored and (stored[0].env, stored[0].login) == draft.key:
+                if stored and _is_made_of(stored[0], draft, by):
                     return stored[0]
-                await _take_place(connection, draft, draft.reservation_id, now)
+                await _take_place(connection, draft, draft.reservation_id, now, by)
             await users.add(connection, [new], now)
             created = await user_of(connection, new.id, now)
             await audit.record(connection, by, now, audit.user_made("user.create", new))
@@ -228,7 +228,7 @@ class UserService:
         **facts: str | None,
     ) -> User:
         async with self.database.queue() as (connection, now):
-            before, user = await _changed(connection, user_id, values_at(now), now)
+            before, user = await _changed(connection, user_id, values_at(now), now, by)
             await audit.record(connection, by, now, told_by(before, user))
             pools = {Pool(it.env, it.domain) for it in (before, user)}
             granted = await self._hand_on(connection, pools, now)
@@ -246,7 +246,7 @@ class UserService:
 
         """
         async with self.database.queue() as (connection, now):
-            user = await user_of(connection, user_id, now)
+            user = await user_of(connection, user_id, now, by)
             if not await users.remove(connection, user_id):
                 raise await locked(connection, user_id)
             await audit.record(connection, by, now, audit.user_removed(user))
@@ -274,15 +274,21 @@ def _lost(before: User, after: User | None = None) -> list[Candidate]:
     return [] if before.state == "quarantined" or is_as_it_was else [was]
 
 
+def _is_made_of(user: User, draft: UserDraft, by: Caller) -> bool:
+    """Whether the draft of a place was stored before, for all that the caller knows."""
+    return (user.env, user.login) == draft.key and by.knows(user.project_id)
+
+
 async def _take_place(
     connection: Connection,
     draft: UserDraft,
     reservation_id: ReservationId,
     now: datetime,
+    by: Caller,
 ) -> None:
     """Let a user have the place that was reserved for it."""
     place = await reservations.get(connection, reservation_id)
-    if place is None or place.expires_at <= now:
+    if place is None or place.expires_at <= now or not by.owns_place(place):
         raise ReservationNotFoundError(reservation_id)
     if not place.takes(draft.env, draft.domain, draft.project_id):
         raise InvalidRequestError(
@@ -292,10 +298,14 @@ async def _take_place(
 
 
 async def _changed(
-    connection: Connection, user_id: UserId, values: Mapping[str, Any], now: datetime
+    connection: Connection,
+    user_id: UserId,
+    values: Mapping[str, Any],
+    now: datetime,
+    by: Caller = EVERYTHING,
 ) -> tuple[User, User]:
     """Set columns of a user; how it was before, and how it is."""
-    before = await user_of(connection, user_id, now)
+    before = await user_of(connection, user_id, now, by)
     if values:
         await users.change(connection, user_id, values)
     return before, await user_of(connection, user_id, now)

@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 from botfarm_server.domain.errors import SchemaMismatchError
 from botfarm_server.store.engine import Connection, translated_errors
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest revision of the migration tree.
 
 Written down so that a start need not import Alembic, which takes most of a second.

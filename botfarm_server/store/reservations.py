@@ -24,8 +24,7 @@ async def get(
     row = (await connection.execute(query)).first()
     if row is None:
         return None
-    found_id, env, domain, project_id, expires_at = row
-    return Reservation(ReservationId(found_id), env, domain, project_id, expires_at)
+    return Reservation(*row)
 
 
 async def remove(connection: AsyncConnection, reservation_id: ReservationId) -> None:

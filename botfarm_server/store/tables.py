@@ -241,6 +241,8 @@ reservations: Table = Table(
     Column("domain", String(255), nullable=False),
     Column("project_id", Uuid),
     Column("expires_at", UtcDateTime, nullable=False),
+    # Whose it is. No foreign key: tokens are never deleted.
+    Column("token_id", Uuid),
 )
 
 grants: Table = Table(

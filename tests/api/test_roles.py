@@ -263,6 +263,61 @@ async def test_a_lease_token_touches_its_own_leases_alone(start: Start) -> None:
         ] == [204, 204, 404]
 
 
+async def test_a_place_is_used_and_given_back_by_the_token_that_reserved_it(
+    start: Start,
+) -> None:
+    """Or by an admin of its project."""
+    async with start(bootstrap_token=BOOTSTRAP) as client:
+        tokens = await tokens_of_callers(client)
+        place = {"id": str(uuid.uuid4()), "env": "stage", "domain": "regular"}
+        path, body = f"/reservations/{place['id']}", {**place, "limit": 1}
+        made = {**ALICE, "project_id": None, "reservation_id": place["id"]}
+
+        async def told(caller: str, method: str, path: str, body: Any = None) -> int:
+            answer = await call(client, tokens[caller], method, path, body)
+            if answer.status_code == 404:
+                assert answer.json()["error"] == "reservation_not_found"
+            return answer.status_code
+
+        assert await told("holder", "POST", "/reservations", body) == 201
+        for caller in ("other", "stranger"):
+            assert await told(caller, "DELETE", path) == 404
+            assert await told(caller, "POST", "/users", made) == 404
+            assert await told(caller, "POST", "/reservations", body) == 404
+        another = {**body, "id": str(uuid.uuid4())}
+        assert await told("other", "POST", "/reservations", another) == 409
+        assert await told("admin", "DELETE", path) == 204
+        assert await told("other", "DELETE", path) == 204
+        assert await told("holder", "POST", "/reservations", body) == 201
+        assert await told("holder", "POST", "/users", made) == 201
+        assert await told("stranger", "POST", "/users", made) == 404
+
+
+async def test_who_holds_a_user_is_not_told_what_another_project_makes_of_it(
+    start: Start,
+) -> None:
+    """Its lease goes on, and it has what it was granted with."""
+    async with start(bootstrap_token=BOOTSTRAP) as client:
+        tokens = await tokens_of_callers(client)
+        scene = await a_scene(client, tokens)
+        path = f"/leases/{scene.lease_id}"
+        body = {**wants(scene), "holder": {"run_id": scene.login}}
+        moved = {"project_id": THEIRS, "password": "secret of theirs"}
+        user = f"/users/{scene.user_id}"
+        assert (await call(client, BOOTSTRAP, "PATCH", user, moved)).is_success
+        for wait in (0, 0.01):
+            asked = {**body, "wait": wait}
+            again = await call(client, tokens["holder"], "PUT", path, asked)
+            assert (again.status_code, again.json()["error"]) == (403, "forbidden")
+            assert "moved to another project" in again.json()["detail"]
+            assert "secret" not in again.text.replace("secrets", "")
+        renewal = {"leases": [{"id": scene.lease_id, "fence": scene.fence}]}
+        renewed = await call(client, tokens["holder"], "POST", "/leases/renew", renewal)
+        assert renewed.json()["leases"][0]["state"] == "held"
+        ended = await call(client, tokens["holder"], "DELETE", path)
+        assert ended.status_code == 204
+
+
 async def test_a_project_is_all_that_its_tokens_know_of(start: Start) -> None:
     """In wants, counts, refusals and lists, in what waits, and in what they write."""
     async with start(bootstrap_token=BOOTSTRAP) as client:

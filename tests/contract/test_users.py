@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
+from support.parking import Parked
 
+from botfarm_server.domain.access import Caller
+from botfarm_server.domain.errors import DuplicateUserError, UserNotFoundError
+from botfarm_server.domain.models import Holder
 from botfarm_server.services.credentials import UserDraft
 
 from .conftest import Farm
 
 pytestmark = pytest.mark.anyio
 
+OURS, THEIRS = uuid.UUID(int=1), uuid.UUID(int=2)
+OUR_ADMIN = Caller("admin", project_id=OURS)
 DRAFTS = [UserDraft(f"user-{n}", "password", "stage", "regular") for n in range(5)]
 
 
@@ -71,3 +78,37 @@ async def test_listing_a_user_does_not_end_another_quarantine(farm: Farm) -> Non
     await farm.users.quarantine(user.id, "locked out")
     await farm.users.retain_only([DRAFTS[0].key])
     assert (await farm.users.get(user.id)).state == "quarantined"
+
+
+async def test_who_was_let_in_changes_no_user_that_has_moved_since(farm: Farm) -> None:
+    """Whatever else looks at the project before, the transaction does as well."""
+    user = await farm.add_user(project_id=THEIRS)
+    for change in (
+        farm.users.change(user.id, {"labels": {"role": "ours"}}, OUR_ADMIN),
+        farm.users.quarantine(user.id, "locked out", by=OUR_ADMIN),
+        farm.users.restore(user.id, by=OUR_ADMIN),
+        farm.acquiring.acquire(user.id, ttl=None, holder=Holder(), by=OUR_ADMIN),
+        farm.users.remove(user.id, OUR_ADMIN),
+    ):
+        with pytest.raises(UserNotFoundError):
+            await change
+    assert await farm.users.get(user.id) == user
+
+
+async def test_an_import_changes_no_user_that_moves_while_it_hashes(farm: Farm) -> None:
+    user = await farm.add_user("alice", project_id=OURS)
+    draft = UserDraft("alice", "ours", "stage", "regular", OURS)
+    importing = farm.imports.import_all([draft], by=OUR_ADMIN)
+    async with Parked(importing) as parked:
+        at, has_looked, looks = 0, False, False
+        while looks or not has_looked:
+            at += 1
+            assert await parked.comes_to(at)
+            looks = farm.database.checked_out() > 0
+            has_looked = has_looked or looks
+        moved = {"project_id": THEIRS, "password": "theirs"}
+        is_theirs = await farm.users.change(user.id, moved)
+        with pytest.raises(DuplicateUserError):
+            await parked.ends()
+    assert await farm.users.get(user.id) == is_theirs
+    assert await farm.users.verify_password(user.id, "theirs")
