@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.beside import NEWEST, OURS, ROOT
+from support.provided import needs_set_up
 
 PYTHON = ROOT / NEWEST / "bin" / "python"
 EXAMPLE = ROOT / "examples" / "playwright"
@@ -17,16 +18,16 @@ ACCOUNTS = (EXAMPLE / "botfarm.toml").read_text().count("[[users]]")
 LIMIT = 280.0
 """Seconds after which it hangs; some twenty would do on a machine of its own."""
 
-pytestmark = [
-    pytest.mark.skipif(
-        not any(PYTHON.parents[1].glob("lib/*/site-packages/playwright")),
-        reason="`python3 tasks.py test` installs Playwright where there is a chromium",
-    ),
-    pytest.mark.skipif(
-        "CHROMIUM" not in os.environ and shutil.which("chromium") is None,
-        reason="there is no Chromium: CHROMIUM names none, and none is on the path",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    "CHROMIUM" not in os.environ and shutil.which("chromium") is None,
+    reason="there is no Chromium: CHROMIUM names none, and none is on the path",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def playwright() -> None:
+    installed = PYTHON.parents[1].glob("lib/*/site-packages/playwright")
+    needs_set_up(f"Playwright in {NEWEST}", is_there=any(installed))
 
 
 def run(*command: str, state: Path) -> str:

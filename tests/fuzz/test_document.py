@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
-import pytest
 from support.fuzzing import PYTHON, command, environment, fuzzed_server
+from support.provided import needs_set_up
 
 SEED = 20260101
 """The same for every run: a change that fails has found it, and not chance."""
@@ -15,8 +15,7 @@ SECONDS = 8
 
 def test_every_answer_is_one_that_the_document_tells_of(database_url: str) -> None:
     """Nor does the server fail, take what it refuses, or refuse what it takes."""
-    if not PYTHON.exists():
-        pytest.skip("`python3 tasks.py test` sets up what this test runs in")
+    needs_set_up(".venv-fuzz", is_there=PYTHON.exists())
     with fuzzed_server(database_url) as server:
         fuzzing = command(server.wait_until_ready(), SEED, f"--max-time={SECONDS}")
         done = subprocess.run(

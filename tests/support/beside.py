@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .farm import Farm, Json
+from .provided import needs_set_up
 from .suites import Suite
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +31,7 @@ class Beside(Suite):
     def run(self, *arguments: str, timeout: float = 120.0) -> pytest.RunResult:
         """`-p NAME` loads a plugin; no other is loaded but Botfarm's."""
         python = ROOT / self.environment / "bin" / "python"
-        if not python.exists():
-            pytest.skip("`python3 tasks.py test` sets up what this test runs in")
+        needs_set_up(self.environment, is_there=python.exists())
         command = (python, "-m", "pytest", "-p", OURS[self.environment])
         return self.pytester.run(*command, *arguments, timeout=timeout)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.provided import needs_set_up
 from support.waiting import eventually
 
 SPEC = importlib.util.spec_from_file_location(
@@ -51,3 +52,15 @@ def test_the_wheel_is_tried_without_what_else_is_on_the_path_of_who_tries(
     environment = tasks.VersionEnvironment("3.13", "python3.13", "3.13.0")
     assert "PYTHONPATH" not in environment.variables()
     assert tasks.DEVELOPMENT.variables()["PYTHONPATH"] == "a checkout"
+
+
+def test_what_ci_sets_up_may_be_missing_elsewhere_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    needs_set_up(".venv-fuzz", is_there=True)
+    with pytest.raises(pytest.fail.Exception, match=r"\.venv-fuzz is missing in CI"):
+        needs_set_up(".venv-fuzz", is_there=False)
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match=r"python3 tasks\.py test"):
+        needs_set_up(".venv-fuzz", is_there=False)
