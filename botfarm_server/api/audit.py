@@ -6,11 +6,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
-from botfarm_server.api.schemas.audit import AuditEventOut
+from botfarm_server.api.schemas.audit import AuditEventOut, Instant
 from botfarm_server.api.schemas.fields import Text
 from botfarm_server.api.state import Audit
 from botfarm_server.domain.audit import (
@@ -45,9 +44,9 @@ async def find(
         Text | None,
         Query(description="The name of a token or an account, or a kind of caller."),
     ] = None,
-    since: AwareDatetime | None = None,
+    since: Instant | None = None,
     until: Annotated[
-        AwareDatetime | None, Query(description="The first moment after.")
+        Instant | None, Query(description="The first moment after.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[int | None, Query(ge=1, le=2**62)] = None,

@@ -31,6 +31,7 @@ from botfarm_server.settings import fixed_settings
 from .conftest import ALICE, Start, running
 
 USERS, LEASE = "/api/v1/users", f"/api/v1/leases/{uuid.UUID(int=1)}"
+AUDIT = "/api/v1/audit"
 STATE = f"{LEASE}/users/{uuid.UUID(int=2)}/state"
 WANT = {"env": "stage", "domain": "regular"}
 JSON = {"Content-Type": "application/json"}
@@ -76,6 +77,14 @@ LOGINS = {
     "a login that is too long": "a" * 256,
     "a login that is empty": "",
 }
+ODD = {
+    "NUL": "%00",
+    "a control character": "ali%1Bce",
+    "an invisible character": "ali%E2%80%8Bce",
+    "too long a text": "a" * 256,
+    "nothing": "",
+}
+"""Texts of a query."""
 REAL_NAMES = ["Renée", "иван@example.com", "Ωμέγα-1", "山田太郎", "محمد", "o'neill+1"]
 CALLS: dict[str, Call] = {
     "a holder that moves the cursor": lease(holder={"host": "\x1b[2J"}),
@@ -113,6 +122,17 @@ CALLS: dict[str, Call] = {
         STATE,
         {"fence": 1, "state": "x" * (MAXIMUM_STATE_BYTES + 1)},
     ),
+    **{
+        f"{what} as {name} in the audit log": ("GET", f"{AUDIT}?{name}={text}", None)
+        for name in ("who", "subject")
+        for what, text in ODD.items()
+    },
+    "a time before all times": (
+        "GET",
+        f"{AUDIT}?since=0001-01-01T00:00:00%2B01:00",
+        None,
+    ),
+    "a time after all times": ("GET", f"{AUDIT}?until=9999-12-31T23:59:59-01:00", None),
     "a page that is too large": listing("limit=1001"),
     "too many labels in a query": listing("&".join(["label=a=b"] * 21)),
     "NUL in a query": listing("login=%00"),

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from botfarm_server.domain.access import CallerKind
 from botfarm_server.domain.audit import AuditAction, SubjectKind
 from botfarm_server.domain.models import Role
+
+
+def _instant(given: datetime) -> datetime:
+    try:
+        return given.astimezone(timezone.utc)
+    except OverflowError:
+        msg = "must be within the years 1 to 9999 of UTC"
+        raise ValueError(msg) from None
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_instant)]
 
 
 class CallerOut(BaseModel):
