@@ -174,6 +174,7 @@ class Server(uvicorn.Server):
         on_listening: Callable[[str], None] | None = None,
     ) -> None:
         """`tls` is what `tls_options` says."""
+        _leave_no_core()
         self._on_listening = on_listening
         super().__init__(
             uvicorn.Config(
@@ -207,6 +208,15 @@ class Server(uvicorn.Server):
             shown = f"[{host}]" if ":" in host else host
             scheme = "https" if self.config.is_ssl else "http"
             self._on_listening(f"{scheme}://{shown}:{port}")
+
+
+def _leave_no_core() -> None:
+    """Keep what the process knows, passwords and keys, out of a file if it crashes."""
+    with suppress(ImportError):
+        import resource  # noqa: PLC0415  # not on Windows
+
+        _, most = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def _files_allowed() -> int:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from botfarm_server.cli.output import note
+from botfarm_server.cli.output import note, operator
+from botfarm_server.domain.access import Caller
 
 app = typer.Typer(no_args_is_help=True, help="The schema of the server's database.")
 
@@ -39,12 +40,22 @@ def after_restore(
             "Tests that leased since the backup may still be running.",
         ),
     ] = 60.0,
+    *,
+    revoke_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--revoke-tokens",
+            help="End all tokens: those that were revoked since the backup are valid "
+            "again.",
+        ),
+    ] = False,
 ) -> None:
     """Make a database that was restored from a backup safe to lease from.
 
     Run it before the servers start. Grants made since the backup are not in it, so that
-    their fences would be given out again.
+    their fences would be given out again; nor are revocations of tokens.
     """
     from botfarm_server.cli import schema  # noqa: PLC0415
 
-    note(schema.after_restore(rest))
+    by = Caller("admin", kind="command_line", name=operator())
+    note(schema.after_restore(rest, revoke_tokens=by if revoke_tokens else None))

@@ -16,7 +16,7 @@ from botfarm_server.domain.models import Role
 from botfarm_server.services.tokens import NewToken, TokenService
 from botfarm_server.settings import SettingsError, load_settings
 from botfarm_server.store import migrations, tokens, users
-from botfarm_server.store.dialects import database_url, raise_fences
+from botfarm_server.store.dialects import database_url, make_file, raise_fences
 from botfarm_server.store.engine import Database
 
 LOST_GRANTS = 1_000_000_000
@@ -69,8 +69,10 @@ def _wrong_revision(given: str, found: str | None) -> CommandError:
     )
 
 
-def after_restore(rest: float) -> str:
-    """Make a restored database safe to lease from; a sentence about what was done.
+def after_restore(rest: float, *, revoke_tokens: Caller | None = None) -> str:
+    """Make a restored database safe to lease from; sentences about what was done.
+
+    `revoke_tokens` is by whom all its tokens are revoked, if they are.
 
     Raises:
         CommandError: it cannot be used, or has not the schema of this version.
@@ -79,18 +81,32 @@ def after_restore(rest: float) -> str:
     check()
     given = _configured_url()
     with told(given):
-        asyncio.run(_raise_fences(Database(database_url(given), pool_size=2), rest))
+        database = Database(database_url(given), pool_size=2)
+        revoked = asyncio.run(_after_restore(database, rest, revoke_tokens))
+    about_tokens = (
+        "Tokens that were revoked since the backup are valid again: revoke them anew "
+        "with `botfarm tokens revoke`, or all of them with --revoke-tokens."
+        if revoked is None
+        else f"Tokens revoked: {revoked}. `botfarm tokens create` makes new ones."
+    )
     return (
         f"{place_of(given)} is ready: fences go on above all that were given out "
-        f"before, and every user rests for {rest:g} s."
+        f"before, and every user rests for {rest:g} s. {about_tokens} Passwords are "
+        "those of the backup: import what was changed since."
     )
 
 
-async def _raise_fences(database: Database, rest: float) -> None:
+async def _after_restore(
+    database: Database, rest: float, revoke_tokens: Caller | None
+) -> int | None:
+    """How many tokens were revoked, if they were to be."""
     try:
         async with database.queue() as (connection, now):
             await raise_fences(connection, LOST_GRANTS)
             await users.rest_all(connection, now + timedelta(seconds=rest))
+        if revoke_tokens is None:
+            return None
+        return await TokenService(database).revoke_all(revoke_tokens)
     finally:
         await database.dispose()
 
@@ -210,6 +226,7 @@ def _make_writable(given: str) -> None:
     path = Path(str(url.database))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        make_file(url)
         path.open("ab").close()
     except OSError as error:
         raise CommandError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from botfarm_server.domain.access import Caller
@@ -15,7 +15,7 @@ from botfarm_server.domain.tokens import digest_of, new_token
 from botfarm_server.services import audit
 from botfarm_server.store import tokens
 from botfarm_server.store.dialects import read_clock
-from botfarm_server.store.engine import Database
+from botfarm_server.store.engine import Connection, Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,19 @@ class TokenService:
             if found is None or not by.knows(found[0].project_id):
                 raise TokenNotFoundError(token_id)
             token, now = found
-            if await tokens.revoke(connection, token_id, now):
-                change = audit.token_revoked(token, now)
-                await audit.record(connection, by, now, change)
+            await _revoke(connection, [token], by, now)
+
+    async def revoke_all(self, by: Caller) -> int:
+        """End all tokens that the caller may know of; how many were not revoked yet."""
+        async with self.database.write() as connection:
+            found = await tokens.find(connection, by.project_id)
+            return await _revoke(connection, found, by, await read_clock(connection))
+
+
+async def _revoke(
+    connection: Connection, found: Sequence[Token], by: Caller, now: datetime
+) -> int:
+    ended = [it for it in found if await tokens.revoke(connection, it.id, now)]
+    changes = (audit.token_revoked(token, now) for token in ended)
+    await audit.record(connection, by, now, *changes)
+    return len(ended)

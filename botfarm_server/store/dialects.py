@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -91,6 +93,19 @@ def database_url(given: str) -> URL:
         case other:
             msg = f"{other!r} is neither postgresql nor sqlite"
             raise ValueError(msg)
+
+
+def make_file(url: URL) -> None:
+    """Make the file of a SQLite database, if there is none, for its owner alone.
+
+    What SQLite writes beside it gets the same rights. Where it cannot be made, SQLite
+    says so when it opens it.
+    """
+    path = Path(str(url.database))
+    # Not opened if it is there: as that is closed, SQLite's locks on it would go.
+    if not path.exists():
+        with suppress(OSError):
+            path.touch(mode=0o600)
 
 
 def _with_renamed(url: URL, name: str, driver_name: str) -> URL:

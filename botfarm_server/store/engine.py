@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from botfarm_server.domain.errors import DatabaseUnavailableError
-from botfarm_server.store.dialects import lock_queue
+from botfarm_server.store.dialects import lock_queue, make_file
 from botfarm_server.store.sqlite_trips import OneTripCursor, WholeConnection
 
 Connection = AsyncConnection
@@ -314,6 +314,10 @@ def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
         hide_parameters=True,  # they would stand in error messages, and so in logs
         connect_args={"timeout": BUSY_TIMEOUT, "factory": WholeConnection},
     )
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def prepare(*_: object) -> None:
+        make_file(url)
 
     @event.listens_for(engine.sync_engine, "connect")
     def configure(dbapi_connection: Any, _: object) -> None:

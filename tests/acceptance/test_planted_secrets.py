@@ -22,6 +22,7 @@ from botfarm_server.store.tables import metadata
 
 ECHOING = """
 import logging
+import resource
 from botfarm_server import app
 from botfarm_server.cli.main import run
 from botfarm_server.store import users
@@ -39,9 +40,12 @@ async def add_or_fail(connection, new, now):
     await add(connection, new, now)
 
 app.set_up_logging, users.add = set_up_with_echo, add_or_fail
+hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 run()
 """
-"""`botfarm serve` with every word of SQL in its log, and a user that it fails on."""
+"""`botfarm serve` with every word of SQL in its log, and a user that it fails on, where
+a crash leaves all memory behind."""
 POOL = {"env": "stage", "domain": "regular"}
 KINDS = (
     *("bootstrap token", "password", "secret", "imported password", "imported secret"),
@@ -202,7 +206,9 @@ def test_no_planted_secret_is_found_in_logs_answers_arguments_or_the_database(
         farm = Confidence(server.wait_until_ready().url, planted)
         in_confidence = use(farm)
         everything_to_read(farm)
-        arguments = psutil.Process(server.process.pid).cmdline()
+        process = psutil.Process(server.process.pid)
+        arguments = process.cmdline()
+        core_bytes, _ = process.rlimit(psutil.RLIMIT_CORE)
         copied = copy_of(database_url)
         farm.http.close()
     searcher = Searcher({**planted, "sealing key": SECRET_KEY})
@@ -218,3 +224,4 @@ def test_no_planted_secret_is_found_in_logs_answers_arguments_or_the_database(
         "database": searcher.leaks(copied),
     }
     assert not any(found.values()), found
+    assert core_bytes == 0

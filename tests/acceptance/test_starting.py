@@ -78,7 +78,8 @@ def answers(port: int) -> bool:
 def test_each_way_serves_and_ends_on_sigterm(way: str, tmp_path: Path) -> None:
     with started(way, tmp_path) as (process, port):
         assert eventually(lambda: answers(port))
-        assert (tmp_path / "botfarm.sqlite3").exists()
+        modes = {it.stat().st_mode & 0o777 for it in tmp_path.glob("botfarm.sqlite3*")}
+        assert modes == {0o600}
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=15)
     assert "Traceback" not in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -148,7 +149,15 @@ def test_a_restored_database_gives_out_higher_fences_and_lets_its_users_rest(
     assert ran.exit_code == 1
     assert "Run `botfarm db upgrade`" in ran.err
     assert botfarm("db", "upgrade").exit_code == 0
+    database = ("--database-url", os.environ["DATABASE_URL"])
+    for name in ("ops", "shop"):
+        assert botfarm("tokens", "create", name, *database).exit_code == 0
     ran = botfarm("db", "after-restore", "--rest", "90")
     assert ran.exit_code == 0, ran.err
     assert "fences go on above all that were given out before" in ran.err
     assert "every user rests for 90 s" in ran.err
+    assert "Tokens that were revoked since the backup are valid again" in ran.err
+    assert "Passwords are those of the backup" in ran.err
+    for revoked in (2, 0):
+        ran = botfarm("db", "after-restore", "--revoke-tokens")
+        assert f"Tokens revoked: {revoked}. `botfarm tokens create`" in ran.err
