@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -40,6 +41,8 @@ from botfarm_server.store.holdings import LeaseUser
 MAXIMUM_BLOCKERS = 10
 MAXIMUM_COUNTED = 1_000
 """Users up to which a waiter is told how many match, and why they are not free."""
+LOOKED_UP_TOGETHER = 100
+"""Leases of one statement: their users, each a parameter, are 10,000 at most."""
 HOPELESS = {NoSuchPoolError.code, PoolTooSmallError.code}
 """Why a wait was ended that could not be met any more."""
 
@@ -291,28 +294,54 @@ async def over(connection: Connection, lease: Lease, now: datetime) -> BotfarmEr
 
 async def ended(connection: Connection, lease: Lease, now: datetime) -> LeaseEndedError:
     """That a lease is over, and who has its users now."""
-    had = await holdings.users_of(connection, [lease.id])
-    holding = await holdings.holdings_of(connection, [user.id for user in had])
-    return LeaseEndedError(
-        lease_id=lease.id,
-        state=lease.state if is_ended(lease.state) else "expired",
-        ended_ago=_seconds(lease.ended_at or lease.expires_at, now) or 0.0,
-        reason=lease.end_reason,
-        users=[
-            PassedOnUser(
-                user.id,
-                user.login,
-                holding[user.id].holder if user.id in holding else None,
-            )
-            for user in had
-        ],
-    )
+    [error] = await _all_ended(connection, [lease], now)
+    return error
+
+
+async def _all_ended(
+    connection: Connection, over: Sequence[Lease], now: datetime
+) -> list[LeaseEndedError]:
+    had = await holdings.users_of(connection, [lease.id for lease in over])
+    holding = await holdings.holdings_of(connection, {user.id for user in had})
+    passed_on: defaultdict[LeaseId, list[PassedOnUser]] = defaultdict(list)
+    for user in had:
+        holder = holding[user.id].holder if user.id in holding else None
+        passed_on[user.lease_id].append(PassedOnUser(user.id, user.login, holder))
+    return [
+        LeaseEndedError(
+            lease_id=lease.id,
+            state=lease.state if is_ended(lease.state) else "expired",
+            ended_ago=_seconds(lease.ended_at or lease.expires_at, now) or 0.0,
+            reason=lease.end_reason,
+            users=passed_on[lease.id],
+        )
+        for lease in over
+    ]
 
 
 async def lost(
-    connection: Connection, lease_id: LeaseId, lease: Lease | None, now: datetime
-) -> Lost:
-    """Why a lease could not be renewed."""
+    connection: Connection,
+    names: Iterable[LeaseId],
+    found: Mapping[LeaseId, Lease],
+    now: datetime,
+) -> dict[LeaseId, Lost]:
+    """Why leases could not be renewed, by few statements however many they are."""
+    why = {name: _lost_though_live(name, found.get(name), now) for name in names}
+    over = [found[name] for name, it in why.items() if it is None]
+    errors: list[LeaseEndedError] = []
+    for start in range(0, len(over), LOOKED_UP_TOGETHER):
+        together = over[start : start + LOOKED_UP_TOGETHER]
+        errors += await _all_ended(connection, together, now)
+    return {name: it for name, it in why.items() if it is not None} | {
+        it.lease_id: Lost(it.lease_id, it.state, it.detail, it.ended_ago, it.users)
+        for it in errors
+    }
+
+
+def _lost_though_live(
+    lease_id: LeaseId, lease: Lease | None, now: datetime
+) -> Lost | None:
+    """Why a lease could not be renewed, unless it is over."""
     if lease is None:
         return Lost(lease_id, "unknown", f"There is no lease {lease_id}.", None, ())
     if lease.state == "waiting":
@@ -322,8 +351,7 @@ async def lost(
         how = "kept, and not renewed" if is_kept(lease) else "held under another fence"
         detail = f"Lease {lease_id} is {how}."
         return Lost(lease_id, "unknown", detail, None, ())
-    over = await ended(connection, lease, now)
-    return Lost(lease_id, over.state, over.detail, over.ended_ago, over.users)
+    return None
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:

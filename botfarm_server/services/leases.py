@@ -96,14 +96,16 @@ class LeaseService:
                 for ttl, names in by_ttl.items()
                 for name in names
             }
-            others = [name for name, _ in renewals if name not in found]
-            if others:
-                found |= await leases.get_all(connection, others)
+            not_held = [name for name, _ in renewals if name not in found]
+            if not_held:
+                found |= await leases.get_all(connection, not_held)
             found = {name: lease for name, lease in found.items() if by.owns(lease)}
+            others = [name for name, fence in renewals if (name, fence) not in renewed]
+            why_lost = await lost(connection, others, found, now)
             return [
                 Renewed(lease_id, renewed[lease_id, fence])
                 if (lease_id, fence) in renewed
-                else await lost(connection, lease_id, found.get(lease_id), now)
+                else why_lost[lease_id]
                 for lease_id, fence in renewals
             ]
 

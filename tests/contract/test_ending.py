@@ -28,6 +28,7 @@ from botfarm_server.services.departed import LATE_CALLS, end_id
 from botfarm_server.store import leases
 
 from .conftest import STAGE, Farm
+from .test_query_plans import sent
 
 pytestmark = pytest.mark.anyio
 
@@ -112,6 +113,18 @@ async def test_of_two_renewals_of_one_lease_each_fence_is_judged(farm: Farm) -> 
     other = (name, Fence(fence + 5))
     answers = await farm.leases.renew([other, (name, fence), other])
     assert [type(it) for it in answers] == [Lost, Renewed, Lost]
+
+
+async def test_a_call_about_many_lost_leases_sends_few_statements(farm: Farm) -> None:
+    """Whoever names them, and however often, keeps the database from nobody."""
+    await farm.add_user("alice")
+    lost = await farm.held()
+    await farm.release(lost)
+    names = [lost.lease.id] * 40
+    with sent(farm.database) as statements:
+        told = await farm.leases.renew([(name, Fence(1)) for name in names])
+    assert [it.users[0].login for it in told if isinstance(it, Lost)] == ["alice"] * 40
+    assert len(statements) < 10
 
 
 async def test_a_wait_that_became_hopeless_is_refused_again_in_the_same_way(
