@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from functools import cached_property, partial
-from html import escape
+from functools import cached_property
 from threading import Lock
-from urllib.parse import quote
+
+from .spellings import in_base64, spellings_of
 
 MASK = "***"
 MINIMUM_LENGTH = 4
@@ -25,15 +24,18 @@ SHORTEST_OF_STATE = 8
 """Characters. A state holds many texts, and most short ones are none of its secrets."""
 PUBLIC_OF_STATE = frozenset({"domain", "name", "origin", "path", "sameSite", "url"})
 """What browsers' cookies and storages tell besides their values."""
-LEVELS = 3
-"""The repr of JSON within JSON, say. Ordinary passwords look alike on all of them."""
 
 _CUT = re.compile(r"""(\.{3}|…|\[\d+ chars\]|['"]\n[-+?E ]*b?['"])""")
 """How pytest, reprlib and unittest mark that they left out the rest of a text, and how
 pprint goes on in the next line, of a diff or an error as well."""
+_LINE = "[A-Za-z0-9+/]{60}"
+_BREAK = re.compile(
+    rf"\r?\n(?:(?<={_LINE}\n)|(?<={_LINE}\r\n))[-+?E ]*|\\n(?<={_LINE}\\n)"
+)
+"""How base64 goes on in the next line, as it is, in an error and in a repr."""
+_ANY_BREAK = r"(?:\r?\n[-+?E ]*|\\n)?"
 _UNCHANGED = re.compile("[A-Za-z0-9]+")
 """What every spelling but base64 leaves as it is."""
-_HEXADECIMAL = re.compile("%..")
 
 
 class Secrets(Mapping[str, str]):
@@ -108,6 +110,10 @@ class Masker:
     def mask(self, text: str) -> str:
         """The text with *** where a secret was, or what was left of one cut off."""
         secrets = self._secrets
+        if _BREAK.search(text):
+            unbroken = _BREAK.sub("", text)
+            for secret in secrets:
+                text = secret.mask_broken(text, unbroken)
         for secret in secrets:
             text = secret.mask(text)
         if not secrets or not _CUT.search(text):
@@ -129,7 +135,7 @@ class _Secret:
     def __init__(self, text: str) -> None:
         self.text = text
         self._core = max(_UNCHANGED.findall(text), key=len, default="")
-        self._in_base64 = frozenset(_in_base64(text))
+        self._in_base64 = in_base64(text)
 
     def mask(self, text: str) -> str:
         if self._core in text:  # it seldom is, and this is quick to say
@@ -137,6 +143,13 @@ class _Secret:
                 text = text.replace(spelling, MASK)
         for spelling in self._in_base64:
             text = text.replace(spelling, MASK)
+        return text
+
+    def mask_broken(self, text: str, unbroken: str) -> str:
+        """For base64 that is broken into lines."""
+        for spelling in self._in_base64:
+            if spelling in unbroken:
+                text = re.sub(_ANY_BREAK.join(map(re.escape, spelling)), MASK, text)
         return text
 
     def mask_rest(self, text: str, *, has_tail: bool, has_head: bool) -> str:
@@ -168,11 +181,7 @@ class _Secret:
 
     @cached_property
     def _spellings(self) -> Sequence[str]:
-        """The longest first: one may be a part of another."""
-        spellings = {self.text}
-        for _ in range(LEVELS):
-            spellings |= {spell(text) for spell in SPELLINGS for text in spellings}
-        return sorted(spellings, key=len, reverse=True)
+        return spellings_of(self.text)
 
 
 def _overlap(left: str, right: str) -> int:
@@ -182,42 +191,3 @@ def _overlap(left: str, right: str) -> int:
     while at >= 0 and not left.endswith(right[: at + MINIMUM_LENGTH]):
         at = right.rfind(last, 0, at + MINIMUM_LENGTH - 1)
     return at + MINIMUM_LENGTH if at >= 0 else 0
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")
-
-
-def _in_base64(text: str) -> Iterator[str]:
-    """What base64 makes of it, whatever stands before and after it: all characters
-    that depend on it alone.
-    """
-    utf8 = _utf8(text)
-    for before in range(3):
-        encoded = b64encode(bytes(before) + utf8).decode()
-        whole = encoded[(before * 8 + 5) // 6 : (before + len(utf8)) * 8 // 6]
-        yield whole
-        yield whole.translate({ord("+"): "-", ord("/"): "_"})  # for URLs
-
-
-def _percent(text: str, safe: str) -> str:
-    return quote(_utf8(text), safe=safe)
-
-
-# Which quotes repr escapes depends on what else stands in the string.
-SPELLINGS: Sequence[Callable[[str], str]] = (
-    lambda text: json.dumps(text)[1:-1],
-    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
-    lambda text: repr(text)[1:-1],
-    lambda text: repr(f"{text}'\"")[1:-4],
-    lambda text: ascii(text)[1:-1],
-    lambda text: ascii(f"{text}'\"")[1:-4],
-    lambda text: repr(_utf8(text))[2:-1],
-    lambda text: repr(_utf8(text) + b"'\"")[2:-4],
-    escape,
-    lambda text: escape(text, quote=False),
-    *(partial(_percent, safe=safe) for safe in ("", "/", "!~*'()", "!$&'()*+,;=:@/?")),
-    lambda text: _percent(text, " ").replace(" ", "+"),
-    lambda text: _HEXADECIMAL.sub(lambda it: it[0].lower(), _percent(text, "")),
-)
-"""How a text is written in JSON, in Python, in HTML and, by several rules, in URLs."""

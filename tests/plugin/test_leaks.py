@@ -33,7 +33,7 @@ def scrambled(text: str, length: int) -> str:
 
 PEM = [f"{scrambled(f'line {number}', 20)}/+=" for number in range(4)]
 SECRETS = {
-    "password": "Zq7\"vK'x\\2%wö é/9&Lm<T ~b",
+    "password": "Zq7\"vK'x\\2%wö é/9&Lm<T ~b+3=d",
     "totp": "JBSWY3DPEHPK3PXP",
     "key": '"\\'.join(scrambled(f"part {number}", 10) for number in range(15)),
     "pem": "\n".join(["-----BEGIN SECRET-----", *PEM]),
@@ -42,6 +42,14 @@ SECRETS = {
     "saved": 'xW"q\\8ü7zvJ%2zR',
 }
 SEARCHER = Searcher(SECRETS)
+SPELLED = [
+    spelled
+    for spelling, spell in SPELLINGS.items()
+    if spelling != "base64"  # of which a part that stands alone is not found
+    for secret in SECRETS.values()
+    for line in secret.splitlines()
+    for spelled in spell(line)
+]
 
 
 class Run:
@@ -56,6 +64,7 @@ class Run:
         )
         (folder / "pytest.ini").write_text("[pytest]\njunit_logging = all\n")
         (folder / "saved").write_text(SECRETS["saved"])
+        (folder / "spelled").write_text("\n".join(SPELLED))
         self.domain = farm.add_pool()
         for login in ("alice", "bob", "carol", "dave"):
             add_user(farm, login, self.domain)

@@ -130,6 +130,8 @@ def test_user_and_user(user: BotUser) -> None:
 def test_header(everything: dict[str, str]) -> None:
     for text in everything.values():
         for before in ("", "a", "ab"):
+            print(base64.b64encode(f"{before}{text}:".encode("latin-1")))
+            print(base64.encodebytes(f"{before * 40}{text}:".encode()).decode())
             pair = base64.b64encode(f"{before}{text}:".encode()).decode()
             print(pair, base64.urlsafe_b64encode(f"{before}{text}".encode()))
     assert f"Basic {pair}" == "Basic x"
@@ -183,6 +185,12 @@ def test_message_with_addresses(everything: dict[str, str]) -> None:
 def test_message_with_a_page(everything: dict[str, str]) -> None:
     page = "".join(f'<input value="{html.escape(it)}">' for it in everything.values())
     raise ValueError(page)
+
+
+def test_message_in_other_spellings(user: BotUser) -> None:
+    spelled = Path("spelled").read_text()
+    print(user.login, spelled)
+    raise ValueError(json.dumps(spelled))
 
 
 def test_chain(everything: dict[str, str]) -> None:

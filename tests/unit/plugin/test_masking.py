@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from urllib.parse import quote, urlencode
 
 import pytest
 
 from pytest_botfarm.masking import Masker
+from pytest_botfarm.spellings import spellings_of
 
 NASTY = "Zq7\"vK'x\\2%wö é/9&Lm<T ~b"
 
@@ -17,6 +19,9 @@ def masker_of(*secrets: str | None) -> Masker:
     masker = Masker()
     masker.learn(*secrets)
     return masker
+
+
+MASKER = masker_of("Zq7<\"é'/&+=~ x9")
 
 
 @pytest.mark.parametrize("secret", ["hunter2!", NASTY, "пароль", "pass word", '"\\"\\'])
@@ -41,6 +46,67 @@ def test_a_secret_is_found_however_it_is_written(secret: str, text: object) -> N
     assert "***" in masked
     for part in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret)):
         assert part not in masked
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        r"Zq7\u003c\"\u00e9\u0027/\u0026+=~ x9",  # JSON of Jinja2
+        r"Zq7\u003C\"\u00e9'/\u0026+=~ x9",  # of Django
+        r"Zq7\u003c\"é'/\u0026+=~ x9",  # of Go and Rails
+        r"Zq7\u003c\"é\u0027/\u0026+\u003d~ x9",  # of Gson
+        r"Zq7\u003C\u0022\u00E9\u0027/\u0026\u002B=~ x9",  # of .NET
+        r"Zq7<\"\u00E9'/&+=~ x9",  # of Jackson
+        r"Zq7<\"\u00e9'\/&+=~ x9",  # of PHP
+        r"Zq7<\"é'\/&+=~ x9",
+        "Zq7&lt;&#34;é&#39;/&amp;+=~ x9",  # HTML of Jinja2 and Go
+        "Zq7&lt;&quot;é&#39;/&amp;+=~ x9",  # of Rails
+        "Zq7&lt;&quot;é&#039;/&amp;+=~ x9",  # of PHP
+        "Zq7&lt;&quot;&#233;&#39;/&amp;+=~ x9",  # of .NET
+        "Zq7&lt;&quot;&#xE9;&#x27;/&amp;&#x2B;=~ x9",
+        "Zq7&lt;&quot;&eacute;'/&amp;+=~ x9",  # of Java
+        "Zq7&lt;&quot;é&apos;/&amp;+=~ x9",  # XML
+        "Zq7&lt;&quot;&#233;'/&amp;+=~ x9",
+        "Zq7&lt;\"&#233;'/&amp;+=~ x9",
+        "Zq7%3C%22%E9%27%2F%26%2B%3D~%20x9",  # URLs in latin-1
+        "Zq7%3C%22%C3%A9'/%26%2B%3D~+x9",  # of aiohttp
+        "Zq7%3C%22%C3%A9%27%2F%26%2B%3D%7E+x9",  # of Java and PHP
+        "Zq7%3c%22%c3%a9%27%2f%26%2b%3d%7e+x9",  # of .NET
+        r"Zq7<\"\xE9'/&+=~ x9",  # YAML
+        "Zq7<\"é''/&+=~ x9",  # YAML and SQL
+        'Zq7<""é\'/&+=~ x9',  # CSV
+        "Zq7<\"é'\"'\"'/&+=~ x9",  # a shell
+    ],
+)
+def test_a_secret_is_found_as_other_libraries_and_languages_write_it(
+    spelled: str,
+) -> None:
+    for text in (spelled, json.dumps(spelled), repr(json.dumps(spelled))):
+        masked = MASKER.mask(f"before {text} after")
+        assert masked.replace('"', "").replace("'", "") == "before *** after"
+
+
+def test_a_text_that_is_written_alike_everywhere_has_one_spelling() -> None:
+    assert len(spellings_of("hunter2-of.alice_2")) == 1
+    assert len(spellings_of(NASTY)) < 3000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(
+    "show", [repr, bytes.decode, lambda it: it.replace(b"\n", b"\r\nE   ").decode()]
+)
+def test_base64_that_is_broken_into_lines_tells_nothing_of_a_secret(
+    encoding: str, show: Callable[[bytes], str]
+) -> None:
+    secret = "Zq7<w&d/\"é'x9"
+    masker = masker_of(secret)
+    octets = secret.encode(encoding)
+    for before in range(40, 60):  # the first line ends after 57 octets
+        encoded = base64.encodebytes(bytes(before) + octets + bytes(60))
+        masked = masker.mask(show(encoded))
+        whole = base64.b64encode(bytes(before % 3) + octets).decode()[4:-4]
+        pieces = {whole[at : at + 4] for at in range(len(whole) - 3)}
+        assert not [piece for piece in pieces if piece in masked]
 
 
 @pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
