@@ -91,21 +91,7 @@ class Masker:
 
         And in what it cannot, which a test may take for a state.
         """
-        if isinstance(state, str):
-            if len(state) >= SHORTEST_OF_STATE:
-                self.learn(state)
-            if state.startswith(("{", "[")):  # a storage keeps JSON as text
-                with suppress(ValueError):
-                    self.learn_state(json.loads(state))
-        elif isinstance(state, Mapping):
-            for name, value in state.items():
-                if name not in PUBLIC_OF_STATE:
-                    self.learn_state(value)
-        elif isinstance(state, bytes):
-            self.learn_state(state.decode(errors="ignore"))
-        elif isinstance(state, (Sequence, AbstractSet)):
-            for value in state:
-                self.learn_state(value)
+        self.learn(*_texts_of(state))
 
     def mask(self, text: str) -> str:
         """The text with *** where a secret was, or what was left of one cut off."""
@@ -127,6 +113,24 @@ class Masker:
                     pieces[index], has_tail=index > 0, has_head=index < last
                 )
         return "".join(pieces)
+
+
+def _texts_of(state: object) -> Iterator[str]:
+    if isinstance(state, str):
+        if len(state) >= SHORTEST_OF_STATE:
+            yield state
+        if state.startswith(("{", "[")):  # a storage keeps JSON as text
+            with suppress(ValueError):
+                yield from _texts_of(json.loads(state))
+    elif isinstance(state, Mapping):
+        for name, value in state.items():
+            if name not in PUBLIC_OF_STATE:
+                yield from _texts_of(value)
+    elif isinstance(state, bytes):
+        yield from _texts_of(state.decode(errors="ignore"))
+    elif isinstance(state, (Sequence, AbstractSet)):
+        for value in state:
+            yield from _texts_of(value)
 
 
 class _Secret:

@@ -165,3 +165,19 @@ def test_the_values_of_a_state_are_secrets_and_its_names_are_not() -> None:
     text = "session-of-a-login at https://shop.example.com/account"
     assert masker.mask(text) == text
     assert masker.mask("c00kie-value; t0ken-of-login") == "***; ***"
+
+
+def test_all_texts_of_a_state_are_learnt_at_once() -> None:
+    """Each time sorts all that is known, at each lease."""
+
+    class Counting(Masker):
+        times = 0
+
+        def learn(self, *secrets: str | None) -> None:
+            self.times += 1
+            super().learn(*secrets)
+
+    masker = Counting()
+    masker.learn_state({"values": [f"value-{number}" for number in range(10, 30)]})
+    assert masker.times == 1
+    assert masker.mask("value-10 value-29") == "*** ***"
