@@ -163,6 +163,9 @@ INNERMOST: Sequence[Callable[[str], str]] = (
     _form_of_few,
     partial(_form_of_few, safe="!*()"),
     lambda text: _in_lower_case(_form_of_few(text, "!*()")),
+    # Lines of pprint's, each of which has quotes of its own
+    lambda text: "'".join(repr(part)[1:-1] for part in text.split("'")),
+    lambda text: "'".join(repr(_utf8(part))[2:-1] for part in text.split("'")),
     # YAML; quotes doubled, as in YAML, SQL and CSV; a shell's
     _yaml,
     lambda text: text.replace("'", "''"),
