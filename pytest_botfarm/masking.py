@@ -22,6 +22,8 @@ MINIMUM_LENGTH = 4
 """Characters. What is shorter cannot be told from ordinary text, and stays."""
 SHORTEST_OF_STATE = 8
 """Characters. A state holds many texts, and most short ones are none of its secrets."""
+_SECRET_NAME = re.compile(r"(?=.*\d).{16,}", re.DOTALL)
+"""A name within a state that is a session's, say. Ordinary names are words."""
 PUBLIC_OF_STATE = frozenset({"domain", "name", "origin", "path", "sameSite", "url"})
 """What browsers' cookies and storages tell besides their values."""
 
@@ -87,7 +89,7 @@ class Masker:
             self._secrets = tuple(longest_first)
 
     def learn_state(self, state: object) -> None:
-        """Mask the texts in what JSON can tell, but for names and addresses.
+        """Mask the texts in what JSON can tell, but for ordinary names and addresses.
 
         And in what it cannot, which a test may take for a state.
         """
@@ -117,20 +119,26 @@ class Masker:
 
 def _texts_of(state: object) -> Iterator[str]:
     if isinstance(state, str):
-        if len(state) >= SHORTEST_OF_STATE:
-            yield state
-        if state.startswith(("{", "[")):  # a storage keeps JSON as text
-            with suppress(ValueError):
-                yield from _texts_of(json.loads(state))
+        yield from _texts_in(state)
+    elif isinstance(state, bytes):
+        yield from _texts_in(state.decode(errors="ignore"))
     elif isinstance(state, Mapping):
         for name, value in state.items():
+            if isinstance(name, str) and _SECRET_NAME.fullmatch(name):
+                yield name
             if name not in PUBLIC_OF_STATE:
                 yield from _texts_of(value)
-    elif isinstance(state, bytes):
-        yield from _texts_of(state.decode(errors="ignore"))
     elif isinstance(state, (Sequence, AbstractSet)):
         for value in state:
             yield from _texts_of(value)
+
+
+def _texts_in(text: str) -> Iterator[str]:
+    if len(text) >= SHORTEST_OF_STATE:
+        yield text
+    if text.startswith(("{", "[")):  # a storage keeps JSON as text
+        with suppress(ValueError):
+            yield from _texts_of(json.loads(text))
 
 
 class _Secret:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import sys
+import traceback
 from collections.abc import Generator, Iterable
 from contextlib import suppress
 from operator import is_
@@ -115,6 +117,21 @@ class Scrubber:
             for text in masked
         )
         return [f" {op} ".join(shown), "botfarm: no diff of what holds a secret"]
+
+    # The outermost. Python itself shows such an error, and asks no plugin.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None, None, None]:
+        try:
+            yield
+        except pytest.exit.Exception:
+            raise
+        except Exception as error:
+            shown = "".join(traceback.format_exception(error))
+            masked = self.masker.mask(shown)
+            if masked == shown:
+                raise
+            sys.stderr.write(masked)
+            pytest.exit("the session did not finish", returncode=1)
 
     def _scrub_report(self, report: pytest.TestReport) -> None:
         self._scrub_attributes(report, vars(report).keys() - IDENTITY)

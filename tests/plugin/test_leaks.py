@@ -236,9 +236,24 @@ def test_a_plugin_that_is_unused_masks_the_token_and_nothing_else(
             assert [1, 2, "three"] == [1, 2, "four"]
         """
     )
+    suite.write(
+        """
+        import os
+        import pytest
+
+        @pytest.hookimpl(wrapper=True, tryfirst=True)
+        def pytest_sessionfinish():
+            yield
+            raise ValueError(os.environ["BOTFARM_TOKEN"])
+        """,
+        "conftest",
+    )
     result = suite.run("--log-cli-level=DEBUG", "--tb=native")
     output = result.stdout.str()
     assert SEARCHER.leaks(output) == {}
     lines = ["  File *in test_its_environment", "    raise *", "ValueError: ***"]
     result.stdout.fnmatch_lines(lines, consecutive=True)
     assert "At index 2 diff: 'three' != 'four'" in output
+    assert SEARCHER.leaks(result.stderr.str()) == {}
+    result.stderr.fnmatch_lines(["  File *in pytest_sessionfinish", "ValueError: ***"])
+    assert result.ret == 1

@@ -167,6 +167,13 @@ def test_the_values_of_a_state_are_secrets_and_its_names_are_not() -> None:
     assert masker.mask("c00kie-value; t0ken-of-login") == "***; ***"
 
 
+def test_a_name_of_a_state_is_a_secret_if_it_is_as_long_as_one() -> None:
+    masker = Masker()
+    masker.learn_state({"storageStateOfLogins": {"b9a1f36c8d5e4702": {"oauth2Id": 1}}})
+    text = "b9a1f36c8d5e4702, oauth2Id of storageStateOfLogins"
+    assert masker.mask(text) == "***, oauth2Id of storageStateOfLogins"
+
+
 def test_all_texts_of_a_state_are_learnt_at_once() -> None:
     """Each time sorts all that is known, at each lease."""
 
