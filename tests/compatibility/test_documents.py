@@ -43,11 +43,11 @@ def test_apis_mocks_and_unittest(suite: Beside, folder: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium")
 def test_browsers(suite: Beside, folder: Path) -> None:
-    """Selenium as documented, and pytest-playwright beside it."""
-    write_files(ROOT / "docs" / "selenium.md", folder)
+    """Selenium and pytest-playwright, each in a folder of its own."""
+    write_files(ROOT / "docs" / "selenium.md", folder / "selenium")
+    write_files(ROOT / "docs" / "playwright.md", folder / "playwright")
     suite.write(
         """
-        import os
         import shutil
 
         import pytest
@@ -56,22 +56,9 @@ def test_browsers(suite: Beside, folder: Path) -> None:
         def browser_type_launch_args(browser_type_launch_args):
             chromium = {"executable_path": shutil.which("chromium")}
             return {**browser_type_launch_args, **chromium, "args": ["--no-sandbox"]}
-
-        @pytest.fixture
-        def browser(launch_browser):  # instead of Selenium's
-            yield (browser := launch_browser())
-            browser.close()
-
-        def test_playwright(bot_user, page):
-            user = bot_user("stage", "regular")
-            page.goto(os.environ["SHOP_URL"] + "/login")
-            page.fill("[name=login]", user.login)
-            page.fill("[name=password]", user.password)
-            page.click("button")
-            page.wait_for_selector(f"text=Welcome, {user.login}")
         """,
-        "test_playwright",
+        "conftest",
     )
     result = suite.run("-p", "playwright")
-    result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["3 leases, *"])
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["4 leases, *"])

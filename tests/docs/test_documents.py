@@ -39,6 +39,7 @@ do kill -0 $!; sleep 0.1
 done"""
 
 ORDER = re.compile(r"^<!--\s*(run|file)\b.*-->$", re.MULTILINE)
+PYTHON = re.compile(r"^(<!-- file: \S+ -->\n+)?`{3,}python$", re.MULTILINE)
 CODE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
@@ -112,6 +113,11 @@ def script(document: Path, folder: Path) -> str:
 def test_orders_stand_above_a_block(document: Path) -> None:
     text = document.read_text()
     assert len(ORDER.findall(text)) == len(BLOCK.findall(text))
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("docs/*.md")), ids=name_of)
+def test_all_python_of_a_page_is_in_files_that_are_run(document: Path) -> None:
+    assert all(match[1] for match in PYTHON.finditer(document.read_text()))
 
 
 @pytest.mark.parametrize(
