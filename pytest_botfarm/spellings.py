@@ -19,7 +19,9 @@ LONGEST_NESTED = 1000
 and all levels of the whole would take seconds."""
 
 ABOVE_ASCII = "\x80-\U0010ffff"
+"""As it stands in a class of `re`."""
 UPPER, LOWER = "{:04X}", "{:04x}"
+"""How the numbers of characters are written in JSON."""
 
 
 def spellings_of(text: str) -> Sequence[str]:
@@ -34,7 +36,7 @@ def spellings_of(text: str) -> Sequence[str]:
 
 def in_base64(text: str) -> frozenset[str]:
     """What base64 makes of it, whatever stands before and after it."""
-    # Clients write HTTP's user and password in either.
+    # Clients of HTTP write user and password in the one or the other.
     return frozenset(
         spelled
         for octets in {_utf8(text), _latin(text)}
