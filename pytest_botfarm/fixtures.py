@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -165,28 +164,29 @@ class BotUserFactory:
         return list(holding.users)
 
 
-class MarksFirst:
-    """Has marked tests lease before their other fixtures begin.
+def put_marks_first(item: Any) -> None:
+    """Have a marked test lease before its other fixtures begin, whether it names the
+    fixture or not.
 
     And so give back what was leased after these have ended. Fixtures of wider scopes
     come before all that.
     """
-
-    def __init__(self) -> None:
-        self._item: pytest.Item | None = None
-
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        self._item = item if item.get_closest_marker(MARK) else None
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_fixture_setup(self, request: pytest.FixtureRequest) -> None:
-        # A test outside of any class is the node of its class's fixtures as well.
-        if request.scope != "function" or request.node is not self._item:
-            return
-        self._item = None
-        # It cannot be asked for where this is what it is about to use itself.
-        with suppress(pytest.FixtureLookupError):
-            request.getfixturevalue(MARK)
+    # Not public: nothing that is tells the scope of a fixture before its set-up. To
+    # lease from within that would break the fixture, where the lease fails.
+    info = getattr(item, "_fixtureinfo", None)
+    if info is None or not item.get_closest_marker(MARK):
+        return
+    names, definitions = item.fixturenames, info.name2fixturedefs
+    own = [
+        name
+        for name in names
+        if name in definitions and definitions[name][-1].scope == "function"
+    ]
+    first = names.index(own[0]) if own else len(names)
+    if MARK not in names[: first + 1]:
+        others = (name for name in names[first:] if name != MARK)
+        # A list of its own: all tests of a parametrized function share the first one.
+        item.fixturenames = [*names[:first], MARK, *others]
 
 
 def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:

@@ -20,11 +20,11 @@ from .fixtures import (
     MARK,
     MARK_SIGNATURE,
     SESSION,
-    MarksFirst,
     bot_user,
     class_bot_user,
     module_bot_user,
     package_bot_user,
+    put_marks_first,
     session_bot_user,
 )
 from .options import add_options, is_configured, is_told
@@ -140,15 +140,7 @@ def pytest_make_collect_report(
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    # A test that has the mark and does not name the fixture wants its accounts, too.
-    names: list[str] | None = getattr(item, "fixturenames", None)
-    if names is None or not item.get_closest_marker(MARK):
-        return
-    if MARK not in names:
-        names.append(MARK)
-    manager = item.config.pluginmanager
-    if not manager.has_plugin("botfarm-marks"):
-        manager.register(MarksFirst(), "botfarm-marks")
+    put_marks_first(item)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)

@@ -14,9 +14,28 @@ def test_each_attempt_of_rerunfailures_leases_anew_and_is_reported_once(
 ) -> None:
     suite.write(
         """
+        attempts = []
+
+        def pytest_botfarm_acquired(nodeid):
+            if "refused" in nodeid:
+                attempts.append(nodeid)
+                assert len(attempts) > 1
+        """,
+        "conftest",
+    )
+    suite.write(
+        """
         import pytest
 
         attempts = []
+
+        @pytest.fixture(autouse=True)
+        def browser():
+            pass
+
+        @pytest.mark.bot_user
+        def test_refused_once():
+            pass
 
         @pytest.mark.bot_user
         def test_flaky(bot_user):
@@ -37,14 +56,15 @@ def test_each_attempt_of_rerunfailures_leases_anew_and_is_reported_once(
     result = suite.run(*plugins, "--reruns=2", "-n", workers, f"--junitxml={junit}")
     result.stdout.re_match_lines(
         [
-            r"7 leases, longest wait .*, 0 lost",
-            r"=+ 1 failed, 2 passed, 4 rerun in .*",
+            r"9 leases, longest wait .*, 0 lost",
+            r"=+ 1 failed, 3 passed, 5 rerun in .*",
         ]
     )
-    assert sorted(map(str, suite.outcomes())) == ["failed"] * 5 + ["passed"] * 2
+    outcomes = ["error", *["failed"] * 5, *["passed"] * 3]
+    assert sorted(map(str, suite.outcomes())) == outcomes
     # The tool itself writes a case for each attempt.
     cases = list(ET.parse(junit).iter("testcase"))
-    assert len(cases) == 7
+    assert len(cases) == 9
     for case in cases:
         told = [(x.get("name"), x.get("value")) for x in case.iter("property")]
         assert len(told) == len(set(told))

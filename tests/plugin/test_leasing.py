@@ -128,6 +128,53 @@ def test_a_mark_leases_before_the_other_fixtures_begin_and_until_they_have_ended
     assert farm.outcomes(pool) == ["passed"] * 3
 
 
+def test_a_mark_whose_lease_fails_ends_its_own_test_before_its_fixtures_begin(
+    suite: Suite, farm: Farm, pool: str
+) -> None:
+    """And leaves these as they were for other tests."""
+    suite.write(
+        """
+        import pytest
+
+        def pytest_botfarm_acquired(nodeid):
+            if "refused" in nodeid:
+                raise ValueError("no inbox")
+            if "skipped" in nodeid:
+                pytest.skip("no inbox")
+        """,
+        "conftest",
+    )
+    suite.write(
+        """
+        import pytest
+
+        began = []
+
+        @pytest.fixture(autouse=True)
+        def clock(request):
+            began.append(request.node.name)
+
+        @pytest.fixture
+        def page(clock):
+            return "a page"
+
+        @pytest.mark.bot_user
+        @pytest.mark.parametrize("what", ["refused", "skipped"])
+        def test_it(page, what):
+            pass
+
+        def test_innocent(page):
+            assert began == ["test_innocent"]
+
+        @pytest.mark.bot_user
+        def test_leased(page, bot_user):
+            assert len(bot_user.leased) == 1
+        """
+    )
+    suite.run().assert_outcomes(errors=1, skipped=1, passed=2)
+    assert len(farm.leases(pool, state="ended")) == 3
+
+
 def test_all_marks_of_a_test_make_one_lease_in_the_order_they_are_written(
     suite: Suite, farm: Farm, pool: str
 ) -> None:
