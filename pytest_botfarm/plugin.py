@@ -139,10 +139,6 @@ def pytest_make_collect_report(
     return report
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    put_marks_first(item)
-
-
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers(
     config: pytest.Config,
@@ -163,6 +159,9 @@ def pytest_xdist_auto_num_workers(
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.getoption("collectonly"):
         return
+    # Not before: hooks may have added marks until now.
+    for item in session.items:
+        put_marks_first(item)
     if any(
         not FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
         for item in session.items

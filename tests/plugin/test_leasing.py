@@ -276,8 +276,8 @@ def test_a_malformed_mark_is_an_error_at_collection(
     assert farm.leases(pool, state="all") == []
 
 
-def test_a_malformed_mark_that_a_hook_adds_is_an_error_of_its_test_alone(
-    suite: Suite, pool: str
+def test_a_mark_that_a_hook_adds_leases_and_if_malformed_fails_its_test_alone(
+    suite: Suite, farm: Farm, pool: str
 ) -> None:
     suite.pytester.makeconftest(
         """
@@ -285,17 +285,19 @@ def test_a_malformed_mark_that_a_hook_adds_is_an_error_of_its_test_alone(
 
         def pytest_collection_modifyitems(items):
             items[0].add_marker(pytest.mark.bot_user(count=0))
+            items[1].add_marker(pytest.mark.bot_user(count=2))
         """
     )
-    suite.write("def test_it(bot_user): pass\ndef test_other(bot_user): pass")
+    suite.write("def test_it(): pass\ndef test_right(): pass\ndef test_other(): pass")
     result = suite.run()
-    result.assert_outcomes(errors=1, passed=1)
+    result.assert_outcomes(errors=1, passed=2)
     result.stdout.fnmatch_lines(
         [
             "* ERROR at setup of test_it *",
             "the mark bot_user of test_suite.py::test_it is wrong: count must be *",
         ]
     )
+    assert [len(lease["users"]) for lease in farm.leases(pool, state="ended")] == [2]
 
 
 def test_methods_of_unittest_cases_lease_through_the_mark(
