@@ -81,22 +81,11 @@ class KeptState:
         """The state, a copy of its own for each who asks; None if there is none."""
         return None if self._text is None else _state_of(self._text)
 
-    def save(
-        self, state: State, expires_in: float | None, *, patience: float = math.inf
-    ) -> None:
+    def save(self, state: State, expires_in: float | None) -> None:
         __tracebackhide__ = True
-        self._learn(state)  # before anything can fail that shows it
-        text = self._text = _text_of(state)
-        self._hold(
-            lambda protocol: protocol.save_state(
-                self._lease.id,
-                self._user.id,
-                text,
-                fence=self._lease.fence,
-                expires_in=expires_in,
-                patience=patience,
-            )
-        )
+        text = self._told(state)
+        self._send(text, expires_in, patience=math.inf)
+        self._text = text
 
     def drop(self) -> None:
         __tracebackhide__ = True
@@ -139,10 +128,37 @@ class KeptState:
     def _keep(self, state: State, expires_in: float | None) -> None:
         """Save a state, or go on with it alone where the server cannot."""
         __tracebackhide__ = True
+        text = self._told(state)
         try:
-            self.save(state, expires_in, patience=STATE_PATIENCE)
+            self._send(text, expires_in, patience=STATE_PATIENCE)
         except NOT_KEPT as error:
             self._note(f"logins are not kept for the next test: {error}")
+        self._text = text
+
+    def _told(self, state: State) -> str:
+        """What is sent of a state, once it is known what to mask of it."""
+        __tracebackhide__ = True
+        try:
+            self._learn(state)  # before anything can fail that shows it
+            return _text_of(state)
+        except RecursionError:
+            raise TypeError(
+                "the state of a login is what JSON can tell, and this one contains "
+                "itself, or is nested too deeply"
+            ) from None
+
+    def _send(self, text: str, expires_in: float | None, *, patience: float) -> None:
+        __tracebackhide__ = True
+        self._hold(
+            lambda protocol: protocol.save_state(
+                self._lease.id,
+                self._user.id,
+                text,
+                fence=self._lease.fence,
+                expires_in=expires_in,
+                patience=patience,
+            )
+        )
 
     def _hold(
         self, conversation: Callable[[LeaseProtocol], Conversation[None]]
@@ -164,7 +180,7 @@ def _text_of(state: State) -> str:
             f"and not {type(state).__name__}"
         )
     try:
-        return json.dumps(state)
+        return json.dumps(state, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"the state of a login is what JSON can tell: {error}"

@@ -113,7 +113,9 @@ class BotUser:
         """Leave a state for the next holders, for `expires_in` seconds or an hour.
 
         For what a login gave: cookies, a token, Playwright's `storage_state()`. Text,
-        or a dict or a list of what JSON can tell, of 256 kB at most.
+        or a dict or a list of what JSON can tell, of 256 kB at most. It comes back as
+        JSON tells it: a tuple within it as a list, the key 1 of a dict as "1". If it is
+        refused, `state` stays as it was.
 
         Raises:
             TypeError: it is something else.
@@ -156,7 +158,7 @@ class BotUser:
         __tracebackhide__ = True
         if inspect.iscoroutinefunction(function):
             raise TypeError(
-                f"{function.__name__} is a coroutine function: await login_once_async "
+                f"{_named(function)} is a coroutine function: await login_once_async "
                 "instead"
             )
         return self._kept_state.or_from(partial(function, self), expires_in)
@@ -169,7 +171,17 @@ class BotUser:
     ) -> S:
         """`login_once` of an asynchronous function, for tasks that take turns."""
         __tracebackhide__ = True
-        sign_in = partial(function, self)
+
+        async def sign_in() -> S:
+            __tracebackhide__ = True
+            made = function(self)
+            if not inspect.isawaitable(made):
+                raise TypeError(
+                    f"{_named(function)} gave a {type(made).__name__} and nothing to "
+                    "await: call login_once instead"
+                )
+            return await made
+
         return await self._kept_state.or_awaited_from(sign_in, expires_in)
 
     def supply_password_by(self, supply: Callable[[BotUser], str | None]) -> None:
@@ -198,6 +210,10 @@ class BotUser:
 
     def __repr__(self) -> str:
         return f"BotUser({self.login!r}, {self.env!r}, {self.domain!r})"
+
+
+def _named(function: Callable[..., object]) -> str:
+    return getattr(function, "__name__", "the function")  # a partial has no name
 
 
 def _plainly(call: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -132,8 +133,12 @@ def test_what_is_wrong_with_a_state_or_its_lease_is_an_error(
     with client.lease("stage", pool) as user:
         with pytest.raises(TypeError, match="and not NoneType"):
             user.login_once(lambda _: None)  # type: ignore[type-var]
+        with pytest.raises(TypeError, match="is what JSON can tell: Out of range"):
+            user.save_state({"not a number": math.nan})
+        user.save_state("kept")
         with pytest.raises(InvalidRequestError, match="262144 bytes"):
             user.save_state("x" * 262_144)
+        assert user.state == "kept"
     with pytest.raises(LeaseEndedError) as caught:
         user.save_state("too late")
     assert len(caught.traceback) < 5  # none of them shows what it was
@@ -148,8 +153,10 @@ def test_a_state_that_cannot_be_kept_is_not_shown(
         import pytest
 
         SECRET = "".join(map(chr, range(97, 113)))
+        AROUND = []
+        AROUND.append(AROUND)
 
-        @pytest.mark.parametrize("number", range(4))
+        @pytest.mark.parametrize("number", range(5))
         def test_it(bot_user, number):
             user = bot_user()
             user.save_state(
@@ -158,6 +165,7 @@ def test_a_state_that_cannot_be_kept_is_not_shown(
                     {SECRET},
                     {"cookie": SECRET, "at": datetime.date.today()},
                     (SECRET,),
+                    AROUND,
                 ][number]
             )
 
@@ -170,7 +178,7 @@ def test_a_state_that_cannot_be_kept_is_not_shown(
     )
     for style in ("auto", "long", "short"):
         result = suite.run("--tb", style, "--showlocals")
-        result.assert_outcomes(failed=5)
+        result.assert_outcomes(failed=6)
         assert "abcdefghijklmnop" not in result.stdout.str()
     result.stdout.fnmatch_lines(
         [
@@ -178,6 +186,7 @@ def test_a_state_that_cannot_be_kept_is_not_shown(
             "*TypeError: the state of a login is text, *, and not set",
             "*TypeError: the state of a login *: Object of type date is not *",
             "*TypeError: the state of a login is text, *, and not tuple",
+            "*TypeError: the state of a login * contains itself, or *",
             "*TypeError: * is a coroutine function: await login_once_async*",
         ]
     )
