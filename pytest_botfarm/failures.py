@@ -36,9 +36,9 @@ def described(
 
 
 def place_of(error: BaseException) -> str:
-    """Where in the suite it came from, as `conftest.py:12`."""
+    """Where in the suite it came from, as ` (conftest.py:12)`, if from there."""
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
         if path.parent.name not in _NOT_THE_SUITES:
-            return f"{path.name}:{frame.lineno}"
-    return "the suite"
+            return f" ({path.name}:{frame.lineno})"
+    return ""

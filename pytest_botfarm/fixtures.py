@@ -117,6 +117,7 @@ class BotUserFactory:
 
     def lease_marks(self, wishes: list[Wish]) -> None:
         """Lease what the marks ask for, all at once or not at all."""
+        __tracebackhide__ = True
         defaults = self._session.settings
         users = self._lease([wish.with_defaults(defaults) for wish in wishes], None)
         self._from_marks.extend(users)
@@ -198,6 +199,7 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     What all the fixtures are made of, for one of your own:
     `package_bot_user = pytest.fixture(scope="package")(leasing)`.
     """
+    __tracebackhide__ = _has_other_lines
     # Not before a lease is wanted.
     from .preparing import Preparation  # noqa: PLC0415
     from .report import RECORDS, Record  # noqa: PLC0415
@@ -222,9 +224,18 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
         factory.release()
 
 
+def _has_other_lines(error: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Whether lines of the suite tell of an error: not where a fixture itself fails.
+
+    pytest would add to that failure that all of its lines are hidden.
+    """
+    return not error.errisinstance(pytest.fail.Exception)
+
+
 def _lease_marks(
     session: LeaseSession, factory: BotUserFactory, node: pytest.Item
 ) -> None:
+    __tracebackhide__ = True
     from .client.errors import BotfarmError  # noqa: PLC0415  # the same
     from .wants import wishes_of_marks  # noqa: PLC0415  # the same
 

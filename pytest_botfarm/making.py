@@ -172,7 +172,7 @@ class Making:
             willingness.failed()
             self._note(
                 f"no account was made for {want} in {self._test_id}: "
-                f"{described(error)} ({place_of(error)})"
+                f"{described(error)}{place_of(error)}"
             )
         finally:
             if not is_filled:

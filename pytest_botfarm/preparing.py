@@ -38,6 +38,7 @@ class Preparation:
 
         After an exception, too, it wants a release.
         """
+        __tracebackhide__ = True
         ends = clock() + wait
         while True:
             self._making.acquire(holding, ends=ends)
@@ -61,7 +62,7 @@ class Preparation:
         mask = self._session.masker.mask
         return [
             f"pytest_botfarm_releasing failed for {user.login}: "
-            f"{described(error, mask)} ({place_of(error)})"
+            f"{described(error, mask)}{place_of(error)}"
             for user in holding.users
             if (error := failure_of(hook, user=user, **given))
         ]
@@ -88,6 +89,7 @@ class Preparation:
         return is_clean
 
     def _tell_acquired(self, holding: Holding) -> None:
+        __tracebackhide__ = True
         holding.is_told = True
         try:
             for user in holding.users:
