@@ -6,8 +6,11 @@ import pytest
 
 from .client.clock import clock
 
-LEAST_MARGIN, MARGIN = 1.0, 0.05
-"""Seconds, and part of the timeout, that are left to give up and to tell of it."""
+LEAST_MARGIN, MARGIN = 2.0, 0.05
+"""Seconds, and part of the timeout, that are left to give up and to tell of it, which
+on a busy machine takes more than one second. A timeout of less than twice the first
+leaves half of itself.
+"""
 
 
 class Limit:
@@ -15,7 +18,8 @@ class Limit:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.ends = clock() + seconds - max(LEAST_MARGIN, seconds * MARGIN)
+        margin = max(min(LEAST_MARGIN, seconds / 2), seconds * MARGIN)
+        self.ends = clock() + seconds - margin
         """The instant by which a wait gives up."""
 
     @property

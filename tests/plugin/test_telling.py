@@ -59,7 +59,7 @@ def test_a_wait_ends_before_the_timeout_of_its_test_does(
     farm.http.post(f"/api/v1/users/{bob['id']}/quarantine", json={"reason": "broken"})
     # So that the waits are short, and a slow machine has time to give up.
     suite.pytester.makeconftest(
-        "from pytest_botfarm import limits\nlimits.LEAST_MARGIN = 19.5"
+        "from pytest_botfarm import limits\nlimits.MARGIN = 0.975"
     )
     suite.write(
         """
