@@ -138,14 +138,8 @@ class KeptState:
     def _told(self, state: State) -> str:
         """What is sent of a state, once it is known what to mask of it."""
         __tracebackhide__ = True
-        try:
-            self._learn(state)  # before anything can fail that shows it
-            return _text_of(state)
-        except RecursionError:
-            raise TypeError(
-                "the state of a login is what JSON can tell, and this one contains "
-                "itself, or is nested too deeply"
-            ) from None
+        self._learn(state)  # before anything can fail that shows it
+        return _text_of(state)
 
     def _send(self, text: str, expires_in: float | None, *, patience: float) -> None:
         __tracebackhide__ = True
@@ -184,6 +178,10 @@ def _text_of(state: State) -> str:
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"the state of a login is what JSON can tell: {error}"
+        ) from None
+    except RecursionError:
+        raise TypeError(
+            "the state of a login is what JSON can tell, and not so deeply nested"
         ) from None
 
 

@@ -118,27 +118,31 @@ class Masker:
 
 
 def _texts_of(state: object) -> Iterator[str]:
-    if isinstance(state, str):
-        yield from _texts_in(state)
-    elif isinstance(state, bytes):
-        yield from _texts_in(state.decode(errors="ignore"))
-    elif isinstance(state, Mapping):
-        for name, value in state.items():
-            if isinstance(name, str) and _SECRET_NAME.fullmatch(name):
-                yield name
-            if name not in PUBLIC_OF_STATE:
-                yield from _texts_of(value)
-    elif isinstance(state, (Sequence, AbstractSet)):
-        for value in state:
-            yield from _texts_of(value)
+    to_do = [state]
+    seen: dict[int, object] = {}  # a test's state may hold itself
+    while to_do:
+        value = to_do.pop()
+        if isinstance(value, bytes):
+            value = value.decode(errors="ignore")
+        if isinstance(value, str):
+            if len(value) >= SHORTEST_OF_STATE:
+                yield value
+            if value.startswith(("{", "[")):  # a storage keeps JSON as text
+                with suppress(ValueError, RecursionError):
+                    to_do.append(json.loads(value))
+        elif id(value) not in seen:
+            seen[id(value)] = value
+            if isinstance(value, Mapping):
+                yield from filter(_is_secret_name, value)
+                to_do += [
+                    it for name, it in value.items() if name not in PUBLIC_OF_STATE
+                ]
+            elif isinstance(value, (Sequence, AbstractSet)):
+                to_do += value
 
 
-def _texts_in(text: str) -> Iterator[str]:
-    if len(text) >= SHORTEST_OF_STATE:
-        yield text
-    if text.startswith(("{", "[")):  # a storage keeps JSON as text
-        with suppress(ValueError):
-            yield from _texts_of(json.loads(text))
+def _is_secret_name(name: object) -> bool:
+    return isinstance(name, str) and _SECRET_NAME.fullmatch(name) is not None
 
 
 class _Secret:

@@ -186,7 +186,7 @@ def test_a_state_that_cannot_be_kept_is_not_shown(
             "*TypeError: the state of a login is text, *, and not set",
             "*TypeError: the state of a login *: Object of type date is not *",
             "*TypeError: the state of a login is text, *, and not tuple",
-            "*TypeError: the state of a login * contains itself, or *",
+            "*TypeError: the state of a login *: Circular reference detected",
             "*TypeError: * is a coroutine function: await login_once_async*",
         ]
     )

@@ -188,3 +188,11 @@ def test_all_texts_of_a_state_are_learnt_at_once() -> None:
     masker.learn_state({"values": [f"value-{number}" for number in range(10, 30)]})
     assert masker.times == 1
     assert masker.mask("value-10 value-29") == "*** ***"
+
+
+def test_the_texts_of_a_state_that_holds_itself_are_learnt() -> None:
+    state: dict[str, object] = {"session": "t0ken-of-login"}
+    state["again"] = [state]
+    masker = Masker()
+    masker.learn_state(state)
+    assert masker.mask("sent t0ken-of-login") == "sent ***"
