@@ -13,7 +13,11 @@ from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 GRACE = 8
 """Seconds that calls under way have after SIGTERM; the process ends within 10."""
@@ -27,33 +31,78 @@ MAXIMUM_HEAD = 65_536
 MOST_IDLE = 500
 """Connections on which no call is under way. Without an end to them, whoever has no
 token could leave no file descriptor to others; and each may hold most of a body."""
+MOST_UNREAD = 67_108_864
+"""Bytes of answers that their clients have yet to read, all together: many times what
+suites ask for at once, and an eighth of the memory of a small container."""
+PORTION = 65_536
+"""Bytes of an answer that are sent at once: as much as is kept for a connection before
+it counts as one whose client does not read."""
 MOST_FILES = 65_536
 """File descriptors to ask the system for: each call that waits has one."""
 
 
-class IdleConnections:
-    """Connections without a whole request to answer, the longest idle first.
+def in_portions(app: ASGIApp) -> ASGIApp:
+    """The app, which no longer hands over an answer of any length to a connection.
 
-    One more than the limit ends the first. A call that comes on it at this moment is
-    lost, and its client sends it again.
+    How much of it is unread would not be known where TLS is spoken.
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_portions(message: Message) -> None:
+            body, start = message.get("body", b""), 0
+            while len(body) - start > PORTION:
+                portion = body[start : start + PORTION]
+                await send({**message, "body": portion, "more_body": True})
+                start += PORTION
+            await send({**message, "body": body[start:]} if start else message)
+
+        await app(scope, receive, send_portions)
+
+    return serve
+
+
+class IdleConnections:
+    """Connections that wait for their clients, the longest idle first.
+
+    These have to send a whole request, or to read an answer. One more than the limit
+    ends the first. A call that comes on it at this moment is lost, and its client sends
+    it again.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._idle: dict[asyncio.Protocol, asyncio.Transport] = {}
+        self._idle: dict[BoundedProtocol, asyncio.Transport] = {}
 
-    def add(self, connection: asyncio.Protocol, transport: asyncio.Transport) -> None:
+    def add(self, connection: BoundedProtocol, transport: asyncio.Transport) -> None:
         self._idle[connection] = transport
         if len(self._idle) > self._most:
             # Not `close`, which would wait for a client that does not read.
             self._idle.pop(next(iter(self._idle))).abort()
 
-    def remove(self, connection: asyncio.Protocol) -> None:
+    def remove(self, connection: BoundedProtocol) -> None:
         self._idle.pop(connection, None)
+
+    def bound_unread(self) -> None:
+        """End the first of those that leave too much unread, but never the last."""
+        unread = {it: size for it in self._idle if (size := it.unread())}
+        total = sum(unread.values())
+        for connection, size in list(unread.items())[:-1]:
+            if total <= MOST_UNREAD:
+                return
+            self._idle.pop(connection).abort()
+            total -= size
+
+
+class UnansweredError(Exception):
+    """A client sends more before it has what it asked for."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP over httptools, which by itself would take a head without end."""
+    """uvicorn's HTTP over httptools.
+
+    By itself that takes a head without end, and requests without end behind one that is
+    not answered, and waits for ever for a client that does not read.
+    """
 
     def __init__(
         self, *given: Any, timeout: float, idle: IdleConnections, **named: Any
@@ -61,10 +110,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*given, **named)
         self._timeout = timeout
         self._idle = idle
-        self._is_whole = False
+        self._answered: RequestResponseCycle | None = None
+        """That of the first request without an answer, or else the last one."""
         self._is_in_head = True
         self._head_size = 0
         self._too_slow: asyncio.TimerHandle | None = None
+        self._unread_too_long: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -73,8 +124,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
-        self._idle.remove(self)
+        self._end_pause()
         super().connection_lost(exc)
+        self._idle.remove(self)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -87,23 +139,59 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait_for_head()
 
     def on_message_begin(self) -> None:
-        self._is_in_head, self._is_whole = True, False
+        if self.flow.write_paused:
+            self.transport.abort()  # who does not read would not read a refusal
+            raise UnansweredError
+        if self.pipeline:
+            raise UnansweredError  # which the parser passes on as its own: 400
+        self._is_in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._end_head()
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answered = self.cycle
 
     def on_message_complete(self) -> None:
-        self._is_whole = True
-        self._idle.remove(self)
         super().on_message_complete()
+        self._sort()
 
     def on_response_complete(self) -> None:
+        if self.pipeline and self.flow.write_paused:
+            self.transport.abort()  # as in `on_message_begin`
         super().on_response_complete()
-        # A request that was sent behind the answered one may be under way already.
-        is_idle = not self._is_whole or self.cycle.response_complete
-        if is_idle and not self.transport.is_closing():
+        self._answered = self.cycle
+        self._sort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_too_long = self.loop.call_later(
+            self._timeout, self.transport.abort
+        )
+        self._sort()
+        self._idle.bound_unread()
+
+    def resume_writing(self) -> None:
+        self._end_pause()
+        super().resume_writing()
+        self._sort()
+
+    def unread(self) -> int:
+        """Bytes that are there for a client which does not read as fast as it could."""
+        if self._answered is None or not self.flow.write_paused:
+            return 0
+        to_send: int = self._answered.expected_content_length
+        return self.transport.get_write_buffer_size() + to_send
+
+    def _sort(self) -> None:
+        """Count it among the idle ones, or no longer."""
+        is_under_way = self._answered is not None and not (
+            self._answered.more_body or self._answered.response_complete
+        )
+        if is_under_way and not self.flow.write_paused:
+            self._idle.remove(self)
+        elif self in self.connections:
             self._idle.add(self, self.transport)
 
     def _wait_for_head(self) -> None:
@@ -114,6 +202,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._too_slow is not None:
             self._too_slow.cancel()
             self._too_slow = None
+
+    def _end_pause(self) -> None:
+        if self._unread_too_long is not None:
+            self._unread_too_long.cancel()
+            self._unread_too_long = None
 
 
 class CertificateFileError(Exception):
@@ -178,7 +271,7 @@ class Server(uvicorn.Server):
         self._on_listening = on_listening
         super().__init__(
             uvicorn.Config(
-                app,
+                in_portions(app),
                 host=host,
                 port=port,
                 http=cast(

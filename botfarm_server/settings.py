@@ -279,7 +279,7 @@ class Settings(BaseSettings):
         ge=0.1,
         le=300,
         description="Seconds within which the head of a request has to arrive, and "
-        "again its body.",
+        "again its body, and its answer be read, each 64 KiB of it.",
         examples=[20],
     )
     retention_days: float = Field(

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -204,6 +203,12 @@ def head(*headers: str) -> bytes:
 
 
 AS_JSON = "Content-Type: application/json"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: farm\r\n\r\n"
+LAST_HEALTH = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+UNKNOWN_FIELDS = json.dumps({f"{number:05}": 0 for number in range(5_000)}).encode()
+LONG_LIST = head(AS_JSON, f"Content-Length: {len(UNKNOWN_FIELDS)}") + UNKNOWN_FIELDS
+"""What is answered at length: each field that is unknown is named."""
+LAST_LONG_LIST = LONG_LIST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 TRANSPORT: dict[str, tuple[tuple[bytes, ...], bytes]] = {
     "a body that does not come": ((head(AS_JSON, "Content-Length: 9"),), b"408"),
     "a body that stops": ((head(AS_JSON, "Content-Length: 9"), b"{"), b"408"),
@@ -257,17 +262,24 @@ TRANSPORT: dict[str, tuple[tuple[bytes, ...], bytes]] = {
     "a head that does not come": ((), b""),
     "another protocol": ((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",), b"400"),
     "garbage after a request": (
-        (b"GET /health HTTP/1.1\r\nHost: farm\r\n\r\n\x00garbage\r\n\r\n",),
+        (HEALTH + b"\x00garbage\r\n\r\n",),
         b"400",
     ),
+    "a request behind another": ((HEALTH + LAST_HEALTH,), b"200"),
+    "requests behind another": ((HEALTH * 2 + LAST_HEALTH,), b"400"),
 }
 """What is sent, and the status of the answer, if there is any before the end."""
 
 
 def test_a_broken_transport_is_answered_and_closed(server: ServerProcess) -> None:
-    with ThreadPoolExecutor(len(TRANSPORT)) as pool:
-        sent = [parts for parts, _ in TRANSPORT.values()]
-        answers = list(pool.map(lambda parts: exchange(server, *parts), sent))
+    """So is one whose client does not read in time what it has asked for."""
+    with unread(server) as connection:
+        with ThreadPoolExecutor(len(TRANSPORT)) as pool:
+            sent = [parts for parts, _ in TRANSPORT.values()]
+            answers = list(pool.map(lambda parts: exchange(server, *parts), sent))
+        # Its time began before that of the head that does not come.
+        assert not is_whole(received_all(connection))
+    assert answers[list(TRANSPORT).index("a request behind another")].count(b"200") == 2
     told = {}
     for name, answer in zip(TRANSPORT, answers, strict=True):
         told[name] = answer[9:12]
@@ -282,57 +294,100 @@ from botfarm_server import serving
 from botfarm_server.cli.main import run
 
 serving.MOST_IDLE = 8
+serving.MOST_UNREAD = 400_000
 run()
 """
-"""`botfarm serve` that keeps few connections on which nothing is under way."""
+"""`botfarm serve` that keeps few connections on which nothing is under way, and little
+of what is not read."""
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    database = f"sqlite:///{tmp_path_factory.mktemp('crowd')}/farm.sqlite3"
+    guarded, program = {"BOTFARM_BOOTSTRAP_TOKEN": TOKEN}, ("-c", CROWDED)
+    with ServerProcess(database, guarded, program=program) as server:
+        yield server.wait_until_ready()
 
 
 def test_connections_without_a_call_stop_neither_newcomers_nor_waiting_calls(
-    tmp_path: Path,
+    crowded: ServerProcess,
 ) -> None:
     """Whether nothing was sent, a part, or a whole call before: the oldest go."""
-    guarded = {"BOTFARM_BOOTSTRAP_TOKEN": TOKEN}
-    database, program = f"sqlite:///{tmp_path}/farm.sqlite3", ("-c", CROWDED)
-    with ServerProcess(database, guarded, program=program) as server:
-        server.wait_until_ready()
-        bearer = {"Authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(base_url=server.url, headers=bearer, timeout=60) as client:
-            client.post(USERS, json=user()[2]).raise_for_status()
-            client.put(LEASE, json=lease()[2]).raise_for_status()
-            path = f"/api/v1/leases/{uuid.UUID(int=2)}"
-            body = json.dumps(lease(wait=60)[2]).encode()
-            sent = head(AS_JSON, f"Content-Length: {len(body)}").replace(
-                f"POST {USERS}".encode(), f"PUT {path}".encode()
-            )
-            whole = b"GET /health HTTP/1.1\r\nHost: farm\r\n\r\n"
-            partial = head(AS_JSON, "Content-Length: 9")
-            with ExitStack() as stack:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=crowded.url, headers=bearer, timeout=60) as client:
+        client.post(USERS, json=user()[2]).raise_for_status()
+        client.put(LEASE, json=lease()[2]).raise_for_status()
+        path = f"/api/v1/leases/{uuid.UUID(int=2)}"
+        body = json.dumps(lease(wait=60)[2]).encode()
+        sent = head(AS_JSON, f"Content-Length: {len(body)}").replace(
+            f"POST {USERS}".encode(), f"PUT {path}".encode()
+        )
+        partial = head(AS_JSON, "Content-Length: 9")
+        with ExitStack() as stack:
 
-                def connected(first: bytes) -> socket.socket:
-                    opened = stack.enter_context(connect(server))
-                    opened.sendall(first)
-                    return opened
+            def connected(first: bytes) -> socket.socket:
+                opened = stack.enter_context(connect(crowded))
+                opened.sendall(first)
+                return opened
 
-                waiting = connected(sent + body)
-                while not client.get("/api/v1/leases?state=waiting").json():
-                    pass
-                idle = [connected(it) for it in (whole, whole + partial)]
-                assert all(it.recv(12) == b"HTTP/1.1 200" for it in idle)
-                idle += [connected(it) for it in (partial, b"GET", b"")]
-                others = [connected(b"") for _ in range(20)]
-                # Who comes later is let in later: the others are there by now.
-                with connect(server) as newcomer:
-                    newcomer.sendall(whole)
-                    assert newcomer.recv(12) == b"HTTP/1.1 200"
-                rests = [received_all(it) for it in (*idle, *others[:5])]
-                assert not [it for it in rests if b"408" in it]
-                assert client.delete(LEASE).status_code == 204
-                assert waiting.recv(12) == b"HTTP/1.1 200"
+            waiting = connected(sent + body)
+            while not client.get("/api/v1/leases?state=waiting").json():
+                pass
+            idle = [connected(it) for it in (HEALTH, HEALTH + partial)]
+            assert all(it.recv(12) == b"HTTP/1.1 200" for it in idle)
+            idle += [connected(it) for it in (partial, b"GET", b"")]
+            others = [connected(b"") for _ in range(20)]
+            # Who comes later is let in later: the others are there by now.
+            with connect(crowded) as newcomer:
+                newcomer.sendall(HEALTH)
+                assert newcomer.recv(12) == b"HTTP/1.1 200"
+            rests = [received_all(it) for it in (*idle, *others[:5])]
+            assert not [it for it in rests if b"408" in it]
+            assert client.delete(LEASE).status_code == 204
+            assert waiting.recv(12) == b"HTTP/1.1 200"
+
+
+def test_what_is_not_read_is_bounded_and_who_reads_nothing_is_idle(
+    crowded: ServerProcess,
+) -> None:
+    with ExitStack() as stack:
+        slow = [stack.enter_context(unread(crowded)) for _ in range(5)]
+        assert [is_whole(received_all(it)) for it in slow] == [False] * 4 + [True]
+        # Whoever asks for more before having read is not heard.
+        greedy = stack.enter_context(unread(crowded, LONG_LIST))
+        greedy.sendall(LAST_HEALTH)
+        assert exchange(crowded, LAST_HEALTH)[9:12] == b"200"
+        rest = received_all(greedy)
+        assert not is_whole(rest)
+        assert b"200 OK" not in rest
+
+
+def unread(server: ServerProcess, asking: bytes = LAST_LONG_LIST) -> socket.socket:
+    """A connection on which a large answer has begun, of which the rest is not read."""
+    connection = socket.socket()
+    # So that not all of it fits into the buffers of the system.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    connection.settimeout(60)
+    connection.connect(address_of(server))
+    connection.sendall(asking)
+    assert connection.recv(12) == b"HTTP/1.1 422"
+    # What can be written is, before another call is answered.
+    assert exchange(server, LAST_HEALTH)[9:12] == b"200"
+    return connection
+
+
+def is_whole(answer: bytes) -> bool:
+    return answer.endswith(b"}")
 
 
 def connect(server: ServerProcess) -> socket.socket:
+    return socket.create_connection(address_of(server), timeout=60)
+
+
+def address_of(server: ServerProcess) -> tuple[str, int]:
     host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=60)
+    return host, int(port)
 
 
 def received_all(connection: socket.socket) -> bytes:
