@@ -242,7 +242,7 @@ async def verify_password(
     """
     await state.access.check_holds(by, UserId(user_id))
     password = body.password.get_secret_value()
-    return {"matches": await users.verify_password(UserId(user_id), password)}
+    return {"matches": await users.verify_password(UserId(user_id), password, by)}
 
 
 @router.post(

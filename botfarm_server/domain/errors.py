@@ -655,7 +655,10 @@ class HashingBusyError(UnavailableError):
 
     @property
     def detail(self) -> str:
-        return "This server hashes as many passwords as it takes. Ask again shortly."
+        return (
+            "This server hashes as many passwords as it takes, of all callers or of "
+            "one token. Ask again shortly."
+        )
 
 
 @dataclass

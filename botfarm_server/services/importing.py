@@ -58,13 +58,15 @@ class ImportService:
         Raises:
             InvalidRequestError: with the index and the field of each bad one.
             DuplicateUserError: a login is taken by a user that the caller must not see.
+            HashingBusyError: too many passwords are hashed.
 
         """
         self._check_all(drafts)
         attempt = 1
         while True:
             try:
-                return await self._import_once(drafts, dry_run=dry_run, by=by)
+                with self.credentials.hasher.call_of(by.token_id):
+                    return await self._import_once(drafts, dry_run=dry_run, by=by)
             except DuplicateUserError:
                 # Another import has stored one of them since this one looked.
                 if attempt == IMPORT_ATTEMPTS:

@@ -7,13 +7,15 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import bcrypt
 
 from botfarm_server.domain.errors import HashingBusyError
+from botfarm_server.domain.models import TokenId
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -23,6 +25,9 @@ NICENESS = 15
 cores: leases go on in an import. It has a thirtieth of a core that they keep busy."""
 PENDING_EACH = 32
 """Passwords of one thread that are hashed or wait for it: some ten seconds of work."""
+CALLS_EACH = 8
+"""Calls of one token that hash, for each thread: a quarter of what is pending at most,
+so that the passwords of others are hashed some three seconds later, and not refused."""
 
 
 class PasswordHasher:
@@ -41,6 +46,24 @@ class PasswordHasher:
             initializer=_stand_back,
         )
         self._places = threading.BoundedSemaphore(PENDING_EACH * self._at_once)
+        self._calls: Counter[TokenId | None] = Counter()
+
+    @contextlib.contextmanager
+    def call_of(self, token_id: TokenId | None) -> Iterator[None]:
+        """Count a call that hashes, one password or many, among those of its token.
+
+        Raises:
+            HashingBusyError: the token has as many under way as it may.
+
+        """
+        if self._calls[token_id] >= CALLS_EACH * self._at_once:
+            raise HashingBusyError
+        self._calls[token_id] += 1
+        try:
+            yield
+        finally:
+            self._calls[token_id] -= 1
+            self._calls += Counter()  # those that have none left are forgotten
 
     async def hash(self, password: str) -> str:
         """The bcrypt hash of a password of 1 to 72 bytes in UTF-8.

@@ -23,7 +23,6 @@ from botfarm_server.domain.models import (
     Candidate,
     LeaseId,
     Pool,
-    ReservationId,
     User,
     UserFilter,
     UserId,
@@ -65,18 +64,25 @@ class UserService:
                 place is in another pool.
             DuplicateUserError: the login is taken within its env.
             ReservationNotFoundError: its place is no longer reserved.
+            HashingBusyError: too many passwords are hashed.
 
         """
         self.vocabulary.check(draft.env, draft.domain)
-        new = await self.credentials.stored(draft)
+        if draft.reservation_id is not None:
+            # Without a place nothing is hashed. It is looked at again behind the lock.
+            async with self.database.read() as connection:
+                now = await read_clock(connection)
+                made = await _made_before(connection, draft, now, by)
+            if made is not None:
+                return made
+        with self.credentials.hasher.call_of(by.token_id):
+            new = await self.credentials.stored(draft)
         async with self.database.queue() as (connection, now):
+            made = await _made_before(connection, draft, now, by)
+            if made is not None:
+                return made
             if draft.reservation_id is not None:
-                stored = await users.find(
-                    connection, now, reservation_id=draft.reservation_id
-                )
-                if stored and _is_made_of(stored[0], draft, by):
-                    return stored[0]
-                await _take_place(connection, draft, draft.reservation_id, now, by)
+                await reservations.remove(connection, draft.reservation_id)
             await users.add(connection, [new], now)
             created = await user_of(connection, new.id, now)
             await audit.record(connection, by, now, audit.user_made("user.create", new))
@@ -144,6 +150,7 @@ class UserService:
 
         Raises:
             UserNotFoundError, InvalidRequestError
+            HashingBusyError: too many passwords are hashed.
 
         """
         values = dict(changes)
@@ -151,7 +158,8 @@ class UserService:
         self.vocabulary.check(None, values.get("domain"))
         if "password" in values:
             password = values.pop("password")
-            values |= await self.credentials.password_columns(user_id, password)
+            with self.credentials.hasher.call_of(by.token_id):
+                values |= await self.credentials.password_columns(user_id, password)
         return await self._update(
             user_id,
             lambda _: values,
@@ -160,7 +168,9 @@ class UserService:
             "user changed",
         )
 
-    async def verify_password(self, user_id: UserId, password: str) -> bool:
+    async def verify_password(
+        self, user_id: UserId, password: str, by: Caller = EVERYTHING
+    ) -> bool:
         """Whether it is the user's, by the hash: the server may have nothing else.
 
         Raises:
@@ -174,7 +184,8 @@ class UserService:
         if password_hash is None:
             raise UserNotFoundError(user_id)
         self.attempts.note(user_id)
-        matches = await self.credentials.hasher.verify(password, password_hash)
+        with self.credentials.hasher.call_of(by.token_id):
+            matches = await self.credentials.hasher.verify(password, password_hash)
         if not matches:
             _log.warning("password does not match", user_id=str(user_id))
         return matches
@@ -274,27 +285,27 @@ def _lost(before: User, after: User | None = None) -> list[Candidate]:
     return [] if before.state == "quarantined" or is_as_it_was else [was]
 
 
-def _is_made_of(user: User, draft: UserDraft, by: Caller) -> bool:
-    """Whether the draft of a place was stored before, for all that the caller knows."""
-    return (user.env, user.login) == draft.key and by.knows(user.project_id)
+async def _made_before(
+    connection: Connection, draft: UserDraft, now: datetime, by: Caller
+) -> User | None:
+    """The user, if it has taken its place already; else the place is there to take.
 
-
-async def _take_place(
-    connection: Connection,
-    draft: UserDraft,
-    reservation_id: ReservationId,
-    now: datetime,
-    by: Caller,
-) -> None:
-    """Let a user have the place that was reserved for it."""
-    place = await reservations.get(connection, reservation_id)
+    It is the draft's for all that the caller knows.
+    """
+    place_id = draft.reservation_id
+    if place_id is None:
+        return None
+    for user in await users.find(connection, now, reservation_id=place_id):
+        if (user.env, user.login) == draft.key and by.knows(user.project_id):
+            return user
+    place = await reservations.get(connection, place_id)
     if place is None or place.expires_at <= now or not by.owns_place(place):
-        raise ReservationNotFoundError(reservation_id)
+        raise ReservationNotFoundError(place_id)
     if not place.takes(draft.env, draft.domain, draft.project_id):
         raise InvalidRequestError(
             [("reservation_id", "was made for another env, domain or project")]
         )
-    await reservations.remove(connection, reservation_id)
+    return None
 
 
 async def _changed(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from botfarm_server.domain.access import Caller
+from botfarm_server.domain.errors import HashingBusyError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, LeaseId, User, UserId, Want
 from botfarm_server.domain.vocabulary import Vocabulary
@@ -164,6 +167,17 @@ def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
         ),
         sealer=sealer,
     )
+
+
+@contextmanager
+def hashing_all_it_may(farm: Farm, by: Caller) -> Iterator[None]:
+    """While as many calls of the caller's token hash as may at once."""
+    hasher = farm.users.credentials.hasher
+    with ExitStack() as calls:
+        with suppress(HashingBusyError):
+            while True:
+                calls.enter_context(hasher.call_of(by.token_id))
+        yield
 
 
 @pytest.fixture

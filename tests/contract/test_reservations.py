@@ -7,7 +7,9 @@ import uuid
 
 import pytest
 
+from botfarm_server.domain.access import EVERYTHING
 from botfarm_server.domain.errors import (
+    HashingBusyError,
     InvalidRequestError,
     PoolFullError,
     ReservationNotFoundError,
@@ -15,7 +17,7 @@ from botfarm_server.domain.errors import (
 from botfarm_server.domain.models import ReservationId, Want
 from botfarm_server.services.credentials import UserDraft
 
-from .conftest import STAGE, Farm
+from .conftest import STAGE, Farm, hashing_all_it_may
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +67,18 @@ async def test_a_place_becomes_one_user_however_often_it_is_sent(farm: Farm) -> 
     assert await farm.users.create(draft(place)) == made
     with pytest.raises(ReservationNotFoundError):
         await farm.users.create(draft(place, "another"))
+
+
+async def test_for_whom_there_is_no_place_nothing_is_hashed(farm: Farm) -> None:
+    place, free = [await reserve(farm, limit=2) for _ in range(2)]
+    made = await farm.users.create(draft(place))
+    with hashing_all_it_may(farm, EVERYTHING):
+        assert await farm.users.create(draft(place)) == made
+        for impossible in (draft(new_id()), draft(place, "another")):
+            with pytest.raises(ReservationNotFoundError):
+                await farm.users.create(impossible)
+        with pytest.raises(HashingBusyError):
+            await farm.users.create(draft(free, "another"))
 
 
 async def test_a_place_that_expired_or_was_given_back_is_free_and_of_no_use(

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable
 
 import pytest
 from support.parking import Parked
 
 from botfarm_server.domain.access import Caller
-from botfarm_server.domain.errors import DuplicateUserError, UserNotFoundError
-from botfarm_server.domain.models import Holder
+from botfarm_server.domain.errors import (
+    DuplicateUserError,
+    HashingBusyError,
+    UserNotFoundError,
+)
+from botfarm_server.domain.models import Holder, TokenId
 from botfarm_server.services.credentials import UserDraft
 
-from .conftest import Farm
+from .conftest import Farm, hashing_all_it_may
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +33,27 @@ async def test_imports_of_the_same_users_at_once_all_succeed(farm: Farm) -> None
     )
     assert sum(it.created for it in imported) == 5
     assert sum(it.unchanged for it in imported) == 15
+
+
+async def test_a_token_has_only_so_many_passwords_hashed_at_once(farm: Farm) -> None:
+    user = await farm.add_user("alice")
+    greedy, other = (
+        Caller("admin", TokenId(uuid.UUID(int=number)), kind="token")
+        for number in (1, 2)
+    )
+    calls: list[Callable[[Caller], Awaitable[object]]] = [
+        lambda by: farm.users.create(DRAFTS[0], by),
+        lambda by: farm.users.change(user.id, {"password": "new"}, by),
+        lambda by: farm.users.verify_password(user.id, "new", by),
+        lambda by: farm.imports.import_all(DRAFTS, by=by),
+    ]
+    with hashing_all_it_may(farm, greedy):
+        for call in calls:
+            with pytest.raises(HashingBusyError):
+                await call(greedy)
+        for call in calls:
+            await call(other)
+    assert await farm.users.verify_password(user.id, "new", greedy)
 
 
 async def test_a_user_that_is_no_longer_listed_is_removed_or_put_aside(
