@@ -30,7 +30,7 @@ MAXIMUM_HEAD = 65_536
 
 MOST_IDLE = 500
 """Connections on which no call is under way. Without an end to them, whoever has no
-token could leave no file descriptor to others; and each may hold most of a body."""
+token could leave no file descriptor to others."""
 MOST_UNREAD = 67_108_864
 """Bytes of answers that their clients have yet to read, all together: many times what
 suites ask for at once, and an eighth of the memory of a small container."""

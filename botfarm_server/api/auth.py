@@ -68,8 +68,7 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
     """
     state = state_of(request)
     access = state.access
-    by = await _identify(request, credentials)
-    request.state.by = by
+    by = await _identify_once(request, credentials)
     endpoint = request.scope["endpoint"]
     state.throttle.count(by, has_reserve=getattr(endpoint, _HAS_RESERVE, False))
     needed = role_needed(endpoint)
@@ -97,6 +96,21 @@ async def admit_to_page(request: Request, credentials: Credentials) -> None:
     """
     if not (state_of(request).public_pages or _comes_from_this_machine(request)):
         await admit(request, credentials)
+
+
+async def identify(request: Request) -> Caller:
+    """The caller, before anything else of the request is looked at.
+
+    Raises as `admit` does for a token, or none, that is not let in anywhere.
+    """
+    return await _identify_once(request, await _bearer(request))
+
+
+async def _identify_once(request: Request, credentials: Credentials) -> Caller:
+    by: Caller | None = getattr(request.state, "by", None)
+    if by is None:
+        by = request.state.by = await _identify(request, credentials)
+    return by
 
 
 async def _identify(request: Request, credentials: Credentials) -> Caller:

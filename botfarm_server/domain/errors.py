@@ -231,7 +231,10 @@ class BodyTimeoutError(BotfarmError):
 
     @property
     def detail(self) -> str:
-        return f"The body did not arrive within {self.seconds:g} s. Send it again."
+        return (
+            f"The body did not arrive within {self.seconds:g} s, or sooner where many "
+            "large ones arrive at once. Send it again."
+        )
 
 
 @dataclass

@@ -7,7 +7,7 @@ import gzip
 import json
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -17,6 +17,8 @@ import httpx
 import pytest
 from support.servers import TOKEN, ServerProcess
 
+from botfarm_server.api import middleware
+from botfarm_server.api.middleware import MOST_BODIES, STRANGERS_BODY
 from botfarm_server.api.schemas.fields import MAXIMUM_FENCE, MAXIMUM_LABELS, MAXIMUM_TTL
 from botfarm_server.api.schemas.kept_states import MAXIMUM_STATE_BYTES
 from botfarm_server.api.schemas.leases import MAXIMUM_WAIT
@@ -115,6 +117,9 @@ CALLS: dict[str, Call] = {
         {"fence": MAXIMUM_FENCE + 1},
     ),
     "a long secret": user(secrets={"key": "x" * (MAXIMUM_SECRET_LENGTH + 1)}),
+    "secrets that are large together": user(
+        secrets={str(number): "\U0001f600" * 8_193 for number in range(2)}
+    ),
     "too many secrets": user(secrets={str(number): "x" for number in range(21)}),
     "a large state": (
         "PUT",
@@ -397,6 +402,49 @@ def received_all(connection: socket.socket) -> bytes:
         while received := connection.recv(65_536):
             told += received
     return told
+
+
+@pytest.mark.anyio
+async def test_only_so_much_is_held_of_bodies_and_of_strangers_nearly_nothing(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "LINGER", 0.0)
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bootstrap_token": TOKEN,
+        "max_body_bytes": MAXIMUM_BODY,
+        "request_timeout": 300,
+    }
+    go_on = anyio.Event()
+    told: list[int] = []
+
+    async def send(size: int, read: anyio.Event, headers: dict[str, str]) -> None:
+        async def content() -> AsyncIterator[bytes]:
+            yield b" " * size
+            read.set()
+            await go_on.wait()
+
+        answer = await client.post(USERS, content=content(), headers=headers)
+        told.append(answer.status_code)
+
+    async with running(create_app(fixed_settings(settings))) as client:
+        with anyio.fail_after(60):
+            await send(STRANGERS_BODY + 1, anyio.Event(), JSON)
+            stated = {**JSON, "Content-Length": str(STRANGERS_BODY + 1)}
+            await send(1, anyio.Event(), stated)
+        assert told == [401, 401]
+        known = {**JSON, "Authorization": f"Bearer {TOKEN}"}
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as calls:
+                for _ in range(MOST_BODIES + 1):
+                    read = anyio.Event()
+                    calls.start_soon(send, MAXIMUM_BODY, read, known)
+                    await read.wait()
+                while len(told) == 2:
+                    await anyio.sleep(0.01)
+                go_on.set()
+        # The one that had come for the longest has made room; the others are no JSON.
+        assert told[2:] == [408] + [422] * MOST_BODIES
 
 
 class FakeClock:

@@ -26,6 +26,8 @@ from botfarm_server.domain.texts import no_login
 
 MAXIMUM_IMPORT_ROWS = 500
 MAXIMUM_SECRET_LENGTH = 10_000
+MAXIMUM_SECRETS_BYTES = 65_536
+"""Of one user: a lease of many is answered with those of all of them."""
 MAXIMUM_PASSWORD_BYTES = 72
 """bcrypt reads no further, and its newest version refuses to."""
 
@@ -47,6 +49,14 @@ def _secret(secret: SecretStr) -> SecretStr:
         msg = f"must have 1 to {MAXIMUM_SECRET_LENGTH} characters"
         raise ValueError(msg)
     return secret
+
+
+def _secrets(secrets: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    sizes = (len(secret.get_secret_value().encode()) for secret in secrets.values())
+    if sum(sizes) > MAXIMUM_SECRETS_BYTES:
+        msg = f"must have at most {MAXIMUM_SECRETS_BYTES} bytes in UTF-8 together"
+        raise ValueError(msg)
+    return secrets
 
 
 Login = Annotated[
@@ -76,7 +86,14 @@ class UserIn(Request):
     env: Env
     domain: Domain
     labels: Labels = {}
-    secrets: Annotated[dict[Text, Secret], Field(max_length=20)] = {}
+    secrets: Annotated[
+        dict[Text, Secret],
+        AfterValidator(_secrets),
+        Field(
+            max_length=20,
+            description=f"{MAXIMUM_SECRETS_BYTES} bytes in UTF-8 at most, together.",
+        ),
+    ] = {}
 
 
 class NewUserIn(UserIn):
