@@ -42,21 +42,30 @@ MOST_FILES = 65_536
 
 
 def in_portions(app: ASGIApp) -> ASGIApp:
-    """The app, which no longer hands over an answer of any length to a connection.
+    """The app, whose large answers go to the connection bit by bit, and after its end.
 
-    How much of it is unread would not be known where TLS is spoken.
+    How much is unread would else not be known where TLS is spoken; and what the app had
+    in hand for the answer would stay for as long as the client takes to read it.
     """
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_portions(message: Message) -> None:
-            body, start = message.get("body", b""), 0
-            while len(body) - start > PORTION:
-                portion = body[start : start + PORTION]
-                await send({**message, "body": portion, "more_body": True})
-                start += PORTION
-            await send({**message, "body": body[start:]} if start else message)
+        large: Message | None = None
 
-        await app(scope, receive, send_portions)
+        async def send_or_keep(message: Message) -> None:
+            nonlocal large
+            if len(message.get("body", b"")) > PORTION and not message.get("more_body"):
+                large = message
+            else:
+                await send(message)
+
+        await app(scope, receive, send_or_keep)
+        if large is not None:
+            body = large["body"]
+            for start in range(0, len(body), PORTION):
+                end = start + PORTION
+                is_last = end >= len(body)
+                portion = {"body": body[start:end], "more_body": not is_last}
+                await send({**large, **portion})
 
     return serve
 
