@@ -10,12 +10,14 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from fastapi import APIRouter, FastAPI, WebSocket
+from support.endpoints import endpoints
 
 from botfarm_server.app import create_app
 from botfarm_server.domain.tokens import new_token
 from botfarm_server.settings import fixed_settings
 
-from .conftest import ALICE, Start
+from .conftest import ALICE, Start, running
 
 pytestmark = pytest.mark.anyio
 
@@ -127,6 +129,11 @@ TABLE: dict[str, tuple[Body, tuple[int, int, int, int, int]]] = {
     "GET /audit": (None, (403, 403, 403, 200, 200)),
 }
 
+PAGES = {"GET /docs", "GET /openapi.json"}
+"""For people at the server's machine, and those with a token: test_front_door.py."""
+OPEN = {"GET /health", "HEAD /health", "GET /ready", "HEAD /ready"}
+"""They ask nobody for a token. A new one is open on purpose or by mistake."""
+
 
 async def call(
     client: httpx.AsyncClient, token: str, method: str, path: str, body: Any = None
@@ -208,17 +215,44 @@ async def test_the_table_says_who_gets_what(start: Start) -> None:
             )
 
 
-def test_every_endpoint_has_a_row_and_asks_for_a_token() -> None:
-    settings = fixed_settings({"database_url": "sqlite:///never-opened.sqlite3"})
-    document = create_app(settings).openapi()
-    found = {
-        f"{method.upper()} {path.removeprefix('/api/v1')}": operation
-        for path, methods in document["paths"].items()
-        if path.startswith("/api/")
+async def test_every_endpoint_has_a_row_or_is_open(database_url: str) -> None:
+    """Those as well that the document leaves out; the others ask for a token there."""
+    values = {"database_url": database_url, "bootstrap_token": BOOTSTRAP}
+    app = create_app(fixed_settings(values))
+    rows = {call_of.replace(" ", " /api/v1", 1) for call_of in TABLE}
+    assert endpoints(app) == rows | PAGES | OPEN
+    async with running(app, host="192.0.2.1") as client:
+        for endpoint in rows | PAGES:
+            method, path = endpoint.split(" ")
+            refused = await client.request(method, path)
+            assert refused.status_code == 401, endpoint
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in app.openapi()["paths"].items()
         for method, operation in methods.items()
     }
-    assert found.keys() == TABLE.keys()
-    assert all(operation["security"] for operation in found.values())
+    asking = {name for name, it in operations.items() if it.get("security")}
+    assert (asking, operations.keys() - asking) == (rows, OPEN & operations.keys())
+
+
+def test_an_endpoint_that_the_document_leaves_out_is_found() -> None:
+    """In a router of a router, beside them, and where an app of another kind is."""
+    inner, outer, app = APIRouter(), APIRouter(), FastAPI(openapi_url=None)
+
+    @app.get("/everything", include_in_schema=False)
+    @inner.get("/all", include_in_schema=False)
+    async def everything() -> None: ...
+
+    @inner.websocket("/stream")
+    async def stream(_: WebSocket) -> None: ...
+
+    outer.include_router(inner, prefix="/inner")
+    app.include_router(outer, prefix="/outer")
+    app.mount("/files", FastAPI())
+    assert endpoints(app) == {
+        *("GET /everything", "GET /outer/inner/all"),
+        *("ANY /outer/inner/stream", "ANY /files"),
+    }
 
 
 async def test_a_lease_token_touches_its_own_leases_alone(start: Start) -> None:
