@@ -333,7 +333,10 @@ async def test_the_log_is_narrowed_and_paged(log: Log) -> None:
             break
         cursor = f"&cursor={page.headers['Botfarm-Next-Cursor']}"
     assert paged == every
-    for wrong in ("action=user.fly", "since=yesterday", "since=2030-01-31T00:00:00"):
+    for wrong in (
+        *("action=user.fly", "since=yesterday", "since=2030-01-31T00:00:00"),
+        *("until=0.5", "since=1767225600"),
+    ):
         refused = await call(log.client, BOOTSTRAP, "GET", f"/audit?{wrong}")
         assert refused.status_code == 422, wrong
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
 from botfarm_server.domain.access import CallerKind
 from botfarm_server.domain.audit import AuditAction, SubjectKind
 from botfarm_server.domain.models import Role
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def _written_out(given: Any) -> Any:
+    # Pydantic by itself takes seconds since 1970 as well.
+    if isinstance(given, str) and not _DATE.match(given):
+        msg = "must be a date and a time, such as 2030-01-31T12:00:00Z"
+        raise ValueError(msg)
+    return given
 
 
 def _instant(given: datetime) -> datetime:
@@ -21,7 +32,9 @@ def _instant(given: datetime) -> datetime:
         raise ValueError(msg) from None
 
 
-Instant = Annotated[AwareDatetime, AfterValidator(_instant)]
+Instant = Annotated[
+    AwareDatetime, BeforeValidator(_written_out), AfterValidator(_instant)
+]
 
 
 class CallerOut(BaseModel):
