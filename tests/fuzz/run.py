@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _database(kind, Path(folder)) as database_url,
             fuzzed_server(database_url) as server,
         ):
-            fuzzing = command(server.wait_until_ready(), given.seed, budget)
+            fuzzing = command(server, budget, f"--seed={given.seed}")
             code |= subprocess.run(fuzzing, env=environment(), check=False).returncode
     return code
 
