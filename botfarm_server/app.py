@@ -31,6 +31,7 @@ from botfarm_server.api import (
 )
 from botfarm_server.api.browsers import AllowedHosts, BrowserHeaders
 from botfarm_server.api.document import DocumentedApp, operation_id
+from botfarm_server.api.headers import NEXT_CURSOR_HEADER
 from botfarm_server.api.middleware import BodyLimits, ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import AppState
 from botfarm_server.domain.errors import UnavailableError
@@ -109,7 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Botfarm-Next-Cursor", "Retry-After"],
+            expose_headers=[NEXT_CURSOR_HEADER, "Retry-After"],
         )
     if settings.allowed_hosts:
         app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
+from botfarm_server.api.headers import NEXT_CURSOR_HEADER
 from botfarm_server.api.schemas.audit import AuditEventOut, Instant
 from botfarm_server.api.schemas.fields import Text
 from botfarm_server.api.state import Audit
@@ -68,7 +69,7 @@ async def find(
     )
     events = await audit.find(wanted, before=cursor, limit=limit)
     if len(events) == limit:
-        response.headers["Botfarm-Next-Cursor"] = str(events[-1].number)
+        response.headers[NEXT_CURSOR_HEADER] = str(events[-1].number)
     return [_shown(event) for event in events]
 
 

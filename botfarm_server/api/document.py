@@ -8,19 +8,14 @@ from typing import Any, cast
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from botfarm_server.api.examples import EXAMPLES
-from botfarm_server.api.middleware import PROTOCOL, PROTOCOL_HEADER
+from botfarm_server.api.example_answers import answer_example
+from botfarm_server.api.example_errors import error_examples
+from botfarm_server.api.examples import EXAMPLES, parameter_example
+from botfarm_server.api.headers import HEADERS, documented_headers
 from botfarm_server.api.state import AppState
 
 Json = dict[str, Any]
 
-_PROTOCOL = {
-    PROTOCOL_HEADER: {
-        "description": "The version of the protocol.",
-        "required": True,
-        "schema": {"const": PROTOCOL, "type": "string"},
-    }
-}
 _USER = {"user_id": "$response.body#/id"}
 _LEASE = {"lease_id": "$response.body#/id"}
 _STATE = {**_LEASE, "user_id": "$response.body#/users/0/id"}
@@ -82,17 +77,28 @@ def _complete(document: Json, names: Mapping[str, Sequence[str]]) -> None:
     for schema in _objects(document):
         if (allowed := names.get(schema.get("format", ""))) is not None:
             schema["enum"] = list(allowed)
+    document["components"] |= {"examples": error_examples(), "headers": dict(HEADERS)}
     for methods in document["paths"].values():
         for operation in methods.values():
-            if (example := EXAMPLES.get(operation["operationId"])) is not None:
-                content = operation["requestBody"]["content"]
-                content["application/json"]["example"] = example
-            for status, response in operation["responses"].items():
-                response.setdefault("headers", {}).update(_PROTOCOL)
-                if links := LINKS.get((operation["operationId"], status)):
-                    response["links"] = {
-                        target: _link(target, *taken) for target, taken in links.items()
-                    }
+            _complete_operation(operation)
+
+
+def _complete_operation(operation: Json) -> None:
+    name, parameters = operation["operationId"], operation.get("parameters", [])
+    if (body := EXAMPLES.get(name)) is not None:
+        operation["requestBody"]["content"]["application/json"]["example"] = body
+    for parameter in parameters:
+        parameter["example"] = parameter_example(name, parameter["name"])
+    is_page = any(parameter["name"] == "cursor" for parameter in parameters)
+    for status, response in operation["responses"].items():
+        response["headers"] = documented_headers(status, is_page=is_page)
+        content = response.get("content", {}).get("application/json", {})
+        if "schema" in content and not content.keys() & {"example", "examples"}:
+            content["example"] = answer_example(content["schema"])
+        if links := LINKS.get((name, status)):
+            response["links"] = {
+                target: _link(target, *taken) for target, taken in links.items()
+            }
 
 
 def _link(target: str, parameters: Json, body: Json | None) -> Json:

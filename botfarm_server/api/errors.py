@@ -91,26 +91,6 @@ STATUS: Mapping[type[BotfarmError], int] = {
 
 _SUBJECT = re.compile(r"^(Input|String|List|Dictionary) should ")
 """Pydantic's name for a field, in place of which ours stands."""
-_RETRY_AFTER = {
-    "Retry-After": {
-        "description": "Whole seconds to let pass before the call is sent again.",
-        "required": True,
-        "schema": {"type": "string", "pattern": "^[0-9]+$"},
-    }
-}
-_HEADERS: Mapping[int | str, Mapping[str, Any]] = {
-    401: {
-        "WWW-Authenticate": {
-            "description": "That a token is asked for.",
-            "required": True,
-            "schema": {"type": "string"},
-        }
-    },
-    408: _RETRY_AFTER,
-    429: _RETRY_AFTER,
-    503: _RETRY_AFTER,
-}
-
 _log = structlog.get_logger("botfarm.api")
 
 
@@ -134,16 +114,20 @@ def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
     )
     by_status: dict[int | str, list[str]] = {}
     for error in (*errors, *everywhere):
-        by_status.setdefault(STATUS[error], []).append(f"`{error.code}`")
-    by_status.setdefault(500, []).append("`internal_error`")
+        by_status.setdefault(STATUS[error], []).append(error.code)
+    by_status.setdefault(500, []).append("internal_error")
     return {
         status: {
             "model": ErrorOut,
-            "description": " or ".join(codes),
-            "headers": _HEADERS.get(status, {}),
+            "description": " or ".join(f"`{code}`" for code in codes),
+            "content": {"application/json": {"examples": _shown(codes)}},
         }
         for status, codes in sorted(by_status.items())
     }
+
+
+def _shown(codes: Sequence[str]) -> dict[str, Any]:
+    return {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
 
 
 def error_response(error: BotfarmError) -> JSONResponse:
@@ -266,15 +250,17 @@ def internal_error(error: BaseException) -> JSONResponse:
     """Tell a stranger an incident's number, and the log the rest."""
     incident = uuid.uuid4().hex[:12]
     _log.error("request failed", incident=incident, exc_info=error)
-    return JSONResponse(
-        {
-            "error": "internal_error",
-            "detail": "The server failed on this request. Its log has the reason "
-            f"under incident {incident}.",
-            "incident": incident,
-        },
-        status_code=500,
-    )
+    return JSONResponse(internal_failure(incident), status_code=500)
+
+
+def internal_failure(incident: str) -> dict[str, Any]:
+    """What a stranger is told of it, in the shape of all errors."""
+    return {
+        "error": "internal_error",
+        "detail": "The server failed on this request. Its log has the reason "
+        f"under incident {incident}.",
+        "incident": incident,
+    }
 
 
 def install(app: FastAPI) -> None:

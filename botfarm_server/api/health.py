@@ -10,6 +10,11 @@ from botfarm_server.api.schemas.health import HealthOut, ReadyOut
 from botfarm_server.api.state import State
 
 OPEN = "This server asks nobody for a token (--insecure-no-auth)."
+NOT_READY = {
+    "ready": False,
+    "detail": "The server cannot use its database: it does not answer. Ask again "
+    "shortly.",
+}
 
 router = APIRouter(tags=["health"])
 
@@ -31,7 +36,13 @@ async def health(state: State) -> Any:
     "/ready",
     summary="The database is reachable and migrated",
     response_model=ReadyOut,
-    responses={503: {"model": ReadyOut, "description": "Not now; ask again."}},
+    responses={
+        503: {
+            "model": ReadyOut,
+            "description": "Not now; ask again.",
+            "content": {"application/json": {"example": NOT_READY}},
+        }
+    },
 )
 async def ready(response: Response, state: State) -> Any:
     refusal = await state.readiness.check()

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
+from botfarm_server.api.headers import NEXT_CURSOR_HEADER
 from botfarm_server.api.schemas.fields import Line
 from botfarm_server.api.schemas.leases import (
     BreakIn,
@@ -255,7 +256,7 @@ async def find(
         limit=limit,
     )
     if len(views) == limit:
-        response.headers["Botfarm-Next-Cursor"] = str(views[-1].lease.queue_number)
+        response.headers[NEXT_CURSOR_HEADER] = str(views[-1].lease.queue_number)
     return [shown(view) for view in views]
 
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from botfarm_server.api.auth import identify
 from botfarm_server.api.errors import error_response, internal_error
+from botfarm_server.api.headers import PROTOCOL, PROTOCOL_HEADER
 from botfarm_server.domain.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -19,8 +20,6 @@ from botfarm_server.domain.errors import (
     UnsupportedBodyError,
 )
 
-PROTOCOL = "1"
-PROTOCOL_HEADER = "Botfarm-Protocol"
 STRANGERS_BODY = 16_384
 """Bytes of a body that are taken of anybody, who may be refused afterwards. What suites
 send is smaller; of an import or a state, it is found out first who sends it."""

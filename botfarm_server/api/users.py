@@ -14,6 +14,7 @@ from pydantic import Field
 
 from botfarm_server.api.auth import By, admit, needs
 from botfarm_server.api.errors import documented
+from botfarm_server.api.headers import NEXT_CURSOR_HEADER
 from botfarm_server.api.leases import holder_of, shown
 from botfarm_server.api.schemas.fields import MAXIMUM_LABELS, Text
 from botfarm_server.api.schemas.leases import LeaseOut
@@ -140,9 +141,7 @@ async def find(
     )
     found = await users.find(wanted, after=_opened(cursor), limit=limit)
     if limit is not None and len(found) == limit:
-        response.headers["Botfarm-Next-Cursor"] = _cursor(
-            found[-1].env, found[-1].login
-        )
+        response.headers[NEXT_CURSOR_HEADER] = _cursor(found[-1].env, found[-1].login)
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from botfarm_server.api import middleware
+from botfarm_server.api import headers
 from botfarm_server.cli import client
 
 from .conftest import Botfarm, Farm, Serve
@@ -44,8 +44,8 @@ def answering(status: int, body: bytes, **headers: str) -> Iterator[str]:
 
 
 def test_the_protocol_is_the_servers() -> None:
-    assert client.PROTOCOL == middleware.PROTOCOL
-    assert client.PROTOCOL_HEADER == middleware.PROTOCOL_HEADER
+    assert client.PROTOCOL == headers.PROTOCOL
+    assert client.PROTOCOL_HEADER == headers.PROTOCOL_HEADER
 
 
 def test_no_server_names_the_address_and_what_to_do(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from itertools import cycle
 
 import schemathesis
@@ -61,7 +62,7 @@ def before_call(context: object, case: schemathesis.Case, kwargs: object) -> Non
     """Let no call wait for long: other calls are worth more than the same one.
 
     Where calls follow one another, let wants be granted and wait in turn: nobody has
-    the users of those that are made up.
+    the users of those that are made up, and the lease of the example has ended.
     """
     if not isinstance(case.body, dict):
         return
@@ -70,6 +71,7 @@ def before_call(context: object, case: schemathesis.Case, kwargs: object) -> Non
         case.body = {**case.body, "wait": LONGEST_WAIT}
     if "wants" in case.body and _leads_on(case):
         case.body = {**case.body, "wants": [next(_pools)]}
+        case.path_parameters = {"lease_id": str(uuid.uuid4())}
 
 
 def _leads_on(case: schemathesis.Case) -> bool:

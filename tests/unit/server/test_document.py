@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+from pydantic import TypeAdapter
 
 from botfarm_server.api.document import LINKS
 from botfarm_server.api.examples import EXAMPLES
@@ -14,9 +18,14 @@ from botfarm_server.settings import fixed_settings
 
 
 @pytest.fixture
-def document(tmp_path: Path) -> dict[str, Any]:
+def app(tmp_path: Path) -> FastAPI:
     settings = {"database_url": f"sqlite:///{tmp_path}/f.db", "envs": "blue,green"}
-    return create_app(fixed_settings(settings)).openapi()
+    return create_app(fixed_settings(settings))
+
+
+@pytest.fixture
+def document(app: FastAPI) -> dict[str, Any]:
+    return app.openapi()
 
 
 @pytest.fixture
@@ -48,3 +57,37 @@ def test_the_words_of_the_deployment_are_listed(document: dict[str, Any]) -> Non
     wanted = document["components"]["schemas"]["WantIn"]["properties"]
     assert wanted["env"]["enum"] == ["blue", "green"]
     assert wanted["domain"]["enum"] == ["canary", "regular"]
+
+
+def test_each_answer_has_examples_of_its_own_shape(
+    app: FastAPI, document: dict[str, Any]
+) -> None:
+    """Each error that an operation names has one, which is an error of that code."""
+    shared = document["components"]["examples"]
+    for route in iter_route_contexts(app.routes):
+        if not route.include_in_schema:
+            continue
+        for method in route.methods or ():
+            answers = document["paths"][route.path][method.lower()]["responses"]
+            models = {str(it): more["model"] for it, more in route.responses.items()}
+            models |= {str(route.status_code or 200): route.response_model}
+            for status, model in models.items():
+                content = answers[status].get("content", {}).get("application/json", {})
+                shown = [content["example"]] if "example" in content else []
+                for code in content.get("examples", {}):
+                    shown.append(shared[code]["value"])
+                    assert shown[-1]["error"] == code
+                    assert f"`{code}`" in answers[status]["description"]
+                assert bool(shown) == (model is not None), (route.path, status)
+                for example in shown:
+                    adapter = TypeAdapter(model)
+                    told = adapter.validate_json(json.dumps(example))
+                    assert example == adapter.dump_python(
+                        told, mode="json", exclude_unset=True
+                    )
+
+
+def test_each_parameter_has_an_example(operations: dict[str, Any]) -> None:
+    for name, operation in operations.items():
+        for parameter in operation.get("parameters", []):
+            assert "example" in parameter, (name, parameter["name"])
