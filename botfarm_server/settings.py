@@ -300,7 +300,7 @@ class Settings(BaseSettings):
         default=(),
         description="Addresses or networks of proxies whose X-Forwarded-For is "
         "believed, separated by commas.",
-        examples=["10.0.0.0/8"],
+        examples=["10.1.2.3"],
     )
 
     @field_validator("log_level", mode="before")

@@ -19,6 +19,11 @@ from botfarm_server.domain.models import LeaseId, Role, UserId
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
+OF_PROXIES = frozenset(
+    {"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"}
+)
+"""Headers that only a proxy adds to a call."""
+
 _bearer = HTTPBearer(auto_error=False, description="A token of this server.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
@@ -138,9 +143,12 @@ def _named(request: Request, parameter: str) -> UUID | None:
 def _comes_from_this_machine(request: Request) -> bool:
     """Whether no proxy is known to have passed it on, and no page's name led it here.
 
-    The client is the one that a proxy of this machine tells of. A page may have its own
-    name lead to 127.0.0.1, and then reads what a server without a token answers there.
+    A proxy on this machine calls from it for others, and what it says of them need not
+    be believed here. A page may have its own name lead to 127.0.0.1, and then reads
+    what a server without a token answers there.
     """
+    if not OF_PROXIES.isdisjoint(request.headers.keys()):
+        return False
     server = request.scope.get("server")
     if server is None or server[1] is None:
         return True  # A Unix socket has no address; its file's permissions guard it.

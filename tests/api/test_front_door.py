@@ -139,6 +139,17 @@ async def test_a_page_whose_name_leads_to_this_machine_reads_nothing(
         assert (answer.status_code, answer.json()["error"]) == (403, "forbidden"), name
 
 
+async def test_what_a_proxy_of_this_machine_passes_on_is_no_call_from_it(
+    client: httpx.AsyncClient,
+) -> None:
+    """Also where the proxy gives the server's own name, and says where it is from."""
+    for name in ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host"):
+        for told in ("203.0.113.7", "127.0.0.1", ""):
+            answer = await client.get("/api/v1/users/", headers={name: told})
+            refusal = (answer.status_code, answer.json()["error"])
+            assert refusal == (403, "forbidden"), (name, told)
+
+
 async def test_other_host_names_than_the_servers_are_refused(start: Start) -> None:
     hosts = "farm.example.com,*.farm.example.com,2001:db8::1"
     async with start(allowed_hosts=hosts, bootstrap_token=TOKEN) as client:
