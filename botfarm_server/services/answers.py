@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 import structlog
 
@@ -23,6 +24,7 @@ from botfarm_server.domain.models import (
     Blocker,
     EndedState,
     GrantedUser,
+    Holder,
     Lease,
     LeaseId,
     Matching,
@@ -36,7 +38,7 @@ from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import candidates, grants, holdings, leases, queue, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection
-from botfarm_server.store.holdings import LeaseUser
+from botfarm_server.store.holdings import HoldingRow, LeaseUser
 
 MAXIMUM_BLOCKERS = 10
 MAXIMUM_COUNTED = 1_000
@@ -303,9 +305,10 @@ async def _all_ended(
 ) -> list[LeaseEndedError]:
     had = await holdings.users_of(connection, [lease.id for lease in over])
     holding = await holdings.holdings_of(connection, {user.id for user in had})
+    projects = {lease.id: lease.project_id for lease in over}
     passed_on: defaultdict[LeaseId, list[PassedOnUser]] = defaultdict(list)
     for user in had:
-        holder = holding[user.id].holder if user.id in holding else None
+        holder = _holder_told(projects[user.lease_id], holding.get(user.id))
         passed_on[user.lease_id].append(PassedOnUser(user.id, user.login, holder))
     return [
         LeaseEndedError(
@@ -317,6 +320,16 @@ async def _all_ended(
         )
         for lease in over
     ]
+
+
+def _holder_told(project_id: UUID | None, holding: HoldingRow | None) -> Holder | None:
+    """Who has a user that a lease of the project had, unless it has left the project.
+
+    Whoever may ask about the lease knows its project, and perhaps no other.
+    """
+    if holding is None or project_id not in {None, holding.project_id}:
+        return None
+    return holding.holder
 
 
 async def lost(

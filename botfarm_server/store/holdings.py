@@ -33,6 +33,8 @@ class HoldingRow:
 
     user_id: UserId
     login: str
+    project_id: UUID | None
+    """The user's, now."""
     lease_id: LeaseId
     holder: Holder
     granted_at: datetime
@@ -44,6 +46,7 @@ def _holdings() -> Select[Any]:
     return select(
         users.c.id.label("user_id"),
         users.c.login,
+        users.c.project_id,
         leases.c.id.label("lease_id"),
         leases.c.run_id,
         leases.c.worker_id,
@@ -60,6 +63,7 @@ def _holding(row: Any) -> HoldingRow:
     return HoldingRow(
         user_id=UserId(row.user_id),
         login=row.login,
+        project_id=row.project_id,
         lease_id=LeaseId(row.lease_id),
         holder=Holder(row.run_id, row.worker_id, row.test_id, row.host, row.job_url),
         granted_at=row.granted_at,

@@ -49,6 +49,7 @@ POOL = {"env": "stage", "domain": "regular"}
 ACTS = (
     *("ask",) * 4,
     *("ask_again", "renew", "give_back", "take_away", "expire_lease", "show_lease"),
+    *("lose_to_another_project",),
     *("quarantine", "restore", "change_project", "acquire", "release"),
     *("create_user", "delete_user"),
     *("make_token", "end_token"),
@@ -269,7 +270,10 @@ class Farm(RuleBasedStateMachine):
             assert sizes.json()["pools"] == pools
 
     def change_project(self, number: int, which: int, project: Project) -> None:
-        by, user = self.caller(number, "admin"), chosen(self.users, which)
+        by = self.caller(number, "admin")
+        self.move(by, chosen(self.users, which), project)
+
+    def move(self, by: Token, user: User, project: Project) -> None:
         body = {"project_id": project}
         answer = self.call(by, "admin", "PATCH", f"/users/{user.id}", body, user=user)
         if answer is not None and self.makes(by, project, answer):
@@ -318,7 +322,9 @@ class Farm(RuleBasedStateMachine):
         return chosen([*live, *live, *self.leases], which)
 
     def ask(self, number: int, which: int, project: Project) -> None:
-        by = self.caller(number, "lease")
+        self.ask_for(self.caller(number, "lease"), project)
+
+    def ask_for(self, by: Token, project: Project) -> None:
         name = str(uuid.UUID(int=1000 + len(self.leases)))
         test_id = f"test-{len(self.leases)}-of-them"
         lease = Lease(name, test_id, by, project or by.project)
@@ -395,7 +401,9 @@ class Farm(RuleBasedStateMachine):
 
     def renew(self, number: int, which: int, project: Project) -> None:
         lease = self.lease(which)
-        by = self.caller(number, "lease", lease)
+        self.renew_by(self.caller(number, "lease", lease), lease)
+
+    def renew_by(self, by: Token, lease: Lease) -> None:
         body = {"leases": [{"id": lease.id, "fence": max(lease.fence, 1)}]}
         answer = self.call(by, "lease", "POST", "/leases/renew", body)
         if answer is not None:
@@ -421,7 +429,9 @@ class Farm(RuleBasedStateMachine):
 
     def take_away(self, number: int, which: int, project: Project) -> None:
         lease = self.lease(which)
-        by = self.caller(number, "admin", lease)
+        self.break_lease(self.caller(number, "admin", lease), lease)
+
+    def break_lease(self, by: Token, lease: Lease) -> None:
         path = f"/leases/{lease.id}/break"
         body = {"reason": "stuck", "holder_is_dead": True}
         answer = self.call(by, "admin", "POST", path, body, lease=lease)
@@ -432,6 +442,20 @@ class Farm(RuleBasedStateMachine):
             return
         self.end(lease, "revoked")
         assert (answer.status_code, answer.json()["state"]) == (200, lease.state)
+
+    def lose_to_another_project(
+        self, number: int, which: int, project: Project
+    ) -> None:
+        """A user is taken from its holder, who asks when another project has it."""
+        held = [it for it in self.leases if it.state == "held" and it.taken_by.project]
+        if held:
+            lease, by = chosen(held, which), self.tokens[0]
+            elsewhere = THEIRS if lease.taken_by.project == OURS else OURS
+            self.break_lease(by, lease)
+            assert lease.user is not None
+            self.move(by, lease.user, elsewhere)
+            self.ask_for(by, elsewhere)
+            self.renew_by(lease.taken_by, lease)
 
     def expire_lease(self, number: int, which: int, project: Project) -> None:
         lease = self.lease(which)

@@ -406,6 +406,45 @@ async def test_a_project_is_all_that_its_tokens_know_of(start: Start) -> None:
         assert {token["project_id"] for token in known.json()} == {THEIRS}
 
 
+async def test_who_lost_a_user_is_told_who_has_it_only_within_the_project(
+    start: Start,
+) -> None:
+    async with start(bootstrap_token=BOOTSTRAP, lock_delay=0) as client:
+        tokens = await tokens_of_callers(client)
+        scene = await a_scene(client, tokens)
+        lease, user = f"/leases/{scene.lease_id}", f"/users/{scene.user_id}"
+        renewal = {"leases": [{"id": scene.lease_id, "fence": scene.fence}]}
+        want = {**scene.want, "project_id": None}
+
+        async def hold(caller: str) -> str:
+            path, body = f"/leases/{uuid.uuid4()}", {"wants": [want]}
+            body["holder"] = {"test_id": "PLANTED"}
+            held = await call(client, tokens[caller], "PUT", path, body)
+            assert held.status_code == 200, held.text
+            return path
+
+        async def told() -> list[str]:
+            holder = tokens["holder"]
+            return [
+                (await call(client, holder, *given)).text
+                for given in (
+                    ("POST", "/leases/renew", renewal),
+                    ("PUT", lease, wants(scene)),
+                    ("DELETE", lease),
+                )
+            ]
+
+        broken = {"reason": "moves", "holder_is_dead": True}
+        await call(client, BOOTSTRAP, "POST", f"{lease}/break", broken)
+        theirs = await hold("other")
+        assert ["PLANTED" in text for text in await told()] == [True, True, True]
+        await call(client, tokens["other"], "DELETE", theirs)
+        await call(client, BOOTSTRAP, "PATCH", user, {"project_id": THEIRS})
+        await hold("stranger")
+        assert ["PLANTED" in text for text in await told()] == [False, False, False]
+        assert all(scene.login in text for text in await told())
+
+
 async def test_a_revoked_token_is_refused_by_every_replica(start: Start) -> None:
     """At once, also where the other replica has just let it in."""
     settings = {"bootstrap_token": BOOTSTRAP}

@@ -190,7 +190,11 @@ class PassedOn(BaseModel):
     user_id: UUID
     login: str
     holder: Annotated[
-        HolderOut | None, Field(description="Null while nobody holds it.")
+        HolderOut | None,
+        Field(
+            description="Null while nobody holds it, or where it has been moved to "
+            "another project than the lease's."
+        ),
     ]
 
 
