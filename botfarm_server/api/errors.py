@@ -179,9 +179,7 @@ def _log_attempt(request: Request, error: BotfarmError) -> None:
         code=error.code,
         method=request.method,
         path=request.url.path,
-        address=address_of(request),
-        caller=by and by.kind,
-        name=by and by.name,
+        **(by.traits if by else {"address": address_of(request)}),
     )
 
 

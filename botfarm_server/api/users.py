@@ -86,11 +86,14 @@ async def create(body: NewUserIn, users: Users, by: By) -> Any:
     "/import",
     summary="Create or update many users at once",
     response_model=ImportOut,
-    responses=documented(DuplicateUserError, HashingBusyError),
+    responses=documented(DuplicateUserError, TooManyAttemptsError, HashingBusyError),
 )
 @needs("admin")
 async def import_all(body: ImportIn, imports: Imports, by: By) -> Any:
-    """All or none. A user is known by env and login; one unchanged is left alone."""
+    """All or none. A user is known by env and login; one unchanged is left alone.
+
+    A dry run may have another password for a user than it has 10 times a minute.
+    """
     drafts = [draft_of(_within_project(user, by)) for user in body.users]
     return await imports.import_all(drafts, dry_run=body.dry_run, by=by)
 

@@ -7,7 +7,7 @@ project sees that project's users alone, and the leases that ask for nothing els
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 from uuid import UUID
@@ -36,6 +36,11 @@ class Caller:
     """The token's, or the account's at the command line of the server's machine."""
     address: str | None = None
     """From where its call comes, if it comes over a network."""
+
+    @property
+    def traits(self) -> Mapping[str, str | None]:
+        """Who it is, and from where, as a line of the log tells it."""
+        return {"caller": self.kind, "name": self.name, "address": self.address}
 
     def may(self, needed: Role) -> bool:
         return ROLES.index(self.role) >= ROLES.index(needed)

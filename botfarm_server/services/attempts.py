@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -26,20 +26,27 @@ class Attempts:
     """
 
     clock: Callable[[], float] = time.monotonic
-    _made: dict[UserId, deque[float]] = field(default_factory=dict)
+    _made: OrderedDict[UserId, deque[float]] = field(default_factory=OrderedDict)
+    """When those were within the period that count, the oldest first; the users in the
+    order of their newest."""
 
     def note(self, user_id: UserId) -> None:
         """Count one more, or raise TooManyAttemptsError."""
+        self.check(user_id)
+        self._made.setdefault(user_id, deque()).append(self.clock())
+        self._made.move_to_end(user_id)
+
+    def check(self, user_id: UserId) -> None:
+        """Raise TooManyAttemptsError where one more would be too many."""
         now = self.clock()
         self._forget(now - PERIOD)
-        made = self._made.setdefault(user_id, deque())
+        made = self._made.get(user_id, deque())
+        while made and made[0] <= now - PERIOD:
+            made.popleft()
         if len(made) == LIMIT:
             raise TooManyAttemptsError(user_id, math.ceil(made[0] + PERIOD - now))
-        made.append(now)
 
     def _forget(self, until: float) -> None:
-        for user_id, made in list(self._made.items()):
-            while made and made[0] <= until:
-                made.popleft()
-            if not made:
-                del self._made[user_id]
+        """Drop the users of whom none counts any more."""
+        while self._made and next(iter(self._made.values()))[-1] <= until:
+            self._made.popitem(last=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -15,6 +15,7 @@ from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import UserId
 from botfarm_server.domain.vocabulary import Vocabulary
 from botfarm_server.services import audit
+from botfarm_server.services.attempts import Attempts
 from botfarm_server.services.credentials import Credentials, UserDraft
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.possibility import announce_hopeless, candidate_of
@@ -24,6 +25,8 @@ from botfarm_server.store.engine import Database
 
 IMPORT_ATTEMPTS = 3
 """Several imports of the same users at once: each finds what the others stored."""
+
+Pair = tuple[UserDraft, users.StoredUser]
 
 _log = structlog.get_logger("botfarm.users")
 
@@ -42,6 +45,9 @@ class ImportService:
     credentials: Credentials
     times: LeaseTimes
     vocabulary: Vocabulary
+    attempts: Attempts = field(default_factory=Attempts)
+    """Wrong passwords in dry runs. Others change the user, and so are in the audit
+    log."""
 
     async def import_all(
         self,
@@ -59,6 +65,8 @@ class ImportService:
             InvalidRequestError: with the index and the field of each bad one.
             DuplicateUserError: a login is taken by a user that the caller must not see.
             HashingBusyError: too many passwords are hashed.
+            TooManyAttemptsError: dry runs had another password for a user than it has
+                too often of late, here.
 
         """
         self._check_all(drafts)
@@ -89,6 +97,9 @@ class ImportService:
         imported = Imported(
             len(new), len(differing), len(drafts) - len(new) - len(differing)
         )
+        if dry_run:
+            self._note_attempts(stored, same)
+            _log.info("import tried", **asdict(imported), **by.traits)
         if dry_run or not (new or differing):
             return imported
         prepared = await self.credentials.hasher.each(self.credentials.stored, new)
@@ -135,18 +146,21 @@ class ImportService:
         if errors:
             raise InvalidRequestError(errors)
 
-    async def _is_same(self, pair: tuple[UserDraft, users.StoredUser]) -> bool:
-        draft, stored = pair
-        same = (draft.domain, draft.project_id, dict(draft.labels)) == (
-            stored.domain,
-            stored.project_id,
-            dict(stored.labels),
-        )
-        return same and await self.credentials.are_same(draft, stored)
+    def _note_attempts(self, stored: Sequence[Pair], same: Sequence[bool]) -> None:
+        """Count the comparisons that came out wrong.
 
-    async def _changes(
-        self, pair: tuple[UserDraft, users.StoredUser]
-    ) -> tuple[UserId, dict[str, Any]]:
+        Where there were too many, a right one is not told either: of several at once,
+        each may have begun before.
+        """
+        for pair, is_same in zip(stored, same, strict=True):
+            count = self.attempts.check if is_same else self.attempts.note
+            if _is_alike(pair):
+                count(pair[1].id)
+
+    async def _is_same(self, pair: Pair) -> bool:
+        return _is_alike(pair) and await self.credentials.are_same(*pair)
+
+    async def _changes(self, pair: Pair) -> tuple[UserId, dict[str, Any]]:
         draft, stored = pair
         values: dict[str, Any] = {
             "domain": draft.domain,
@@ -163,6 +177,16 @@ def _check_known(stored: Iterable[users.StoredUser], by: Caller) -> None:
     for user in stored:
         if not by.knows(user.project_id):
             raise DuplicateUserError(user.login, user.env)
+
+
+def _is_alike(pair: Pair) -> bool:
+    """Whether they differ in secrets at most."""
+    draft, stored = pair
+    return (draft.domain, draft.project_id, dict(draft.labels)) == (
+        stored.domain,
+        stored.project_id,
+        dict(stored.labels),
+    )
 
 
 def _imported_over(stored: users.StoredUser, values: Mapping[str, Any]) -> Change:

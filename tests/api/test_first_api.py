@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
-from .conftest import ALICE
+from .conftest import ALICE, Start
 
 pytestmark = pytest.mark.anyio
 
@@ -248,6 +249,37 @@ async def test_an_import_is_repeatable(client: httpx.AsyncClient) -> None:
     assert second.json() == {"created": 0, "updated": 2, "unchanged": 1}
     third = await client.post(f"{USERS}import", json={"users": rows})
     assert third.json() == {"created": 0, "updated": 0, "unchanged": 3}
+
+
+async def test_a_dry_run_tells_of_ten_wrong_passwords_a_minute_and_leaves_a_line(
+    start: Start,
+) -> None:
+    """By the hash alone it would else be guessed, without an event of the audit log."""
+    async with start(secret_keys="") as client:
+        await create(client)
+        await create(client, login="bob")
+
+        async def tried(login: str, password: str) -> tuple[int, Any]:
+            row = {**ALICE, "login": login, "password": password}
+            body = {"users": [row], "dry_run": True}
+            answer = await client.post(f"{USERS}import", json=body)
+            told = answer.json()
+            return answer.status_code, told.get("error", told.get("unchanged"))
+
+        right = ALICE["password"]
+        with capture_logs() as log:
+            assert [await tried("alice", right) for _ in range(11)] == [(200, 1)] * 11
+            wrong = [await tried("alice", f"guess {number}") for number in range(10)]
+            assert wrong == [(200, 0)] * 10
+            for password in ("another guess", right):
+                assert await tried("alice", password) == (429, "too_many_attempts")
+            assert await tried("bob", right) == (200, 1)
+        lines = [it for it in log if it["event"] == "import tried"]
+        assert [it["updated"] for it in lines] == [*[0] * 11, *[1] * 10, 0]
+        who = {(it["caller"], it["name"], it["address"]) for it in lines}
+        assert who == {("no_token", None, "127.0.0.1")}
+        again = await client.post(f"{USERS}import", json={"users": [ALICE]})
+        assert again.json() == {"created": 0, "updated": 0, "unchanged": 1}
 
 
 async def test_an_import_names_each_bad_row_and_writes_none(
