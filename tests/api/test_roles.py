@@ -417,8 +417,8 @@ async def test_who_lost_a_user_is_told_who_has_it_only_within_the_project(
         want = {**scene.want, "project_id": None}
 
         async def hold(caller: str) -> str:
-            path, body = f"/leases/{uuid.uuid4()}", {"wants": [want]}
-            body["holder"] = {"test_id": "PLANTED"}
+            path = f"/leases/{uuid.uuid4()}"
+            body = {"wants": [want], "holder": {"test_id": "PLANTED"}}
             held = await call(client, tokens[caller], "PUT", path, body)
             assert held.status_code == 200, held.text
             return path
