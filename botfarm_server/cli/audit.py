@@ -21,7 +21,7 @@ def audit(
     *,
     kind: Annotated[
         SubjectKind | None,
-        typer.Option(help="Only changes of users, tokens or leases."),
+        typer.Option(help="Only changes of users, tokens, keys or leases."),
     ] = None,
     subject: Annotated[
         str | None,
@@ -45,7 +45,7 @@ def audit(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Tell who changed users, tokens and leases, newest first."""
+    """Tell who changed users, tokens, keys and leases, newest first."""
     with connected(url) as client:
         page = client.page(
             "/audit",

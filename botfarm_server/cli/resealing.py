@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from botfarm_server.cli import schema
 from botfarm_server.cli.errors import CommandError, UsageError
+from botfarm_server.cli.output import operator
 from botfarm_server.cli.progress import progress
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import SecretUnreadableError
 from botfarm_server.services.rotation import KeyUse, Rotation
 from botfarm_server.services.sealing import Sealer
@@ -97,11 +99,12 @@ def _with_rotation(use: Callable[[Rotation], Awaitable[T]]) -> T:
     schema.check()
     settings = _settings()
     sealer = Sealer(settings.sealing_keys())
+    by = Caller("admin", kind="command_line", name=operator())
 
     async def run() -> T:
         database = Database(database_url(settings.database_url), pool_size=2)
         try:
-            return await use(Rotation(database, sealer))
+            return await use(Rotation(database, sealer, by))
         finally:
             await database.dispose()
 

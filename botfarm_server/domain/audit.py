@@ -15,7 +15,7 @@ from uuid import UUID
 from botfarm_server.domain.access import CallerKind
 from botfarm_server.domain.models import Role, TokenId
 
-SubjectKind = Literal["user", "token", "lease"]
+SubjectKind = Literal["user", "token", "key", "lease"]
 """What an action begins with."""
 AuditAction = Literal[
     "user.create",
@@ -28,6 +28,8 @@ AuditAction = Literal[
     "user.drop_state",
     "token.create",
     "token.revoke",
+    "key.rotate",
+    "lease.renew",
     "lease.keep",
     "lease.release",
     "lease.break",
@@ -46,7 +48,7 @@ class Change:
     action: AuditAction
     subject_id: UUID
     subject: str | None
-    """The login of a user, the name of a token, the logins that a lease had."""
+    """The login of a user, the name of a token or key, the logins that a lease had."""
     project_id: UUID | None
     """Whose admins may read of it: where a user moves, those that it leaves."""
     before: Facts | None

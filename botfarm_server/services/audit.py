@@ -1,4 +1,4 @@
-"""What the audit log is told of users, tokens and leases, and reading it.
+"""What the audit log is told of users, tokens, keys and leases, and reading it.
 
 An event is written in the transaction of the change that it tells of: one is not there
 without the other.
@@ -145,6 +145,12 @@ def token_revoked(token: Token, now: datetime) -> Change:
     return Change("token.revoke", token.id, token.name, token.project_id, *facts)
 
 
+def key_used(mark: bytes, name: str) -> Change:
+    """The newest key, with which somebody begins to seal all secrets anew."""
+    key_id = UUID(bytes=mark.ljust(16, b"\x00"))  # a key has no id of its own
+    return Change("key.rotate", key_id, name, None, None, {"use": "seals"})
+
+
 def _text(fact: UUID | datetime | None) -> str | None:
     if isinstance(fact, datetime):
         return fact.isoformat()
@@ -152,7 +158,7 @@ def _text(fact: UUID | datetime | None) -> str | None:
 
 
 def lease_changed(
-    action: Literal["lease.keep", "lease.release", "lease.break"],
+    action: Literal["lease.renew", "lease.keep", "lease.release", "lease.break"],
     lease: Lease,
     logins: Sequence[str],
     after: Facts,

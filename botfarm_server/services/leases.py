@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -53,7 +54,7 @@ from botfarm_server.services.turns import Turns
 from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import grants, holdings, leases
 from botfarm_server.store.dialects import read_clock
-from botfarm_server.store.engine import Database
+from botfarm_server.store.engine import Connection, Database
 
 LIVE_STATES: Sequence[LeaseState] = ("waiting", "held")
 
@@ -91,6 +92,8 @@ class LeaseService:
                 await leases.extend(
                     connection, lease_ids, now=now, expires_at=renewed_expiry(now, ttl)
                 )
+            extended = [found[name] for names in by_ttl.values() for name in names]
+            await _record_renewals(connection, extended, by, now)
             renewed = {
                 (name, found[name].fence): ttl
                 for ttl, names in by_ttl.items()
@@ -349,6 +352,28 @@ class LeaseService:
             )
             for lease in found
         ]
+
+
+async def _record_renewals(
+    connection: Connection, renewed: Iterable[Lease], by: Caller, now: datetime
+) -> None:
+    """Tell the audit log which leases of others go on by the caller.
+
+    One without a TTL goes on anyway.
+    """
+    of_others = [it for it in renewed if it.ttl is not None and not by.is_holder_of(it)]
+    if not of_others:
+        return
+    logins: defaultdict[LeaseId, list[str]] = defaultdict(list)
+    for user in await grants.users_held(connection, [lease.id for lease in of_others]):
+        logins[user.lease_id].append(user.login)
+    changes = [
+        audit.lease_changed(
+            "lease.renew", it, logins[it.id], {"state": it.state, "renewed_for": it.ttl}
+        )
+        for it in of_others
+    ]
+    await audit.record(connection, by, now, *changes)
 
 
 def _is_renewable(lease: Lease, fence: Fence, now: datetime) -> bool:

@@ -9,8 +9,10 @@ from typing import Literal
 
 import structlog
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import NoSealingKeyError, SecretUnreadableError
 from botfarm_server.domain.models import UserId
+from botfarm_server.services import audit
 from botfarm_server.services.sealing import MARK_BYTES, Sealer, name_of
 from botfarm_server.store import sealed
 from botfarm_server.store.engine import Connection, Database
@@ -51,6 +53,8 @@ class Resealed:
 class Rotation:
     database: Database
     sealer: Sealer
+    by: Caller = EVERYTHING
+    _is_recorded: bool = False
 
     async def keys(self) -> list[KeyUse]:
         """The keys, the newest first, and behind them those that are missing."""
@@ -99,6 +103,7 @@ class Rotation:
 
         A value that is changed meanwhile stays as it was changed, and one that no key
         opens as it is. Each call is a transaction: it can be interrupted and repeated.
+        The first that seals something is in the audit log.
 
         Raises:
             NoSealingKeyError: there is no key to seal with.
@@ -118,10 +123,16 @@ class Rotation:
                     exchanges[kind].append(self._anew(user, kind, before))
                 except SecretUnreadableError as error:
                     unreadable.append(error)
+        is_first = any(exchanges.values()) and not self._is_recorded
         # Behind the queue lock, as all that changes users, so that no two wait for
         # each other's rows.
-        async with self.database.queue() as (connection, _):
+        async with self.database.queue() as (connection, now):
             await _exchange_all(connection, exchanges)
+            if is_first:
+                mark = self._newest()
+                begun = audit.key_used(mark, name_of(mark))
+                await audit.record(connection, self.by, now, begun)
+        self._is_recorded |= is_first
         return Resealed(len(found), found[-1].id, unreadable)
 
     def _newest(self) -> bytes:

@@ -187,7 +187,8 @@ class UserService:
         with self.credentials.hasher.call_of(by.token_id):
             matches = await self.credentials.hasher.verify(password, password_hash)
         if not matches:
-            _log.warning("password does not match", user_id=str(user_id))
+            told = {"user_id": str(user_id), **by.traits}
+            _log.warning("password does not match", **told)
         return matches
 
     async def quarantine(

@@ -220,6 +220,10 @@ async def test_what_is_done_to_leases_of_others_is_there_and_to_one_s_own_is_not
 
     held = await log.hold(holder)
     subject = (held["id"], "alice")
+    fences = [{"id": held["id"], "fence": number} for number in (held["fence"], 1)]
+    await log.call("POST", "/leases/renew", {"leases": fences})
+    told = event("lease.renew", subject, before={"holder": holder})
+    assert await log.told() == [{**told, "after": {"renewed_for": 60}}]
     await log.call("DELETE", f"/leases/{held['id']}")
     await log.call("DELETE", f"/leases/{held['id']}")  # again, which changes nothing
     released = {"state": "released"}
@@ -356,9 +360,13 @@ async def test_whoever_needs_no_token_is_named_so(start: Start) -> None:
 
 async def test_attempts_in_vain_are_logged_and_leave_no_event(log: Log) -> None:
     suite, wrong = log.suite["token"], log.admin["token"][:-1] + "-"
+    alice = (await log.call("POST", "/users", ALICE))["id"]
+    await log.new()
     with structlog.testing.capture_logs() as logged:
         await call(log.client, suite, "POST", f"/users/{uuid.uuid4()}/restore")
         await call(log.client, wrong, "GET", "/users")
+        path, body = f"/users/{alice}/verify-password", {"password": "guess"}
+        assert await log.call("POST", path, body) == {"matches": False}
     told = {"log_level": "warning", "address": "127.0.0.1"}
     path = logged[0]["path"]
     assert logged == [
@@ -372,5 +380,12 @@ async def test_attempts_in_vain_are_logged_and_leave_no_event(log: Log) -> None:
             "name": "suite",
         },
         {**told, "event": "token refused", "why": "token_mistyped"},
+        {
+            **told,
+            "event": "password does not match",
+            "user_id": alice,
+            "caller": "token",
+            "name": "ops",
+        },
     ]
     assert await log.new() == []

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support.servers import SECRET_KEY
 
+from botfarm_server.cli.output import operator
+
 from .conftest import Botfarm, Serve
 
 NEW = "bmV3LWtleS1mb3ItdGVzdHMtb2YtMzItYnl0ZXMtLS0="
@@ -18,6 +20,7 @@ def test_secrets_are_sealed_anew_and_what_is_left_is_told(
     """A server that starts with a key missing says which one."""
     farm = serve()
     farm.add_user("alice", secrets={"pin": "1234"})
+    monkeypatch.setenv("BOTFARM_URL", farm.url)
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'served.sqlite3'}")
     refused = botfarm("secrets", "rotate")
     assert (refused.exit_code, "BOTFARM_SECRET_KEYS" in refused.err) == (2, True)
@@ -36,6 +39,12 @@ def test_secrets_are_sealed_anew_and_what_is_left_is_told(
     assert rotated.exit_code == 0, rotated.err
     assert "sealed anew 1/1" in rotated.err
     assert f"All is sealed with key {newest['name']} now." in rotated.err
+    [event] = botfarm("audit", "--kind", "key", "--json").json
+    assert (event["action"], event["by"]["kind"]) == ("key.rotate", "command_line")
+    assert (event["subject"]["name"], event["by"]["name"]) == (
+        newest["name"],
+        operator(),
+    )
     farm.lease(status=500)  # this server has the old key alone
     farm.add_user("bob")
     table = botfarm("secrets", "status")

@@ -57,7 +57,7 @@ class SubjectOut(BaseModel):
     id: UUID
     name: Annotated[
         str | None,
-        Field(description="A user's login, a token's name, the logins of a lease."),
+        Field(description="A user's login, a token's or key's name, a lease's logins."),
     ]
     project_id: UUID | None
 
