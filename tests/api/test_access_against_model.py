@@ -359,7 +359,10 @@ class Farm(RuleBasedStateMachine):
         lease.fence = answer.json()["fence"]
 
     def check_waiting(self, lease: Lease, answer: Answer) -> None:
-        """Its place is behind those alone who could take the same user."""
+        """Its place is behind those alone who could take the same user.
+
+        No user in quarantine is in its way: nobody gets that one next.
+        """
         assert answer.status_code == 202
         before = self.leases[: self.leases.index(lease)]
         rivals = [
@@ -369,7 +372,9 @@ class Farm(RuleBasedStateMachine):
             and (None in {it.project, lease.project} or it.project == lease.project)
         ]
         assert answer.json()["place"] == len(rivals) + 1
-        in_the_way = [it for it in self.users if it.lease and lease.may_have(it)]
+        in_the_way = [
+            it for it in self.users if it.state == "held" and lease.may_have(it)
+        ]
         told_of = {it["login"] for it in answer.json()["blockers"]}
         assert told_of == {user.login for user in in_the_way}
 
