@@ -2,220 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import (
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+
+from botfarm_server.connections import bounded_protocol, in_portions
 
 GRACE = 8
 """Seconds that calls under way have after SIGTERM; the process ends within 10."""
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than the pause between two
 heartbeats, so that no request meets a connection that is just being closed."""
-
-MAXIMUM_HEAD = 65_536
-"""Bytes of a request's first line and headers: eight times what proxies let pass."""
-
-MOST_IDLE = 500
-"""Connections on which no call is under way. Without an end to them, whoever has no
-token could leave no file descriptor to others."""
-MOST_UNREAD = 67_108_864
-"""Bytes of answers that their clients have yet to read, all together: many times what
-suites ask for at once, and an eighth of the memory of a small container."""
-PORTION = 65_536
-"""Bytes of an answer that are sent at once: as much as is kept for a connection before
-it counts as one whose client does not read."""
-MOST_FILES = 65_536
-"""File descriptors to ask the system for: each call that waits has one."""
-
-
-def in_portions(app: ASGIApp) -> ASGIApp:
-    """The app, whose large answers go to the connection bit by bit, and after its end.
-
-    How much is unread would else not be known where TLS is spoken; and what the app had
-    in hand for the answer would stay for as long as the client takes to read it.
-    """
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        large: Message | None = None
-
-        async def send_or_keep(message: Message) -> None:
-            nonlocal large
-            if len(message.get("body", b"")) > PORTION and not message.get("more_body"):
-                large = message
-            else:
-                await send(message)
-
-        await app(scope, receive, send_or_keep)
-        if large is not None:
-            body = large["body"]
-            for start in range(0, len(body), PORTION):
-                end = start + PORTION
-                is_last = end >= len(body)
-                portion = {"body": body[start:end], "more_body": not is_last}
-                await send({**large, **portion})
-
-    return serve
-
-
-class IdleConnections:
-    """Connections that wait for their clients, the longest idle first.
-
-    These have to send a whole request, or to read an answer. One more than the limit
-    ends the first. A call that comes on it at this moment is lost, and its client sends
-    it again.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._idle: dict[BoundedProtocol, asyncio.Transport] = {}
-
-    def add(self, connection: BoundedProtocol, transport: asyncio.Transport) -> None:
-        self._idle[connection] = transport
-        if len(self._idle) > self._most:
-            # Not `close`, which would wait for a client that does not read.
-            self._idle.pop(next(iter(self._idle))).abort()
-
-    def remove(self, connection: BoundedProtocol) -> None:
-        self._idle.pop(connection, None)
-
-    def bound_unread(self) -> None:
-        """End the first of those that leave too much unread, but never the last."""
-        unread = {it: size for it in self._idle if (size := it.unread())}
-        total = sum(unread.values())
-        for connection, size in list(unread.items())[:-1]:
-            if total <= MOST_UNREAD:
-                return
-            self._idle.pop(connection).abort()
-            total -= size
-
-
-class UnansweredError(Exception):
-    """A client sends more before it has what it asked for."""
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP over httptools.
-
-    By itself that takes a head without end, and requests without end behind one that is
-    not answered, and waits for ever for a client that does not read.
-    """
-
-    def __init__(
-        self, *given: Any, timeout: float, idle: IdleConnections, **named: Any
-    ) -> None:
-        super().__init__(*given, **named)
-        self._timeout = timeout
-        self._idle = idle
-        self._answered: RequestResponseCycle | None = None
-        """That of the first request without an answer, or else the last one."""
-        self._is_in_head = True
-        self._head_size = 0
-        self._too_slow: asyncio.TimerHandle | None = None
-        self._unread_too_long: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        super().connection_made(transport)
-        self._wait_for_head()
-        self._idle.add(self, transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
-        self._end_pause()
-        super().connection_lost(exc)
-        self._idle.remove(self)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._is_in_head or self.transport.is_closing():
-            return
-        self._head_size += len(data)
-        if self._head_size > MAXIMUM_HEAD:
-            self.send_400_response("The head of the request is too long.")
-        elif self._too_slow is None:
-            self._wait_for_head()
-
-    def on_message_begin(self) -> None:
-        if self.flow.write_paused:
-            self.transport.abort()  # who does not read would not read a refusal
-            raise UnansweredError
-        if self.pipeline:
-            raise UnansweredError  # which the parser passes on as its own: 400
-        self._is_in_head = True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._end_head()
-        super().on_headers_complete()
-        if not self.pipeline:
-            self._answered = self.cycle
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._sort()
-
-    def on_response_complete(self) -> None:
-        if self.pipeline and self.flow.write_paused:
-            self.transport.abort()  # as in `on_message_begin`
-        super().on_response_complete()
-        self._answered = self.cycle
-        self._sort()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._unread_too_long = self.loop.call_later(
-            self._timeout, self.transport.abort
-        )
-        self._sort()
-        self._idle.bound_unread()
-
-    def resume_writing(self) -> None:
-        self._end_pause()
-        super().resume_writing()
-        self._sort()
-
-    def unread(self) -> int:
-        """Bytes that are there for a client which does not read as fast as it could."""
-        if self._answered is None or not self.flow.write_paused:
-            return 0
-        to_send: int = self._answered.expected_content_length
-        return self.transport.get_write_buffer_size() + to_send
-
-    def _sort(self) -> None:
-        """Count it among the idle ones, or no longer."""
-        is_under_way = self._answered is not None and not (
-            self._answered.more_body or self._answered.response_complete
-        )
-        if is_under_way and not self.flow.write_paused:
-            self._idle.remove(self)
-        elif self in self.connections:
-            self._idle.add(self, self.transport)
-
-    def _wait_for_head(self) -> None:
-        self._too_slow = self.loop.call_later(self._timeout, self.transport.close)
-
-    def _end_head(self) -> None:
-        self._is_in_head, self._head_size = False, 0
-        if self._too_slow is not None:
-            self._too_slow.cancel()
-            self._too_slow = None
-
-    def _end_pause(self) -> None:
-        if self._unread_too_long is not None:
-            self._unread_too_long.cancel()
-            self._unread_too_long = None
 
 
 class CertificateFileError(Exception):
@@ -283,14 +86,7 @@ class Server(uvicorn.Server):
                 in_portions(app),
                 host=host,
                 port=port,
-                http=cast(
-                    "type[asyncio.Protocol]",
-                    partial(
-                        BoundedProtocol,
-                        timeout=request_timeout,
-                        idle=IdleConnections(min(MOST_IDLE, _files_allowed() // 2)),
-                    ),
-                ),
+                http=bounded_protocol(request_timeout),
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -319,20 +115,3 @@ def _leave_no_core() -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (0, most))
-
-
-def _files_allowed() -> int:
-    """How many files the process may open, once it has asked for all it can have."""
-    try:
-        import resource  # noqa: PLC0415  # not on Windows
-    except ImportError:
-        return MOST_FILES
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
-    if allowed == resource.RLIM_INFINITY:
-        return MOST_FILES
-    if allowed < wanted:
-        with suppress(ValueError, OSError):  # macOS has a limit beside these
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-            return wanted
-    return allowed

@@ -26,7 +26,7 @@ from botfarm_server.api.schemas.users import MAXIMUM_SECRET_LENGTH
 from botfarm_server.api.schemas.wants import MAXIMUM_COUNT, MAXIMUM_WANTS
 from botfarm_server.api.state import AppState
 from botfarm_server.app import create_app
-from botfarm_server.serving import MAXIMUM_HEAD
+from botfarm_server.connections import MAXIMUM_HEAD
 from botfarm_server.settings import fixed_settings
 
 from .conftest import ALICE, Start, running
@@ -295,11 +295,11 @@ def test_a_broken_transport_is_answered_and_closed(server: ServerProcess) -> Non
 
 
 CROWDED = """
-from botfarm_server import serving
+from botfarm_server import connections
 from botfarm_server.cli.main import run
 
-serving.MOST_IDLE = 8
-serving.MOST_UNREAD = 400_000
+connections.MOST_IDLE = 8
+connections.MOST_UNREAD = 400_000
 run()
 """
 """`botfarm serve` that keeps few connections on which nothing is under way, and little
