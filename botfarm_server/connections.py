@@ -14,7 +14,11 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 MAXIMUM_HEAD = 65_536
-"""Bytes of a request's first line and headers: eight times what proxies let pass."""
+"""Bytes of a request's first line and headers: eight times what proxies let pass. And
+of what is around the parts of a body: lengths of chunks, extensions and trailers."""
+MOST_HEADERS = 100
+"""Lines of a head: as many as other servers take. What is kept of each has many times
+the bytes of a short one."""
 
 MOST_IDLE = 500
 """Connections on which no call is under way. Without an end to them, whoever has no
@@ -90,8 +94,8 @@ class IdleConnections:
             total -= size
 
 
-class UnansweredError(Exception):
-    """A client sends more before it has what it asked for."""
+class TooMuchError(Exception):
+    """A client sends more than is taken, or before it has what it asked for."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -110,7 +114,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._answered: RequestResponseCycle | None = None
         """That of the first request without an answer, or else the last one."""
         self._is_in_head = True
-        self._head_size = 0
+        self._unused = 0
+        """Bytes since the last that ended a head or were of a body."""
         self._too_slow: asyncio.TimerHandle | None = None
         self._unread_too_long: asyncio.TimerHandle | None = None
 
@@ -122,27 +127,39 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
         self._end_pause()
+        self._leave_unanswered()
         super().connection_lost(exc)
         self._idle.remove(self)
 
     def data_received(self, data: bytes) -> None:
+        self._unused += len(data)
         super().data_received(data)
-        if not self._is_in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._head_size += len(data)
-        if self._head_size > MAXIMUM_HEAD:
+        if self._unused > MAXIMUM_HEAD:
             self.send_400_response("The head of the request is too long.")
-        elif self._too_slow is None:
+        elif self._is_in_head and self._too_slow is None:
             self._wait_for_head()
+
+    def send_400_response(self, msg: str) -> None:
+        self._leave_unanswered()
+        super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         if self.flow.write_paused:
             self.transport.abort()  # who does not read would not read a refusal
-            raise UnansweredError
+            raise TooMuchError
         if self.pipeline:
-            raise UnansweredError  # which the parser passes on as its own: 400
+            raise TooMuchError  # which the parser passes on as its own: 400
         self._is_in_head = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            return  # a trailer, which nothing here has a use for
+        super().on_header(name, value)
+        if len(self.headers) > MOST_HEADERS:
+            raise TooMuchError
 
     def on_headers_complete(self) -> None:
         self._end_head()
@@ -150,7 +167,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.pipeline:
             self._answered = self.cycle
 
+    def on_body(self, body: bytes) -> None:
+        self._unused = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._unused = 0
         super().on_message_complete()
         self._sort()
 
@@ -191,11 +213,17 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self in self.connections:
             self._idle.add(self, self.transport)
 
+    def _leave_unanswered(self) -> None:
+        """Let what is under way find its client gone; uvicorn tells the last alone."""
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+
     def _wait_for_head(self) -> None:
         self._too_slow = self.loop.call_later(self._timeout, self.transport.close)
 
     def _end_head(self) -> None:
-        self._is_in_head, self._head_size = False, 0
+        self._is_in_head, self._unused = False, 0
         if self._too_slow is not None:
             self._too_slow.cancel()
             self._too_slow = None

@@ -263,6 +263,15 @@ TRANSPORT: dict[str, tuple[tuple[bytes, ...], bytes]] = {
         (b"GET /health HTTP/1.1\r\nX: ".ljust(MAXIMUM_HEAD + 1, b"x"),),
         b"400",
     ),
+    "a head of many lines": ((b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 102,), b"400"),
+    "trailers without an end": (
+        (
+            head(AS_JSON, "Transfer-Encoding: chunked") + b"2\r\n{}\r\n0\r\n",
+            b"a:\r\n".ljust(MAXIMUM_HEAD // 2, b"a") + b"\r\n",
+            b"a:\r\n".ljust(MAXIMUM_HEAD // 2, b"a"),
+        ),
+        b"400",
+    ),
     "a head without an end": ((b"GET / HTTP/1.1\r\n", b"X-Filler: "), b""),
     "a head that does not come": ((), b""),
     "another protocol": ((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",), b"400"),
