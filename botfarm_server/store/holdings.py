@@ -37,6 +37,8 @@ class HoldingRow:
     """The user's, now."""
     lease_id: LeaseId
     holder: Holder
+    """Unknown where the user has been moved since to a project that is not the lease's:
+    there nobody is to learn of it."""
     granted_at: datetime
     expires_at: datetime | None
     kept_at: datetime | None
@@ -53,6 +55,7 @@ def _holdings() -> Select[Any]:
         leases.c.test_id,
         leases.c.host,
         leases.c.job_url,
+        leases.c.project_id.label("lease_project_id"),
         leases.c.granted_at,
         leases.c.expires_at,
         leases.c.kept_at,
@@ -60,12 +63,14 @@ def _holdings() -> Select[Any]:
 
 
 def _holding(row: Any) -> HoldingRow:
+    is_told = row.lease_project_id in {None, row.project_id}
+    holder = Holder(row.run_id, row.worker_id, row.test_id, row.host, row.job_url)
     return HoldingRow(
         user_id=UserId(row.user_id),
         login=row.login,
         project_id=row.project_id,
         lease_id=LeaseId(row.lease_id),
-        holder=Holder(row.run_id, row.worker_id, row.test_id, row.host, row.job_url),
+        holder=holder if is_told else Holder(),
         granted_at=row.granted_at,
         expires_at=row.expires_at,
         kept_at=row.kept_at,

@@ -443,6 +443,12 @@ async def test_who_lost_a_user_is_told_who_has_it_only_within_the_project(
         await hold("stranger")
         assert ["PLANTED" in text for text in await told()] == [False, False, False]
         assert all(scene.login in text for text in await told())
+        await call(client, BOOTSTRAP, "PATCH", user, {"project_id": OURS})
+        path = f"/leases/{uuid.uuid4()}"
+        asked = await call(client, tokens["holder"], "PUT", path, wants(scene))
+        assert asked.status_code == 202
+        assert scene.login in asked.text
+        assert not any("PLANTED" in text for text in [asked.text, *await told()])
 
 
 async def test_a_revoked_token_is_refused_by_every_replica(start: Start) -> None:
