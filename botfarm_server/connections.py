@@ -137,7 +137,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._unused > MAXIMUM_HEAD:
-            self.send_400_response("The head of the request is too long.")
+            self.send_400_response(
+                "The head of the request, or what is around its body, is too long."
+            )
         elif self._is_in_head and self._too_slow is None:
             self._wait_for_head()
 
