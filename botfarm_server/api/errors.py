@@ -89,6 +89,9 @@ STATUS: Mapping[type[BotfarmError], int] = {
     ShuttingDownError: 503,
 }
 
+_SHAPE = {"schema": {"$ref": f"#/components/schemas/{ErrorOut.__name__}"}}
+"""Named, and not given as `model`: FastAPI would build a validator for each of some
+four hundred answers whenever a server starts, and most start for one run of tests."""
 _SUBJECT = re.compile(r"^(Input|String|List|Dictionary) should ")
 """Pydantic's name for a field, in place of which ours stands."""
 _log = structlog.get_logger("botfarm.api")
@@ -118,9 +121,8 @@ def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
     by_status.setdefault(500, []).append("internal_error")
     return {
         status: {
-            "model": ErrorOut,
             "description": " or ".join(f"`{code}`" for code in codes),
-            "content": {"application/json": {"examples": _shown(codes)}},
+            "content": {"application/json": {**_SHAPE, "examples": _shown(codes)}},
         }
         for status, codes in sorted(by_status.items())
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter
 
 from botfarm_server.api.document import LINKS
 from botfarm_server.api.examples import EXAMPLES
+from botfarm_server.api.schemas.errors import ErrorOut
 from botfarm_server.app import create_app
 from botfarm_server.settings import fixed_settings
 
@@ -53,6 +55,13 @@ def test_each_link_leads_from_an_answer_to_an_operation(
             assert body is None or "requestBody" in operations[target]
 
 
+def test_each_reference_leads_to_a_component(document: dict[str, Any]) -> None:
+    named = re.findall(r'"#/components/(\w+)/(\w+)"', json.dumps(document))
+    assert ("schemas", "ErrorOut") in named
+    for kind, name in named:
+        assert name in document["components"][kind], name
+
+
 def test_the_words_of_the_deployment_are_listed(document: dict[str, Any]) -> None:
     wanted = document["components"]["schemas"]["WantIn"]["properties"]
     assert wanted["env"]["enum"] == ["blue", "green"]
@@ -69,7 +78,10 @@ def test_each_answer_has_examples_of_its_own_shape(
             continue
         for method in route.methods or ():
             answers = document["paths"][route.path][method.lower()]["responses"]
-            models = {str(it): more["model"] for it, more in route.responses.items()}
+            models = {
+                str(it): more.get("model", ErrorOut)
+                for it, more in route.responses.items()
+            }
             models |= {str(route.status_code or 200): route.response_model}
             for status, model in models.items():
                 content = answers[status].get("content", {}).get("application/json", {})
