@@ -523,4 +523,4 @@ class Farm(RuleBasedStateMachine):
 def test_whoever_calls_gets_what_the_model_says(database_url: str) -> None:
     with serving(database_url) as server:
         farm: Any = partial(Farm, server)  # it takes whatever makes a machine
-        run_state_machine_as_test(farm, settings=thoroughly(examples=25, steps=30))
+        run_state_machine_as_test(farm, settings=thoroughly(examples=15, steps=30))

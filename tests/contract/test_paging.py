@@ -22,7 +22,7 @@ from .conftest import Farm
 
 pytestmark = pytest.mark.anyio
 
-ROUNDS = 12
+ROUNDS = 6
 DOMAINS = ("regular", "canary")
 Found = tuple[dict[LeaseId, set[UserId]], dict[LeaseId, set[UserId]]]
 

@@ -112,18 +112,19 @@ def test_a_worker_that_dies_while_it_waits_leaves_the_queue(
 
         import pytest
 
-        @pytest.mark.bot_user(count=2)
+        @pytest.mark.bot_user
         def test_dies(bot_user):
             threading.Timer(0.5, os._exit, [1]).start()
-            bot_user(), bot_user(), bot_user()
+            bot_user(), bot_user()
 
-        @pytest.mark.bot_user(count=2)
+        @pytest.mark.bot_user
         def test_next():
             pass
         """
     )
+    other = farm.hold(pool)  # or the server would tell it that it waits for itself
     suite.run("-n", "1").assert_outcomes(failed=1, passed=1)
-    assert farm.leases(pool) == []
+    assert {it["id"] for it in farm.leases(pool)} <= {other}
 
 
 def test_workers_give_all_back_when_their_controller_dies(
