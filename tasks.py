@@ -542,6 +542,17 @@ def constraints(arguments: list[str]) -> int:
     return 0
 
 
+def look_alikes(arguments: list[str]) -> int:
+    """Write the table of characters that look like others anew, from Unicode's data."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = f"{folder}/bin/python"
+        run_quietly([sys.executable, "-m", "venv", folder])
+        data = "confusable-homoglyphs==3.3.1"  # of Unicode 15.1
+        run_quietly([python, "-m", "pip", "install", "--quiet", data])
+        run_quietly([python, ".ci/write_look_alikes.py"])
+    return 0
+
+
 def found(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
 
@@ -550,7 +561,7 @@ TASKS = {
     task.__name__: task
     for task in (
         *(quickstart, test, check, versions, ci, torture, fuzz, benchmark),
-        *(build, constraints, licences),
+        *(build, constraints, licences, look_alikes),
     )
 }
 

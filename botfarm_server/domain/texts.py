@@ -5,7 +5,6 @@ All but `printable` are plain functions that say what is wrong with a text, or `
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
 _LAYOUT = frozenset("\t\n")
@@ -23,30 +22,6 @@ _INVISIBLE = frozenset(
     )
 )
 """What Unicode lets programs ignore, and does not already count as format (Cf)."""
-_WRITTEN_TOGETHER = frozenset(
-    {
-        *("LATIN", "CJK", "IDEOGRAPHIC", "HANGUL", "BOPOMOFO"),
-        *("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"),
-    }
-)
-"""Scripts that one word may have beside each other, as Unicode's names begin."""
-_OF_ANY_SCRIPT = frozenset({"MODIFIER"})
-_LATIN_TWINS = frozenset(
-    "асԁеһіјӏорԛѕԝхуѵүАВСЕԌНІЈКМОРԚЅТԜХУҮӀ"  # Cyrillic
-    "αγικνορυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"
-    "հյոսօցՏՍՕ"  # Armenian
-    "ᎠᎡᎢᎥᎩᎪᎫᎬᎳᎷᎻᎽᏀᏂᏃᏎᏏᏒᏔᏕᏙᏚᏞᏟᏢᏦᏧᏴᏻ"  # Cherokee
-    "ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴꓟ"  # noqa: RUF001 - Lisu, all of them twins
-    "ⲞⲟⲢⲣⲤⲥⲬⲭⲔⲘⲚⲎⲒⲦ"  # Coptic
-)
-"""Letters of other scripts that look like a Latin one, accents aside."""
-_RARE_LATIN = re.compile("LETTER (ALPHA|SCRIPT G|SMALL CAPITAL .*|.* CLICK)$")
-"""What ends the names of Latin letters that look like plainer ones."""
-_HIDDEN_MARK = re.compile(
-    r"[ijl\u0131\u0237\u0456\u0458]\u0307|[\u0334-\u0338]|([\u0300-\u036f])\1"
-)
-"""A dot over what has one, a stroke through a letter, and the same mark twice."""
-_WORD = re.compile(r"[^\W\d_]+")
 
 
 def printable(text: str) -> str:
@@ -95,51 +70,6 @@ def no_name(text: str) -> str | None:
     if not unicodedata.is_normalized("NFC", text):
         return "must be in Unicode's normal form NFC, as keyboards write it"
     return None
-
-
-def no_login(text: str) -> str | None:
-    """A name of which no letter only looks like another one, by a short rule.
-
-    A login that has no Latin letter, and looks Latin throughout, passes, as do letters
-    of one script that look alike.
-    """
-    if flaw := no_name(text):
-        return flaw
-    if not unicodedata.is_normalized("NFKC", text):
-        return "must not contain variants of plainer characters (wide, raised, joined)"
-    if _HIDDEN_MARK.search(text):
-        return "must not contain marks that are hardly seen over or in a letter"
-    words = [(word, _scripts(word)) for word in _WORD.findall(text)]
-    has_latin = any("LATIN" in scripts for _, scripts in words)
-    for word, scripts in words:
-        if flaw := _misread(word, scripts, has_latin=has_latin):
-            return flaw
-    return None
-
-
-def _scripts(word: str) -> set[str]:
-    return {_name(letter).split(" ")[0] for letter in word} - _OF_ANY_SCRIPT
-
-
-def _misread(word: str, scripts: set[str], *, has_latin: bool) -> str | None:
-    names = " and ".join(sorted(name.capitalize() for name in scripts))
-    if len(scripts) > 1 and not scripts <= _WRITTEN_TOGETHER:
-        return f"must not mix {names} letters in one word"
-    for letter in word:
-        if "LATIN" in scripts and _RARE_LATIN.search(_name(letter)):
-            return f"must not contain {_named(letter)}, which looks like another letter"
-    if has_latin and all(_plain(letter) in _LATIN_TWINS for letter in word):
-        return f"must not have a word of {names} letters that looks like a Latin one"
-    return None
-
-
-def _plain(letter: str) -> str:
-    """The letter without its accents."""
-    return unicodedata.normalize("NFD", letter)[0]
-
-
-def _name(character: str) -> str:
-    return unicodedata.name(character, "")
 
 
 def _named(character: str) -> str:

@@ -21,8 +21,8 @@ from botfarm_server.api.schemas.fields import (
     without,
 )
 from botfarm_server.api.schemas.wants import HolderIn
+from botfarm_server.domain.logins import no_login
 from botfarm_server.domain.models import UserState
-from botfarm_server.domain.texts import no_login
 
 MAXIMUM_IMPORT_ROWS = 500
 MAXIMUM_SECRET_LENGTH = 10_000
