@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from uuid import UUID
 
 import pytest
@@ -23,6 +23,7 @@ FIXTURES = frozenset(
     {MARK, *(f"{scope}_{MARK}" for scope in ("class", "module", "package", "session"))}
 )
 MARK_SIGNATURE = "bot_user(env, domain, *, project_id=None, labels=None, count=1)"
+CALL_SIGNATURE = "bot_user(env, domain, *, project_id=None, labels=None, wait=None)"
 
 SESSION_ID = "session"
 """What holds the accounts of `session_bot_user`, for whoever waits for them."""
@@ -64,6 +65,7 @@ class BotUserFactory:
         project_id: UUID | str | None = None,
         labels: Mapping[str, str] | None = None,
         wait: float | None = None,
+        **unknown: NoReturn,
     ) -> BotUser:
         """An account that is this test's alone until its teardown.
 
@@ -85,6 +87,7 @@ class BotUserFactory:
                 project_id=project_id,
                 labels=labels,
                 wait=wait,
+                **unknown,
             )
             wish = wish.with_defaults(self._session.settings)
             return self._from_mark(wish) or self._lease([wish], wait)[0]
@@ -101,6 +104,7 @@ class BotUserFactory:
         project_id: UUID | str | None = None,
         labels: Mapping[str, str] | None = None,
         wait: float | None = None,
+        **unknown: NoReturn,
     ) -> BotUser:
         """The same for asynchronous tests: others of its event loop go on meanwhile.
 
@@ -111,7 +115,13 @@ class BotUserFactory:
         from anyio import to_thread  # noqa: PLC0415  # not before a lease is wanted
 
         call = partial(
-            self, env, domain, project_id=project_id, labels=labels, wait=wait
+            self,
+            env,
+            domain,
+            project_id=project_id,
+            labels=labels,
+            wait=wait,
+            **unknown,
         )
         return await to_thread.run_sync(call, abandon_on_cancel=True)
 

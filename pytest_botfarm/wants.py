@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from .client.models import Want
-from .fixtures import MARK, MARK_SIGNATURE
+from .fixtures import CALL_SIGNATURE, MARK, MARK_SIGNATURE
 from .options import MAXIMUM_WAIT
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def wish_of_call(
     Raises pytest.UsageError that names the test and the argument.
     """
     try:
+        _check_arguments(*args, **kwargs)
         return make_wish(*args, **kwargs), _check_wait(wait)
     except pytest.UsageError as error:
         raise pytest.UsageError(
@@ -143,6 +144,19 @@ def _wish_of_mark(test_id: str, mark: pytest.Mark) -> Wish:
             f"the mark bot_user of {test_id} is wrong: {error}. "
             f"It reads {MARK_SIGNATURE}"
         ) from None
+
+
+def _check_arguments(*args: Any, **kwargs: Any) -> None:
+    if "count" in kwargs:
+        raise pytest.UsageError(
+            "it leases one account, and so has no count. The mark leases several at "
+            'once: @pytest.mark.bot_user("stage", "regular", count=2), and they are in '
+            "bot_user.leased"
+        )
+    try:
+        inspect.signature(make_wish).bind(*args, **kwargs)
+    except TypeError as error:
+        raise pytest.UsageError(f"{error}. It reads {CALL_SIGNATURE}") from None
 
 
 def _check_wait(wait: Any) -> float | None:

@@ -271,7 +271,7 @@ def test_a_pool_that_is_too_small_is_told_at_collection_and_without_a_traceback(
     ("argument", "complaint"),
     [
         ('project_id="zz"', "project_id must be a UUID, not 'zz'"),
-        ("count=0", "unexpected keyword argument 'count'"),
+        ("count=2", "The mark leases several at once: @pytest.mark.bot_user("),
         ("wait=-1", "wait must be a number of seconds from 0 to 86400, not -1"),
     ],
 )

@@ -54,6 +54,22 @@ def test_a_call_that_waits_for_no_time_that_can_be_names_test_and_argument(
         wish_of_call("test_a.py::test_it", wait=wait)
 
 
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        ({"count": 2}, r"leases one account.*@pytest\.mark\.bot_user\(.* count=2\)"),
+        ({"label": {}}, "argument 'label'. It reads bot_user.*labels=None, wait=None"),
+    ],
+)
+def test_a_call_with_an_argument_that_it_has_not_says_what_to_write(
+    argument: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(
+        pytest.UsageError, match=rf"in test_a\.py::test_it is wrong: .*{complaint}"
+    ):
+        wish_of_call("test_a.py::test_it", "stage", "regular", **argument)
+
+
 def test_a_want_of_several_accounts_is_written_as_the_server_writes_it() -> None:
     assert str(Want("stage", "regular")) == "stage/regular"
     assert str(Want("stage", "regular", count=5)) == "5 × stage/regular"
