@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import secrets
 import uuid
 from pathlib import Path
@@ -63,6 +64,7 @@ class Confidence:
     def __init__(self, url: str, planted: dict[str, str]) -> None:
         self.planted = planted
         self.told: list[str] = []
+        self.called: set[str] = set()
         self.http = httpx.Client(base_url=url, timeout=30.0)
 
     def call(
@@ -76,10 +78,12 @@ class Confidence:
         in_confidence: bool = False,
     ) -> httpx.Response:
         token = token or self.planted["bootstrap token"]
+        path = path if path.startswith("/") else f"/api/v1/{path}"
+        self.called.add(f"{method} {path.partition('?')[0]}")
         sent = {"content": body} if isinstance(body, str) else {"json": body}
         answer = self.http.request(
             method,
-            path if path.startswith("/") else f"/api/v1/{path}",
+            path,
             headers={
                 "Authorization": f"Bearer {token}",
                 "Content-Type": "application/json",
@@ -114,6 +118,7 @@ def use(farm: Confidence) -> list[str]:
     change = {"password": planted["changed password"]}
     farm.call("PATCH", f"users/{user}", 200, change)
     told = hold_and_leave(farm, made, user)
+    look_after(farm, user)
     farm.call("POST", "users", 500, farm.user("crash", "password in a crash"))
     make_mistakes(farm, user)
     return told
@@ -138,8 +143,31 @@ def hold_and_leave(farm: Confidence, token: str, user: str) -> list[str]:
     farm.call("POST", "leases/renew", 200, {"leases": [{"id": lease[7:], **fence}]})
     farm.call("DELETE", lease, 204, {**fence, "outcome": "failed"}, token=token)
     again = farm.call("PUT", later, 200, wants, in_confidence=True)
+    fence = {"fence": again.json()["fence"]}
+    [bob] = [it["id"] for it in again.json()["users"] if it["login"] == "bob"]
+    farm.call("DELETE", f"{later}/users/{bob}/state", 204, fence)
+    kept = {**fence, "seconds": 60, "outcome": "failed"}
+    farm.call("POST", f"{later}/keep", 200, kept)
     farm.call("POST", f"{later}/break", 200, {"reason": "enough"})
+    farm.call("POST", "leases/release", 200, {"run_id": "run"})
     return [held.text, again.text]
+
+
+def look_after(farm: Confidence, user: str) -> None:
+    """All that is done with users and tokens besides."""
+    farm.call("POST", f"users/{user}/quarantine", 200, {"reason": "locked out"})
+    for path in ("restore", "acquire", "release"):
+        farm.call("POST", f"users/{user}/{path}", 200)
+    for path in ("", "/leases"):
+        farm.call("GET", f"users/{user}{path}", 200)
+    farm.call("POST", "pools/check", 200, {"leases": [{"wants": [POOL]}]})
+    place = farm.call("POST", "reservations", 201, {**POOL, "limit": 9}).json()["id"]
+    farm.call("DELETE", f"reservations/{place}", 204)
+    carol = farm.call("POST", "users", 201, farm.user("carol", "password")).json()["id"]
+    farm.call("DELETE", f"users/{carol}", 204)
+    old = {"name": "old", "role": "read"}
+    token = farm.call("POST", "tokens", 201, old, in_confidence=True).json()["id"]
+    farm.call("DELETE", f"tokens/{token}", 204)
 
 
 def make_mistakes(farm: Confidence, user: str) -> None:
@@ -164,14 +192,20 @@ def make_mistakes(farm: Confidence, user: str) -> None:
 
 
 def everything_to_read(farm: Confidence) -> None:
-    """What any path tells that needs no id; those that come later are read as well."""
+    """What any path tells that needs no id, and then that each endpoint was called."""
     app = create_app(fixed_settings({"database_url": "sqlite:///never-opened.sqlite3"}))
     for endpoint in endpoints(app):
         method, path = endpoint.split(" ")
-        if method == "GET" and "{" not in path:
+        if method in {"GET", "HEAD"} and "{" not in path:
             farm.call(method, path, 200)
     for path in ("users", "leases?state=all", "tokens"):
         farm.call("GET", path, 200)
+    assert [it for it in endpoints(app) if not is_called(it, farm.called)] == []
+
+
+def is_called(endpoint: str, called: set[str]) -> bool:
+    pattern = re.sub(r"{\w+}", "[^/]+", endpoint)
+    return any(re.fullmatch(pattern, call) for call in called)
 
 
 def copy_of(url: str) -> str:
