@@ -241,13 +241,13 @@ def bounded_protocol(timeout: float) -> type[asyncio.Protocol]:
 
     `timeout` is how many seconds a client may take to send a head, or to read on.
     """
-    idle = IdleConnections(min(MOST_IDLE, _files_allowed() // 2))
+    idle = IdleConnections(min(MOST_IDLE, files_allowed() // 2))
     return cast(
         "type[asyncio.Protocol]", partial(BoundedProtocol, timeout=timeout, idle=idle)
     )
 
 
-def _files_allowed() -> int:
+def files_allowed() -> int:
     """How many files the process may open, once it has asked for all it can have."""
     try:
         import resource  # noqa: PLC0415  # not on Windows

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from botfarm_server.connections import bounded_protocol, in_portions
+from botfarm_server.handshakes import Handshakes
 
 GRACE = 8
 """Seconds that calls under way have after SIGTERM; the process ends within 10."""
@@ -81,6 +83,7 @@ class Server(uvicorn.Server):
         """`tls` is what `tls_options` says."""
         _leave_no_core()
         self._on_listening = on_listening
+        self._request_timeout = request_timeout
         super().__init__(
             uvicorn.Config(
                 in_portions(app),
@@ -99,7 +102,20 @@ class Server(uvicorn.Server):
             )
         )
 
+    def _log_started_message(self, listeners: Sequence[socket.SocketType]) -> None:
+        """Leave it to `on_listening`: uvicorn knows nothing of the TLS."""
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if (context := self.config.ssl) is not None:
+            self.config.http_protocol_class = cast(
+                "type[asyncio.Protocol]",
+                Handshakes(
+                    self.config.http_protocol_class,
+                    context,
+                    timeout=self._request_timeout,
+                ),
+            )
+            self.config.ssl = None  # or connections would be there only behind it
         await super().startup(sockets=sockets)
         if self.started and self._on_listening is not None:
             host, port = self.servers[0].sockets[0].getsockname()[:2]

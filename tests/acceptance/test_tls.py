@@ -7,7 +7,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,15 @@ from support.servers import TOKEN, ServerProcess
 from botfarm_server.cli.main import run
 from pytest_botfarm import AsyncBotfarmClient, BotfarmClient, BotfarmError
 from pytest_botfarm.client.http import failure_of
+
+MOST_FILES = 128
+FEW_FILES = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({MOST_FILES}, {MOST_FILES}))
+from botfarm_server.cli.main import run
+run()
+"""
+GREETING = bytes.fromhex("16030100c8010000c40303")
 
 
 @dataclass(frozen=True)
@@ -208,6 +217,35 @@ def test_a_file_that_cannot_be_used_is_named(
             for said in refusals(capsys):
                 assert f"{variable} ({path}" in said
                 assert "cannot be used" in said
+
+
+def test_handshakes_that_do_not_end_keep_nobody_out(
+    migrated_sqlite: Path, tmp_path: Path
+) -> None:
+    """Nor do they when half of a greeting has come, and as many as there are files."""
+    authority = Authority(tmp_path, "authority")
+    certificate, key = authority.issue("server")
+    settings = {
+        "BOTFARM_BOOTSTRAP_TOKEN": TOKEN,
+        "BOTFARM_SSL_CERTFILE": str(certificate),
+        "BOTFARM_SSL_KEYFILE": str(key),
+    }
+    context = ssl.create_default_context(cafile=str(authority.path))
+    with (
+        ExitStack() as strangers,
+        ServerProcess(
+            f"sqlite:///{migrated_sqlite}", settings, program=("-c", FEW_FILES)
+        ) as server,
+    ):
+        url = httpx.URL(server.url)
+        for number in range(MOST_FILES):
+            stranger = socket.create_connection((url.host, url.port or 0))
+            strangers.enter_context(stranger)
+            stranger.sendall(GREETING[: number % len(GREETING)])
+        for _ in range(3):
+            assert httpx.get(f"{server.url}/health", verify=context).status_code == 200
+            client = httpx.Client(base_url=server.url, verify=context, timeout=5.0)
+        client.close()
 
 
 def test_serve_refuses_certificates_that_cannot_be_used(
