@@ -29,10 +29,11 @@ from botfarm_server.api import (
     tokens,
     users,
 )
+from botfarm_server.api.bodies import Bodies
 from botfarm_server.api.browsers import AllowedHosts, BrowserHeaders
 from botfarm_server.api.document import DocumentedApp, operation_id
 from botfarm_server.api.headers import NEXT_CURSOR_HEADER
-from botfarm_server.api.middleware import BodyLimits, ProtocolHeader, TrailingSlash
+from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import AppState
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
@@ -47,6 +48,7 @@ from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.guessing import WrongTokens
 from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
+from botfarm_server.services.lanes import Lanes
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.pools import PoolService
@@ -101,9 +103,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(pages.router)
     errors.install(app)
     app.add_middleware(TrailingSlash)
-    app.add_middleware(
-        BodyLimits, maximum=settings.max_body_bytes, timeout=settings.request_timeout
-    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -183,6 +182,10 @@ class _Farm:
                 open_to_all=settings.insecure_no_auth,
             ),
             throttle=Throttle(settings.max_requests_per_second),
+            lanes=Lanes(),
+            bodies=Bodies(
+                maximum=settings.max_body_bytes, timeout=settings.request_timeout
+            ),
             tokens=TokenService(self._database),
             wrong_tokens=WrongTokens(),
             public_pages=settings.public_pages,

@@ -7,9 +7,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from botfarm_server.api.auth import By, admit, needs
+from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.headers import NEXT_CURSOR_HEADER
+from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.audit import AuditEventOut, Instant
 from botfarm_server.api.schemas.fields import Text
 from botfarm_server.api.state import Audit
@@ -20,7 +21,12 @@ from botfarm_server.domain.audit import (
     SubjectKind,
 )
 
-router = APIRouter(prefix="/audit", tags=["audit"], dependencies=[Depends(admit)])
+router = APIRouter(
+    prefix="/audit",
+    tags=["audit"],
+    dependencies=[Depends(admitted)],
+    route_class=BoundedRoute,
+)
 
 
 @router.get(

@@ -56,8 +56,12 @@ def role_needed(endpoint: Callable[..., Any]) -> Role:
     return role
 
 
-async def admit(request: Request, credentials: Credentials) -> Caller:
-    """Let the request through, or refuse it.
+def has_reserve(endpoint: Callable[..., Any]) -> bool:
+    return getattr(endpoint, _HAS_RESERVE, False)
+
+
+async def admit(request: Request) -> None:
+    """Let the request through, or refuse it, whatever its body may be.
 
     `botfarm serve` refuses to start without a token beyond loopback; this holds under
     any other way to start it, too.
@@ -73,9 +77,9 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
     """
     state = state_of(request)
     access = state.access
-    by = await _identify_once(request, credentials)
+    by = request.state.by = await _identify(request, await _bearer(request))
     endpoint = request.scope["endpoint"]
-    state.throttle.count(by, has_reserve=getattr(endpoint, _HAS_RESERVE, False))
+    state.throttle.count(by, has_reserve=has_reserve(endpoint))
     needed = role_needed(endpoint)
     if not by.may(needed):
         raise ForbiddenError(
@@ -88,37 +92,29 @@ async def admit(request: Request, credentials: Credentials) -> Caller:
     lease_id = _named(request, "lease_id")
     if lease_id is not None and not getattr(endpoint, _SETTLES_OWNERSHIP, False):
         await access.check_lease(by, LeaseId(lease_id), needed)
+
+
+async def admitted(request: Request, _: Credentials) -> Caller:
+    """The caller whom `admit` has let through before."""
+    by: Caller = request.state.by
     return by
 
 
-By = Annotated[Caller, Depends(admit)]
+By = Annotated[Caller, Depends(admitted)]
 
 
-async def admit_to_page(request: Request, credentials: Credentials) -> None:
+async def admit_to_page(request: Request, _: Credentials) -> None:
     """Let whoever sits at this machine see a page, and all where a setting says so.
 
     Raises as `admit` does for any other.
     """
     if not (state_of(request).public_pages or _comes_from_this_machine(request)):
-        await admit(request, credentials)
+        await admit(request)
 
 
-async def identify(request: Request) -> Caller:
-    """The caller, before anything else of the request is looked at.
-
-    Raises as `admit` does for a token, or none, that is not let in anywhere.
-    """
-    return await _identify_once(request, await _bearer(request))
-
-
-async def _identify_once(request: Request, credentials: Credentials) -> Caller:
-    by: Caller | None = getattr(request.state, "by", None)
-    if by is None:
-        by = request.state.by = await _identify(request, credentials)
-    return by
-
-
-async def _identify(request: Request, credentials: Credentials) -> Caller:
+async def _identify(
+    request: Request, credentials: HTTPAuthorizationCredentials | None
+) -> Caller:
     state = state_of(request)
     try:
         known = await state.access.identify(

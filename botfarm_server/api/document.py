@@ -8,6 +8,7 @@ from typing import Any, cast
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from botfarm_server.api.bodies import Bodies
 from botfarm_server.api.example_answers import answer_example
 from botfarm_server.api.example_errors import error_examples
 from botfarm_server.api.examples import EXAMPLES, parameter_example
@@ -64,7 +65,7 @@ class DocumentedApp(FastAPI):
             state = cast("AppState", self.state.botfarm)
             vocabulary = state.users.vocabulary
             names = {"env": vocabulary.envs, "domain": vocabulary.domains}
-            _complete(super().openapi(), names)
+            _complete(super().openapi(), names, state.bodies)
         return super().openapi()
 
 
@@ -73,7 +74,9 @@ def operation_id(route: APIRoute) -> str:
     return "_".join([*map(str, route.tags), route.name])
 
 
-def _complete(document: Json, names: Mapping[str, Sequence[str]]) -> None:
+def _complete(
+    document: Json, names: Mapping[str, Sequence[str]], bodies: Bodies
+) -> None:
     for schema in _objects(document):
         if (allowed := names.get(schema.get("format", ""))) is not None:
             schema["enum"] = list(allowed)
@@ -81,6 +84,9 @@ def _complete(document: Json, names: Mapping[str, Sequence[str]]) -> None:
     for methods in document["paths"].values():
         for operation in methods.values():
             _complete_operation(operation)
+            if (body := operation.get("requestBody")) is not None:
+                limit = bodies.limit_of(operation["operationId"])
+                body["description"] = f"{limit} bytes at most."
 
 
 def _complete_operation(operation: Json) -> None:

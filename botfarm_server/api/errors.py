@@ -163,7 +163,7 @@ def _as_mappings(fact: Any) -> Any:
     return fact
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def refused(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, BotfarmError):
         raise error
     if isinstance(error, SecretUnreadableError):
@@ -264,6 +264,6 @@ def internal_failure(incident: str) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    app.add_exception_handler(BotfarmError, _refused)
+    app.add_exception_handler(BotfarmError, refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)

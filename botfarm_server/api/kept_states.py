@@ -6,8 +6,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from botfarm_server.api.auth import By, admit, needs
+from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
+from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.kept_states import DropStateIn, StateIn
 from botfarm_server.api.state import KeptStates
 from botfarm_server.domain.errors import (
@@ -22,7 +23,8 @@ from botfarm_server.domain.models import Fence, LeaseId, UserId
 router = APIRouter(
     prefix="/leases/{lease_id}/users/{user_id}/state",
     tags=["leases"],
-    dependencies=[Depends(admit)],
+    dependencies=[Depends(admitted)],
+    route_class=BoundedRoute,
 )
 
 NOT_HELD = (

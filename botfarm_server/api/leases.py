@@ -8,9 +8,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from botfarm_server.api.auth import By, admit, needs
+from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.headers import NEXT_CURSOR_HEADER
+from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.fields import Line
 from botfarm_server.api.schemas.leases import (
     BreakIn,
@@ -57,7 +58,8 @@ from botfarm_server.services.leases import LIVE_STATES
 router = APIRouter(
     prefix="/leases",
     tags=["leases"],
-    dependencies=[Depends(admit)],
+    dependencies=[Depends(admitted)],
+    route_class=BoundedRoute,
 )
 
 ENDED_STATES: tuple[LeaseState, ...] = get_args(EndedState)
@@ -100,6 +102,7 @@ async def ask(
     users.vocabulary.check_wants(wants)
 
     async def gone() -> None:
+        request.state.turn.end()
         while (await request.receive())["type"] != "http.disconnect":
             pass
 

@@ -6,13 +6,19 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from botfarm_server.api.auth import By, admit, needs
+from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented, told
 from botfarm_server.api.leases import wants_of
+from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.pools import CheckIn, CheckOut, PoolsOut
 from botfarm_server.api.state import Pools
 
-router = APIRouter(prefix="/pools", tags=["pools"], dependencies=[Depends(admit)])
+router = APIRouter(
+    prefix="/pools",
+    tags=["pools"],
+    dependencies=[Depends(admitted)],
+    route_class=BoundedRoute,
+)
 
 
 @router.get("", summary="List pools", response_model=PoolsOut, responses=documented())

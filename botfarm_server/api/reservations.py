@@ -7,8 +7,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from botfarm_server.api.auth import By, admit, needs
+from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
+from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.reservations import ReservationIn, ReservationOut
 from botfarm_server.api.state import Reservations
 from botfarm_server.domain.errors import PoolFullError, ReservationNotFoundError
@@ -17,7 +18,8 @@ from botfarm_server.domain.models import ReservationId, Want
 router = APIRouter(
     prefix="/reservations",
     tags=["reservations"],
-    dependencies=[Depends(admit)],
+    dependencies=[Depends(admitted)],
+    route_class=BoundedRoute,
 )
 
 

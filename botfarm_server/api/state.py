@@ -7,6 +7,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from botfarm_server.api.bodies import Bodies
 from botfarm_server.services.access import AccessService
 from botfarm_server.services.acquiring import AcquireService
 from botfarm_server.services.asking import AskService
@@ -14,6 +15,7 @@ from botfarm_server.services.audit import AuditService
 from botfarm_server.services.guessing import WrongTokens
 from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
+from botfarm_server.services.lanes import Lanes
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
@@ -36,6 +38,8 @@ class AppState:
     readiness: Readiness
     access: AccessService
     throttle: Throttle
+    lanes: Lanes
+    bodies: Bodies
     tokens: TokenService
     wrong_tokens: WrongTokens
     public_pages: bool

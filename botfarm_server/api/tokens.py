@@ -9,8 +9,9 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter, Depends, Response
 
-from botfarm_server.api.auth import By, admit, needs
+from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
+from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.tokens import NewTokenOut, TokenIn, TokenOut
 from botfarm_server.api.state import Tokens
 from botfarm_server.domain.access import Caller
@@ -20,7 +21,12 @@ from botfarm_server.services.tokens import NewToken
 
 _log = structlog.get_logger("botfarm.tokens")
 
-router = APIRouter(prefix="/tokens", tags=["tokens"], dependencies=[Depends(admit)])
+router = APIRouter(
+    prefix="/tokens",
+    tags=["tokens"],
+    dependencies=[Depends(admitted)],
+    route_class=BoundedRoute,
+)
 
 
 @router.post(

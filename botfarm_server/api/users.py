@@ -12,10 +12,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
-from botfarm_server.api.auth import By, admit, needs
+from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.headers import NEXT_CURSOR_HEADER
 from botfarm_server.api.leases import holder_of, shown
+from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.fields import MAXIMUM_LABELS, Text
 from botfarm_server.api.schemas.leases import LeaseOut
 from botfarm_server.api.schemas.users import (
@@ -52,7 +53,8 @@ from botfarm_server.services.credentials import UserDraft
 router = APIRouter(
     prefix="/users",
     tags=["users"],
-    dependencies=[Depends(admit)],
+    dependencies=[Depends(admitted)],
+    route_class=BoundedRoute,
 )
 
 

@@ -202,8 +202,9 @@ class BodyTooLargeError(BotfarmError):
     @property
     def detail(self) -> str:
         return (
-            f"A body may have {self.limit} bytes here, and this one has more. Send "
-            "less with one call; on the server, BOTFARM_MAX_BODY_BYTES allows more."
+            f"A body may have {self.limit} bytes in this call, and this one has more. "
+            "Send less with one call; of imports and of kept states, "
+            "BOTFARM_MAX_BODY_BYTES on the server allows more."
         )
 
     @property

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import socket
+import tracemalloc
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,8 @@ import httpx
 import pytest
 from support.servers import TOKEN, ServerProcess
 
-from botfarm_server.api import middleware
-from botfarm_server.api.middleware import MOST_BODIES, STRANGERS_BODY
+from botfarm_server.api import bodies
+from botfarm_server.api.bodies import MOST_BODIES, ORDINARY
 from botfarm_server.api.schemas.fields import MAXIMUM_FENCE, MAXIMUM_LABELS, MAXIMUM_TTL
 from botfarm_server.api.schemas.kept_states import MAXIMUM_STATE_BYTES
 from botfarm_server.api.schemas.leases import MAXIMUM_WAIT
@@ -27,6 +28,7 @@ from botfarm_server.api.schemas.wants import MAXIMUM_COUNT, MAXIMUM_WANTS
 from botfarm_server.api.state import AppState
 from botfarm_server.app import create_app
 from botfarm_server.connections import MAXIMUM_HEAD
+from botfarm_server.services import lanes
 from botfarm_server.settings import fixed_settings
 
 from .conftest import ALICE, Start, running
@@ -208,6 +210,7 @@ def head(*headers: str) -> bytes:
 
 
 AS_JSON = "Content-Type: application/json"
+LAST = "Connection: close"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: farm\r\n\r\n"
 LAST_HEALTH = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 UNKNOWN_FIELDS = json.dumps({f"{number:05}": 0 for number in range(5_000)}).encode()
@@ -227,16 +230,18 @@ TRANSPORT: dict[str, tuple[tuple[bytes, ...], bytes]] = {
     ),
     "a body that becomes too large": (
         (
-            head(AS_JSON, "Transfer-Encoding: chunked"),
+            head(AS_JSON, LAST, "Transfer-Encoding: chunked"),
             (b"8000\r\n" + b" " * 0x8000 + b"\r\n") * 3 + b"0\r\n\r\n",
         ),
         b"413",
     ),
-    "a body without a type": ((head("Content-Length: 2"), b"{}"), b"415"),
+    "a body without a type": ((head(LAST, "Content-Length: 2"), b"{}"), b"415"),
     "a form": (
         (
             head(
-                "Content-Type: application/x-www-form-urlencoded", "Content-Length: 2"
+                "Content-Type: application/x-www-form-urlencoded",
+                LAST,
+                "Content-Length: 2",
             ),
             b"a=",
         ),
@@ -244,7 +249,7 @@ TRANSPORT: dict[str, tuple[tuple[bytes, ...], bytes]] = {
     ),
     "a gzip bomb": (
         (
-            head(AS_JSON, "Content-Encoding: gzip", "Content-Length: 10212"),
+            head(AS_JSON, LAST, "Content-Encoding: gzip", "Content-Length: 10212"),
             gzip.compress(b" " * 10**7)[:10_212].ljust(10_212),
         ),
         b"415",
@@ -414,10 +419,11 @@ def received_all(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.anyio
-async def test_only_so_much_is_held_of_bodies_and_of_strangers_nearly_nothing(
+async def test_only_so_much_is_held_of_bodies_and_of_who_may_not_send_them_nothing(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "LINGER", 0.0)
+    """Of all that arrive, one of the caller who sends most of them has to go."""
+    monkeypatch.setattr(bodies, "LINGER", 0.0)
     settings = {
         "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
         "bootstrap_token": TOKEN,
@@ -425,35 +431,128 @@ async def test_only_so_much_is_held_of_bodies_and_of_strangers_nearly_nothing(
         "request_timeout": 300,
     }
     go_on = anyio.Event()
-    told: list[int] = []
+    told: dict[str, list[int]] = {"admin": [], "lease": []}
 
-    async def send(size: int, read: anyio.Event, headers: dict[str, str]) -> None:
+    def known(token: str) -> dict[str, str]:
+        return {**JSON, "Authorization": f"Bearer {token}"}
+
+    async def refused(call: Call, headers: dict[str, str]) -> int:
         async def content() -> AsyncIterator[bytes]:
-            yield b" " * size
+            yield b"no JSON"
+            await anyio.sleep_forever()
+
+        method, path, _ = call
+        answer = await client.request(method, path, content=content(), headers=headers)
+        return answer.status_code
+
+    async def send(call: Call, token: str, whose: list[int], read: anyio.Event) -> None:
+        async def content() -> AsyncIterator[bytes]:
+            yield b" " * MAXIMUM_BODY
             read.set()
             await go_on.wait()
 
-        answer = await client.post(USERS, content=content(), headers=headers)
-        told.append(answer.status_code)
+        method, path, _ = call
+        answer = await client.request(
+            method, path, content=content(), headers=known(token)
+        )
+        whose.append(answer.status_code)
 
     async with running(create_app(fixed_settings(settings))) as client:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        named = [{"name": role, "role": role} for role in ("lease", "read")]
+        made = [await client.post("/api/v1/tokens", json=it) for it in named]
+        of_lease, of_read = (it.json()["token"] for it in made)
+        importing = ("POST", f"{USERS}/import", None)
         with anyio.fail_after(60):
-            await send(STRANGERS_BODY + 1, anyio.Event(), JSON)
-            stated = {**JSON, "Content-Length": str(STRANGERS_BODY + 1)}
-            await send(1, anyio.Event(), stated)
-        assert told == [401, 401]
-        known = {**JSON, "Authorization": f"Bearer {TOKEN}"}
-        with anyio.fail_after(60):
+            assert await refused(user(), known("wrong")) == 401
+            assert await refused(lease(), known(of_read)) == 403
+            assert await refused(importing, known(of_lease)) == 403
             async with anyio.create_task_group() as calls:
-                for _ in range(MOST_BODIES + 1):
+                senders = [("admin", TOKEN, importing)]
+                senders += [("lease", of_lease, lease())] * MOST_BODIES
+                for who, token, call in senders:
                     read = anyio.Event()
-                    calls.start_soon(send, MAXIMUM_BODY, read, known)
+                    calls.start_soon(send, call, token, told[who], read)
                     await read.wait()
-                while len(told) == 2:
+                while not told["lease"]:
                     await anyio.sleep(0.01)
                 go_on.set()
-        # The one that had come for the longest has made room; the others are no JSON.
-        assert told[2:] == [408] + [422] * MOST_BODIES
+    # The first of the greedy one has made room; the others are no JSON.
+    assert told == {"admin": [422], "lease": [408] + [422] * (MOST_BODIES - 1)}
+
+
+@pytest.mark.anyio
+async def test_a_call_that_waits_holds_neither_its_padding_nor_a_place_in_its_lane(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "MOST_AT_ONCE", 1)
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bcrypt_cost": 4,
+    }
+    app = create_app(fixed_settings(settings))
+    state: AppState = app.state.botfarm
+    async with running(app) as client, anyio.create_task_group() as calls:
+        await answer_to(client, user())
+        assert await answer_to(client, waiting_call(1)) == (200, None)
+        method, path, _ = waiting_call(2)
+        padded = json.dumps(lease(wait=60)[2]).encode().ljust(ORDINARY)
+        refused = await client.request(
+            method, path, content=padded + b" ", headers=JSON
+        )
+        assert (refused.status_code, refused.json()["error"]) == (413, "body_too_large")
+        assert refused.json()["limit"] == ORDINARY
+        tracemalloc.start()
+        try:
+            for number in range(2, 12):
+                method, path, _ = waiting_call(number)
+                calls.start_soon(answer_to, client, (method, path, padded))
+            with anyio.fail_after(60):
+                while len(state.asking.room.waiting()) < 10:
+                    await anyio.sleep(0.01)
+            here = tracemalloc.Filter(inclusive=True, filename_pattern=bodies.__file__)
+            held = tracemalloc.take_snapshot().filter_traces([here])
+            assert sum(it.size for it in held.statistics("filename")) < ORDINARY
+        finally:
+            tracemalloc.stop()
+        calls.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_who_sends_much_at_once_waits_for_itself_and_nobody_else(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what keeps or ends its leases does not wait for the rest of it."""
+    monkeypatch.setattr(lanes, "MOST_AT_ONCE", 1)
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bootstrap_token": TOKEN,
+    }
+    app = create_app(fixed_settings(settings))
+    state: AppState = app.state.botfarm
+    async with running(app) as client, anyio.create_task_group() as calls:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        named = {"name": "other", "role": "read"}
+        other = (await client.post("/api/v1/tokens", json=named)).json()["token"]
+        under_way = state.lanes.turn((f"Bearer {TOKEN}", False))
+        await under_way.begin()
+        told: list[Answer] = []
+
+        async def ask() -> None:
+            told.append(await answer_to(client, listing("limit=1")))
+
+        calls.start_soon(ask)
+        with anyio.fail_after(60):
+            renewal = {"leases": [{"id": str(uuid.UUID(int=1)), "fence": 1}]}
+            renewed = ("POST", "/api/v1/leases/renew", renewal)
+            assert await answer_to(client, renewed) == (200, None)
+            theirs = {**JSON, "Authorization": f"Bearer {other}"}
+            seen = await answer_to(client, listing("limit=1"), theirs)
+            assert (seen, told) == ((200, None), [])
+            under_way.end()
+            while not told:
+                await anyio.sleep(0.01)
+        assert told == [(200, None)]
 
 
 class FakeClock:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from pydantic import TypeAdapter
 
+from botfarm_server.api.bodies import LARGER
 from botfarm_server.api.document import LINKS
 from botfarm_server.api.examples import EXAMPLES
 from botfarm_server.api.schemas.errors import ErrorOut
@@ -42,6 +43,18 @@ def operations(document: dict[str, Any]) -> dict[str, Any]:
 def test_each_body_has_an_example(operations: dict[str, Any]) -> None:
     with_body = {name for name, it in operations.items() if "requestBody" in it}
     assert with_body == set(EXAMPLES)
+
+
+def test_each_body_has_a_limit_that_is_told(operations: dict[str, Any]) -> None:
+    told = {
+        name: it["requestBody"]["description"]
+        for name, it in operations.items()
+        if "requestBody" in it
+    }
+    assert LARGER.keys() <= told.keys()
+    assert told["leases_ask"] == "65536 bytes at most."
+    assert told["leases_renew"] == "131072 bytes at most."
+    assert told["users_import_all"] == "1048576 bytes at most."
 
 
 def test_each_link_leads_from_an_answer_to_an_operation(

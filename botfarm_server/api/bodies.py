@@ -1,0 +1,155 @@
+"""The bodies of calls: read whole, within bounds of size and time, and let go of."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import anyio
+from fastapi import Request
+
+from botfarm_server.domain.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    UnsupportedBodyError,
+)
+from botfarm_server.services.lanes import Turn
+
+ORDINARY = 65_536
+"""Bytes of a body: many times what suites send."""
+LARGER: Mapping[str, int | None] = {
+    "leases_renew": 131_072,  # a thousand leases
+    "pools_check": 262_144,  # fifty leases, each with wants of its own
+    "users_create": 262_144,  # 64 KiB of secrets, of which JSON may make three times
+    "users_change": 262_144,
+    "users_import_all": None,
+    "leases_save": None,
+}
+"""By operation what a body may have where that is more; `None` for what is set."""
+MOST_BODIES = 16
+"""As many of the largest bodies are held at once. A body becomes some twenty times as
+large once it is read as JSON, which is done to one after the other."""
+LINGER = 2.0
+"""Seconds for which a refused body is still taken, and dropped: a connection that is
+closed before the client has sent all may lose the answer on its way."""
+_SOMETHING = b"{}"
+
+
+class ReadRequest(Request):
+    """A request whose body has come. Whoever parses it takes it away.
+
+    FastAPI keeps what it is given for as long as the call lasts, which may wait.
+    """
+
+    def __init__(self, request: Request, content: bytearray) -> None:
+        super().__init__(request.scope, request.receive)
+        self._content = content
+
+    async def body(self) -> bytes:
+        """Whether there is one, as FastAPI asks before it has it parsed."""
+        return _SOMETHING if self._content else b""
+
+    async def json(self) -> Any:
+        content, self._content = self._content, bytearray()
+        return json.loads(content)
+
+
+class Bodies:
+    """The bodies that one process has not parsed yet, within a bound of them all.
+
+    One too many ends one of the caller who has most of them, which is the one that has
+    been there for the longest. A body that is no JSON by its header is refused unread,
+    and so is a compressed one: nothing that is sent grows here.
+    """
+
+    def __init__(self, *, maximum: int, timeout: float) -> None:
+        self._maximum = maximum
+        self._timeout = timeout
+        self._held: dict[anyio.CancelScope, tuple[Hashable, int]] = {}
+        """Of whom each body is, and its bytes; the first first."""
+
+    def limit_of(self, operation: str) -> int:
+        """How many bytes the body of a call may have."""
+        return min(LARGER.get(operation, ORDINARY) or self._maximum, self._maximum)
+
+    async def read(
+        self, request: Request, limit: int, *, sender: Hashable, turn: Turn
+    ) -> ReadRequest:
+        """The request with its body, once that has come and the turn has begun.
+
+        Raises:
+            UnsupportedBodyError, BodyTooLargeError: by what the head or the body says.
+            BodyTimeoutError: it takes too long, or too much is held.
+
+        """
+        _check(request, limit)
+        content = bytearray()
+        with anyio.move_on_after(self._timeout) as held:
+            try:
+                more = True
+                while more:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise BodyTimeoutError(self._timeout)  # for nobody to read
+                    content += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(content) > limit:
+                        raise BodyTooLargeError(limit)
+                    self._hold(held, sender, len(content))
+                held.deadline = math.inf
+                await turn.begin()
+                return ReadRequest(request, content)
+            finally:
+                self._held.pop(held, None)
+        raise BodyTimeoutError(self._timeout)
+
+    def _hold(self, body: anyio.CancelScope, sender: Hashable, size: int) -> None:
+        """Note what there is of a body, and make room for it."""
+        self._held[body] = (sender, size)
+        while sum(size for _, size in self._held.values()) > (
+            MOST_BODIES * self._maximum
+        ):
+            first = self._first_of_most()
+            del self._held[first]
+            first.cancel()
+
+    def _first_of_most(self) -> anyio.CancelScope:
+        of_each: Counter[Hashable] = Counter()
+        for sender, size in self._held.values():
+            of_each[sender] += size
+        [(most, _)] = of_each.most_common(1)
+        return next(it for it, (sender, _) in self._held.items() if sender == most)
+
+
+def has_body(request: Request) -> bool:
+    headers = request.headers
+    return "transfer-encoding" in headers or int(headers.get("content-length", 0)) > 0
+
+
+async def is_drained(request: Request) -> bool:
+    """Drop what still comes of a body; whether its end has."""
+    with anyio.move_on_after(LINGER):
+        message = await request.receive()
+        while message.get("more_body", False):
+            message = await request.receive()
+        return "body" in message
+    return False
+
+
+def _check(request: Request, limit: int) -> None:
+    headers = request.headers
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity" or not _is_json(headers.get("content-type", "")):
+        raise UnsupportedBodyError
+    if int(headers.get("content-length", 0)) > limit:
+        raise BodyTooLargeError(limit)
+
+
+def _is_json(content_type: str) -> bool:
+    media_type = content_type.split(";", 1)[0].strip().lower()
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )

@@ -1,0 +1,65 @@
+"""How a call reaches its endpoint: in its turn, let in, and only then with its body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from botfarm_server.api.addresses import address_of
+from botfarm_server.api.auth import admit, has_reserve
+from botfarm_server.api.bodies import has_body, is_drained
+from botfarm_server.api.document import operation_id
+from botfarm_server.api.errors import refused
+from botfarm_server.api.state import state_of
+from botfarm_server.domain.errors import BodyTimeoutError, BotfarmError
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class BoundedRoute(APIRoute):
+    """A path of the API.
+
+    By itself FastAPI reads and parses a body before it looks who has sent it.
+    """
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        operation, apart = operation_id(self), has_reserve(self.endpoint)
+
+        async def handle_in_turn(request: Request) -> Response:
+            state = state_of(request)
+            # By what is sent as a token: to look it up is a part of the work. What
+            # leases depend on does not wait for the rest.
+            sender = request.headers.get("authorization") or address_of(request)
+            turn = request.state.turn = state.lanes.turn((sender, apart))
+            try:
+                await turn.begin()
+                try:
+                    await admit(request)
+                    if has_body(request):
+                        turn.end()
+                        limit = state.bodies.limit_of(operation)
+                        request = await state.bodies.read(
+                            request, limit, sender=sender, turn=turn
+                        )
+                except BotfarmError as error:
+                    turn.end()
+                    return await _refusal(request, error)
+                return await handle(request)
+            finally:
+                turn.end()
+
+        return handle_in_turn
+
+
+async def _refusal(request: Request, error: BotfarmError) -> Response:
+    """The answer to a call whose body may not have been read."""
+    response = await refused(request, error)
+    # What has not come in its time is waited for no longer.
+    is_late = isinstance(error, BodyTimeoutError)
+    if has_body(request) and (is_late or not await is_drained(request)):
+        response.headers["Connection"] = "close"
+    return response

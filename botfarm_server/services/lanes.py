@@ -1,0 +1,55 @@
+"""How many calls of one caller are worked on at once: the others wait in a lane.
+
+Who sends many calls at a time has them wait for each other, and those of others pass.
+A bound of requests per second alone would not do: a server may be slower than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from weakref import WeakValueDictionary
+
+import anyio
+
+MOST_AT_ONCE = 32
+"""Calls of one lane: enough for a turn of `services/turns.py` to settle many together,
+and few enough for the calls of another caller to come soon."""
+
+
+class _Lane:
+    def __init__(self) -> None:
+        self.places = anyio.Semaphore(MOST_AT_ONCE, fast_acquire=True)
+
+
+class Turn:
+    """The turn of one call. One that waits for something far off ends it before."""
+
+    def __init__(self, lane: _Lane) -> None:
+        self._lane = lane
+        self._has_place = False
+
+    async def begin(self) -> None:
+        """Wait for a place: whoever came first has it first."""
+        await self._lane.places.acquire()
+        self._has_place = True
+
+    def end(self) -> None:
+        """Leave the place to the next; again is no error."""
+        if self._has_place:
+            self._has_place = False
+            self._lane.places.release()
+
+
+class Lanes:
+    """The lanes of one process."""
+
+    def __init__(self) -> None:
+        # A lane is there for as long as a call is in it.
+        self._lanes: WeakValueDictionary[Hashable, _Lane] = WeakValueDictionary()
+
+    def turn(self, lane: Hashable) -> Turn:
+        """A turn in the lane of this name, which has not begun."""
+        found = self._lanes.get(lane)
+        if found is None:
+            found = self._lanes[lane] = _Lane()
+        return Turn(found)
