@@ -36,6 +36,7 @@ LINKS: Mapping[tuple[str, str], Mapping[str, tuple[Json, Json | None]]] = {
     ("leases_ask", "200"): {
         "leases_show": (_LEASE, None),
         "leases_renew": ({}, {"leases": [{"id": _LEASE["lease_id"], **_FENCE}]}),
+        "leases_fetch": (_STATE, None),
         "leases_save": (_STATE, {"state": "cookies", **_FENCE}),
         "leases_drop": (_STATE, _FENCE),
         "leases_keep": (_LEASE, {"seconds": 60, "outcome": "failed", **_FENCE}),

@@ -83,6 +83,7 @@ ANSWERS: Mapping[str, Json] = {
                 "password": "…",
                 "secrets": {"totp": "…"},
                 "state": None,
+                "state_is_apart": False,
                 "project_id": PROJECT_ID,
                 **_POOL,
                 "labels": _LABELS,
@@ -162,6 +163,7 @@ ANSWERS: Mapping[str, Json] = {
         "quarantine_reason": None,
         "quarantined_by": None,
     },
+    "StateOut": {"state": "session=…"},
     "VerifiedPasswordOut": {"matches": True},
     "WaitingOut": {
         "state": "waiting",

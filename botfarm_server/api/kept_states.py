@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.routes import BoundedRoute
-from botfarm_server.api.schemas.kept_states import DropStateIn, StateIn
+from botfarm_server.api.schemas.kept_states import DropStateIn, StateIn, StateOut
 from botfarm_server.api.state import KeptStates
 from botfarm_server.domain.errors import (
     LeaseEndedError,
@@ -33,6 +34,20 @@ NOT_HELD = (
     LeaseMismatchError,
     LeaseEndedError,
 )
+
+
+@router.get(
+    "",
+    response_model=StateOut,
+    summary="Read a state that did not come with the lease",
+    responses=documented(LeaseNotFoundError, UserNotFoundError, LeaseEndedError),
+)
+@needs("lease")
+async def fetch(lease_id: UUID, user_id: UUID, kept_states: KeptStates, by: By) -> Any:
+    """For the token that took the lease. The answer to that has `state_is_apart` where
+    this is of use.
+    """
+    return {"state": await kept_states.fetch(LeaseId(lease_id), UserId(user_id), by=by)}
 
 
 @router.put(

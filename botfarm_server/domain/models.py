@@ -249,6 +249,8 @@ class GrantedUser:
     secrets: Mapping[str, str] = field(repr=False)
     state: str | None = field(repr=False)
     """What its last holder left for the next."""
+    state_is_apart: bool
+    """Whether that is too large to be told with the lease."""
     project_id: UUID | None
     env: str
     domain: str

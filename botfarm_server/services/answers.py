@@ -10,9 +10,11 @@ from uuid import UUID
 
 import structlog
 
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     BotfarmError,
     DeadlockError,
+    ForbiddenError,
     LeaseEndedError,
     LeaseNotFoundError,
     NoSuchPoolError,
@@ -30,6 +32,7 @@ from botfarm_server.domain.models import (
     Matching,
     PassedOnUser,
     Quarantined,
+    UserId,
     Want,
 )
 from botfarm_server.domain.wording import describe_want
@@ -253,7 +256,8 @@ def _unsealed(row: users.LeasedRow, now: datetime, sealer: Sealer) -> GrantedUse
             else sealer.open(row.id, "password", row.sealed_password)
         ),
         secrets=sealer.open_map(row.id, "secrets", row.sealed_secrets),
-        state=_state(row, now, sealer),
+        state=opened_state(row.id, row.sealed_state, row.state_expires_at, now, sealer),
+        state_is_apart=row.state_is_apart and not _is_over(row.state_expires_at, now),
         project_id=row.project_id,
         env=row.env,
         domain=row.domain,
@@ -264,19 +268,53 @@ def _unsealed(row: users.LeasedRow, now: datetime, sealer: Sealer) -> GrantedUse
     )
 
 
-def _state(row: users.LeasedRow, now: datetime, sealer: Sealer) -> str | None:
-    """What the last holder left, unless its time is over.
+def opened_state(
+    user_id: UserId,
+    sealed: bytes | None,
+    expires_at: datetime | None,
+    now: datetime,
+    sealer: Sealer,
+) -> str | None:
+    """What the last holder of a user left, unless its time is over.
 
     Whoever gets none makes it anew, so one that no key opens is left out.
     """
-    expires_at = row.state_expires_at
-    if row.sealed_state is None or expires_at is None or expires_at <= now:
+    if sealed is None or _is_over(expires_at, now):
         return None
     try:
-        return sealer.open(row.id, "state", row.sealed_state)
+        return sealer.open(user_id, "state", sealed)
     except SecretUnreadableError as error:
-        _log.warning("state left out", user_id=str(row.id), why=error.detail)
+        _log.warning("state left out", user_id=str(user_id), why=error.detail)
         return None
+
+
+def _is_over(expires_at: datetime | None, now: datetime) -> bool:
+    return expires_at is None or expires_at <= now
+
+
+def check_told(by: Caller, lease: Lease, projects: Iterable[UUID | None]) -> None:
+    """Keep the secrets of a lease from all but who took it.
+
+    And from its holder what another project has made of a user since the grant.
+
+    Raises:
+        ForbiddenError: `by` is told nothing of users of these projects.
+
+    """
+    if not by.is_holder_of(lease):
+        raise not_the_holder()
+    if not all(map(by.knows, projects)):
+        raise ForbiddenError(
+            "A user of this lease was moved to another project, whose tokens alone are "
+            "told its password now. Release the lease, and ask for another."
+        )
+
+
+def not_the_holder() -> ForbiddenError:
+    return ForbiddenError(
+        "The passwords of a lease are told to the token that took it, and to no "
+        "admin. Break it, or ask for a lease of your own."
+    )
 
 
 async def over(connection: Connection, lease: Lease, now: datetime) -> BotfarmError:

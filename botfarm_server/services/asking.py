@@ -7,13 +7,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from botfarm_server.domain.access import Caller
-from botfarm_server.domain.errors import BotfarmError, ForbiddenError, ShuttingDownError
+from botfarm_server.domain.errors import BotfarmError, ShuttingDownError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Lease, LeaseId
 from botfarm_server.services.answers import (
     Held,
     Waiting,
+    check_told,
     log_held,
     log_waiting,
     look,
@@ -51,8 +51,8 @@ class AskService:
         connection is held while waiting.
 
         Raises:
-            ForbiddenError: a user of the lease was moved to a project that the caller
-                does not know.
+            ForbiddenError: the lease is another's, or a user of it was moved to a
+                project that the caller does not know.
             NoSuchPoolError, PoolTooSmallError: waiting could not end.
             DeadlockError: everybody in the way waits as well.
             LeaseMismatchError: the id was used before, with other wants.
@@ -63,7 +63,8 @@ class AskService:
         """
         answer = await self._answer(asked, gone)
         if isinstance(answer, Held):
-            _check_told(asked.by, answer)
+            projects = [user.project_id for user in answer.users]
+            check_told(asked.by, answer.lease, projects)
         return answer
 
     async def _answer(
@@ -174,15 +175,6 @@ class AskService:
             pools = {want.pool for want in lease.wants}
             granted = await hand_on(connection, pools, now=now, times=self.times)
         self.room.wake([lease_id, *granted])
-
-
-def _check_told(by: Caller, held: Held) -> None:
-    """Keep from a holder what another project has made of a user since the grant."""
-    if not all(by.knows(user.project_id) for user in held.users):
-        raise ForbiddenError(
-            "A user of this lease was moved to another project, whose tokens alone are "
-            "told its password now. Release the lease, and ask for another."
-        )
 
 
 def _held(settled: Settled) -> Held | None:

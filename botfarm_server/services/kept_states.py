@@ -17,10 +17,16 @@ from botfarm_server.domain.errors import (
 from botfarm_server.domain.lifecycle import has_lapsed, is_ended
 from botfarm_server.domain.models import Fence, LeaseId, UserId
 from botfarm_server.services import audit
-from botfarm_server.services.answers import ended
+from botfarm_server.services.answers import (
+    check_told,
+    ended,
+    opened_state,
+    reread,
+)
 from botfarm_server.services.locking import lease_behind_queue
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import grants, users
+from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
 
 EXPIRES_IN = 3_600.0
@@ -66,6 +72,30 @@ class KeptStateService:
             lambda now: {"sealed_state": sealed, "state_expires_at": now + lasts},
             by,
         )
+
+    async def fetch(
+        self, lease_id: LeaseId, user_id: UserId, *, by: Caller = EVERYTHING
+    ) -> str | None:
+        """What the last holder of a user has left; `None` if that is over.
+
+        Raises:
+            LeaseNotFoundError, LeaseEndedError: the lease is not held.
+            UserNotFoundError: the lease has no such user.
+            ForbiddenError: the lease is another's, or the user was moved to a project
+                that the caller does not know.
+
+        """
+        async with self.database.read() as connection:
+            lease = await reread(connection, lease_id)
+            now = await read_clock(connection)
+            if is_ended(lease.state) or has_lapsed(lease, now):
+                raise await ended(connection, lease, now)
+            found = await users.kept_state(connection, lease_id, user_id)
+        if found is None:
+            raise UserNotFoundError(user_id, lease_id)
+        project_id, sealed, expires_at = found
+        check_told(by, lease, [project_id])
+        return opened_state(user_id, sealed, expires_at, now, self.sealer)
 
     async def drop(
         self,

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 
 from botfarm_server.domain.errors import (
     BotfarmError,
-    ForbiddenError,
     LeaseMismatchError,
     LeaseNotFoundError,
 )
@@ -35,6 +34,7 @@ from botfarm_server.services.answers import (
     ended,
     held_answer,
     held_answers,
+    not_the_holder,
     over,
     reread,
 )
@@ -407,10 +407,7 @@ def _why_not_of(call: Call, lease: Lease) -> BotfarmError | None:
     if not call.by.owns(lease):
         return LeaseNotFoundError(lease.id)
     if isinstance(call, Asked) and not call.by.is_holder_of(lease):
-        return ForbiddenError(
-            "The passwords of a lease are told to the token that took it, and to no "
-            "admin. Break it, or ask for a lease of your own."
-        )
+        return not_the_holder()
     return None
 
 

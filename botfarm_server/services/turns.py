@@ -17,7 +17,7 @@ import structlog
 
 from botfarm_server.domain.errors import DatabaseUnavailableError, ShuttingDownError
 from botfarm_server.domain.lifecycle import LeaseTimes
-from botfarm_server.services.calls import Call
+from botfarm_server.services.calls import Asked, Call
 from botfarm_server.services.locking import until_unlocked
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.settling import Settled, Turn
@@ -28,6 +28,9 @@ _log = structlog.get_logger("botfarm.turns")
 
 MOST_TOGETHER = 64
 """Calls of one turn: the others wait until it ends."""
+MOST_USERS = 256
+"""Users for which the calls of a turn ask, but for the last: all that is sealed of them
+is held until the turn ends."""
 
 
 @dataclass
@@ -100,13 +103,15 @@ class Turns:
         together: list[Pending] = []
         later: list[Pending] = []
         named = set()
-        while self._pending and len(together) < MOST_TOGETHER:
+        users = 0
+        while self._pending and len(together) < MOST_TOGETHER and users < MOST_USERS:
             pending = self._pending.popleft()
             if pending.settled.cancelled():
                 continue
             is_first = pending.call.lease_id not in named
             (together if is_first else later).append(pending)
             named.add(pending.call.lease_id)
+            users += _users_of(pending.call) if is_first else 0
         self._pending.extendleft(reversed(later))
         return together
 
@@ -134,6 +139,11 @@ class Turns:
             for pending in together:
                 if not pending.settled.cancelled():
                     pending.settled.set_result(settled[pending.call.lease_id])
+
+
+def _users_of(call: Call) -> int:
+    """For how many users it asks."""
+    return sum(it.count for it in call.wants) if isinstance(call, Asked) else 0
 
 
 def _fail(pending: Pending, error: Exception) -> None:

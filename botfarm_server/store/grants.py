@@ -43,7 +43,13 @@ from botfarm_server.store.dialects import (
 )
 from botfarm_server.store.leases import INSERT_LEASES, expect, lease_of, row_of
 from botfarm_server.store.tables import grants, leases, users
-from botfarm_server.store.users import LEASED, NO_STATE, LeasedRow
+from botfarm_server.store.users import (
+    HANDED_OVER,
+    LEASED,
+    NO_STATE,
+    LeasedRow,
+    leased,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +260,7 @@ def _hand_users_over(connection: AsyncConnection) -> ReturningUpdate[Any]:
             users.c.fence < grants.c.fence,
         )
         .values(lease_id=grants.c.lease_id, fence=grants.c.fence, rest_until=None)
-        .returning(*LEASED, users.c.lease_id)
+        .returning(*HANDED_OVER, users.c.lease_id)
     )
 
 
@@ -284,6 +290,13 @@ async def _hand_over(
     )
     for rows in found.values():
         rows.sort(key=lambda row: (row.want, row.fence))
+    with_large_states = {
+        lease_id
+        for lease_id, rows in found.items()
+        if any(row.state_is_apart for row in rows)
+    }
+    if with_large_states:
+        found |= await leased(connection, with_large_states)
     return found
 
 

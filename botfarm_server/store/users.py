@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    not_,
     select,
     tuple_,
     update,
@@ -72,14 +73,50 @@ class LeasedRow:
     sealed_password: bytes | None = field(repr=False)
     sealed_secrets: bytes | None = field(repr=False)
     sealed_state: bytes | None = field(repr=False)
+    """`None` as well where it is apart."""
+    state_is_apart: bool
+    """Whether it has a state that is too large to be read with the lease."""
     state_expires_at: datetime | None
     want: int
     """The index of the want that it meets."""
 
 
-LEASED = tuple(
-    users.c[field.name] for field in fields(LeasedRow) if field.name != "want"
+STATES_TOGETHER = 1_048_576
+"""Bytes of sealed states that are read with a lease, of which each of its users has an
+equal part. They are held several times over until they are answered."""
+SMALL_STATE = STATES_TOGETHER // 100
+"""Bytes that each user of the largest lease may have."""
+
+
+def _read_unless(state_is_apart: ColumnElement[bool]) -> Sequence[ColumnElement[Any]]:
+    """The columns of a row, but for its want."""
+    computed: Mapping[str, ColumnElement[Any]] = {
+        "sealed_state": case((not_(state_is_apart), users.c.sealed_state)),
+        "state_is_apart": state_is_apart,
+    }
+    return tuple(
+        computed[it.name].label(it.name) if it.name in computed else users.c[it.name]
+        for it in fields(LeasedRow)
+        if it.name != "want"
+    )
+
+
+_STATE_BYTES = func.coalesce(func.length(users.c.sealed_state), 0)
+_OF_THE_LEASE = grants.alias("of_the_lease")
+_USERS_TOGETHER = (
+    select(func.count())
+    .select_from(_OF_THE_LEASE)
+    .where(_OF_THE_LEASE.c.lease_id == users.c.lease_id)
+    .scalar_subquery()
 )
+LEASED = _read_unless(
+    and_(
+        _STATE_BYTES > SMALL_STATE,  # the others need no count
+        _STATE_BYTES * _USERS_TOGETHER > STATES_TOGETHER,
+    )
+)
+HANDED_OVER = _read_unless(_STATE_BYTES > SMALL_STATE)
+"""The same where nothing can be counted: what an UPDATE returns."""
 
 
 BACK_IN_ROTATION: Mapping[str, Any] = {
@@ -330,6 +367,17 @@ async def leased(
     for *columns, lease_id in rows:
         found.setdefault(lease_id, []).append(LeasedRow(*columns))
     return found
+
+
+async def kept_state(
+    connection: AsyncConnection, lease_id: LeaseId, user_id: UserId
+) -> tuple[UUID | None, bytes | None, datetime | None] | None:
+    """The project of a user that a lease holds, its sealed state and until when."""
+    query = select(
+        users.c.project_id, users.c.sealed_state, users.c.state_expires_at
+    ).where(users.c.id == user_id, users.c.lease_id == lease_id)
+    found = (await connection.execute(query)).one_or_none()
+    return None if found is None else (found[0], found[1], found[2])
 
 
 async def not_listed(

@@ -228,7 +228,7 @@ class LeaseProtocol:
                 raise self._wrong(f"asked for lease {lease_id}, told of {answer.id}")
             answer = replace(answer, waited=answer.waited + in_vain)
             if isinstance(answer, Lease):
-                return answer
+                return (yield from self._with_states(answer))
             if answered >= wait_ends:
                 if not keep_place:
                     yield from self.release(lease_id)
@@ -397,6 +397,33 @@ class LeaseProtocol:
         if len(told) != len(leases):
             raise self._wrong("a check was answered for other leases")
         return told
+
+    def _with_states(self, lease: Lease) -> Conversation[Lease]:
+        """The lease, with the states that were too large to come along.
+
+        One that does not come in time is left out: who gets none makes it anew.
+        """
+        users, ends = [], self._clock() + STATE_PATIENCE
+        for user in lease.users:
+            if user.state_is_apart:
+                state = yield from self._state_of(lease.id, user.id, ends=ends)
+                users.append(replace(user, state=state))
+            else:
+                users.append(user)
+        return replace(lease, users=tuple(users))
+
+    def _state_of(
+        self, lease_id: UUID, user_id: UUID, *, ends: float
+    ) -> Conversation[str | None]:
+        path = f"/api/v1/leases/{lease_id}/users/{user_id}/state"
+        request = Request("GET", path, {}, STATE_PATIENCE)
+        try:
+            _, response = yield from self._call(
+                request, patience=STATE_PATIENCE, over_by=ends
+            )
+        except (AskAgainError, ServerNotReachableError):
+            return None
+        return self._read(response, wire.state_of)
 
     def save_state(
         self,

@@ -95,6 +95,8 @@ class LeasedUser:
     secrets: Mapping[str, str] = field(repr=False, compare=False)
     state: str | None = field(repr=False, compare=False)
     """What its last holder left for the next."""
+    state_is_apart: bool
+    """Whether it takes a call of its own to get the state."""
     project_id: UUID | None
     env: str
     domain: str

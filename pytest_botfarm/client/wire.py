@@ -138,6 +138,7 @@ def leased_user_of(answer: Json) -> LeasedUser:
         password=answer["password"],
         secrets=dict(answer["secrets"]),
         state=answer.get("state"),  # servers of the first version have none
+        state_is_apart=answer.get("state_is_apart", False),
         project_id=None if project_id is None else UUID(project_id),
         env=answer["env"],
         domain=answer["domain"],
@@ -146,6 +147,11 @@ def leased_user_of(answer: Json) -> LeasedUser:
         dirty=answer["dirty"],
         want=answer["want"],
     )
+
+
+def state_of(answer: Json) -> str | None:
+    state: str | None = answer["state"]
+    return state
 
 
 @dataclass(frozen=True, slots=True)

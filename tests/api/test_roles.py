@@ -110,6 +110,7 @@ TABLE: dict[str, tuple[Body, tuple[int, int, int, int, int]]] = {
     ),
     "GET /leases": (None, (200, 200, 200, 200, 200)),
     "GET /leases/{lease_id}": (None, (200, 200, 200, 200, 404)),
+    "GET /leases/{lease_id}/users/{user_id}/state": (None, (403, 200, 404, 403, 404)),
     "PUT /leases/{lease_id}/users/{user_id}/state": (state, (403, 204, 404, 204, 404)),
     "DELETE /leases/{lease_id}/users/{user_id}/state": (
         lambda scene: {"fence": scene.fence},

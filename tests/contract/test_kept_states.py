@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -19,7 +20,7 @@ from botfarm_server.services.answers import Held
 from botfarm_server.services.credentials import UserDraft
 from botfarm_server.store import grants
 
-from .conftest import Farm, build_farm
+from .conftest import STAGE, Farm, build_farm
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +69,44 @@ async def test_a_state_goes_to_every_next_holder_however_it_is_granted(
     await farm.release(handed_on)
     assert await next_state(farm) == "session"
     assert "session" not in repr(looked)
+
+
+async def test_states_that_are_large_together_are_read_one_by_one(farm: Farm) -> None:
+    for _ in range(5):
+        await farm.add_user()
+    small, large = "session", "s" * 262_144
+    five = replace(STAGE, count=5)
+    left = await farm.held(five)
+    fence = left.lease.fence
+    assert fence is not None
+    for user, state in zip(left.users, [small] + [large] * 4, strict=True):
+        await farm.kept_states.save(
+            left.lease.id, user.id, fence=fence, state=state, expires_in=None
+        )
+    told: dict[UserId, tuple[str | None, bool]] = {
+        it.id: (None, True) for it in left.users
+    }
+    told[left.users[0].id] = (small, False)
+    await farm.release(left)
+    held = await farm.held(five)
+    again = await farm.held(five, lease_id=held.lease.id)
+    looked = await farm.asking._look_again(held.lease.id)
+    assert isinstance(looked, Held)
+    for answer in (held, again, looked):
+        seen = {it.id: (it.state, it.state_is_apart) for it in answer.users}
+        assert seen == told
+    states = [await farm.kept_states.fetch(held.lease.id, it) for it in told]
+    assert states == [small] + [large] * 4
+    [first, *others] = told
+    with pytest.raises(UserNotFoundError):
+        await farm.kept_states.fetch(held.lease.id, UserId(uuid.uuid4()))
+    await farm.set_time("users", "state_expires_at", others[0], ago=0.0)
+    assert await farm.kept_states.fetch(held.lease.id, others[0]) is None
+    await farm.release(held)
+    with pytest.raises(LeaseEndedError):
+        await farm.kept_states.fetch(held.lease.id, first)
+    two = await farm.held(replace(STAGE, count=2))
+    assert not [it for it in two.users if it.state_is_apart]
 
 
 async def expire(farm: Farm, held: Held) -> None:

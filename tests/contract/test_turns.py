@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,13 @@ async def consistent(farm: Farm) -> bool:
         "SELECT count(*) FROM queue_entries JOIN leases"
         " ON leases.id = queue_entries.lease_id WHERE leases.state <> 'waiting'"
     )
+
+
+async def test_who_asks_for_many_users_shares_a_turn_with_few(farm: Farm) -> None:
+    turns, loop = farm.asking.turns, asyncio.get_running_loop()
+    many = [asked(None, replace(STAGE, count=100)) for _ in range(5)]
+    turns._pending.extend(Pending(call, loop.create_future()) for call in many)
+    assert [len(turns._next()) for _ in range(3)] == [3, 2, 0]
 
 
 async def test_what_is_given_back_goes_to_who_asks_in_the_same_turn(farm: Farm) -> None:

@@ -31,6 +31,7 @@ def account(note: Callable[[str], None] = print, **changes: Any) -> BotUser:
         "password": "correct horse",
         "secrets": {"totp": "seed of alice"},
         "state": None,
+        "state_is_apart": False,
         "project_id": PROJECT,
         "env": "stage",
         "domain": "regular",

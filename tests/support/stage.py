@@ -51,6 +51,7 @@ def held(lease_id: UUID, **changes: Any) -> dict[str, Any]:
         "password": "correct horse",
         "secrets": {"totp": "seed"},
         "state": "session of alice",
+        "state_is_apart": False,
         "project_id": None,
         "env": "stage",
         "domain": "regular",

@@ -22,7 +22,7 @@ from botfarm_server.services.calls import Asked
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.store import engine, grants, leases, tables
 from botfarm_server.store.dialects import QUEUE_LOCK, next_fence, read_clock
-from botfarm_server.store.users import LEASED, LeasedRow
+from botfarm_server.store.users import HANDED_OVER, LeasedRow
 
 from .failpoints import Failpoints
 from .wrapping import replaced
@@ -62,7 +62,7 @@ def read_then_write(failpoints: Failpoints, is_on: Callable[[], bool]) -> None:
                         fence=drawn.scalar_one(),
                         rest_until=None,
                     )
-                    .returning(*LEASED)
+                    .returning(*HANDED_OVER)
                 )
                 row = LeasedRow(*(*handed.one(), want))
                 found.setdefault(grant.lease_id, []).append(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
 from botfarm_server.api.schemas.fields import FenceIn, Request, stored_text
 
@@ -46,3 +46,10 @@ class StateIn(DropStateIn):
             description="Seconds that it is kept: an hour if null.",
         ),
     ] = None
+
+
+class StateOut(BaseModel):
+    state: Annotated[
+        str | None,
+        Field(description="What its last holder left. Null if it left none or is old."),
+    ]

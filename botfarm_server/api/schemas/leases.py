@@ -107,7 +107,17 @@ class LeasedUser(BaseModel):
     secrets: dict[str, str]
     state: Annotated[
         str | None,
-        Field(description="What its last holder left. Null if it left none or is old."),
+        Field(
+            description="What its last holder left. Null if it left none, is old or is "
+            "apart."
+        ),
+    ]
+    state_is_apart: Annotated[
+        bool,
+        Field(
+            description="It has a state that is read by a call of its own: those of "
+            "the lease are too large together."
+        ),
     ]
     project_id: UUID | None
     env: str

@@ -196,7 +196,7 @@ class TestAcquire:
     def test_a_server_of_the_version_before_sends_no_state(self, stage: Stage) -> None:
         lease_id = uuid4()
         old = held(lease_id)
-        del old["users"][0]["state"]
+        del old["users"][0]["state"], old["users"][0]["state_is_apart"]
         lease = stage.play(asking(stage, lease_id), [answer(200, old)])
         assert lease.users[0].state is None
 
@@ -241,6 +241,24 @@ class TestOtherCalls:
         assert user.holder == Holder(
             "run", "gw1", "tests/test_other.py::test_it", "ci-3"
         )
+
+    def test_a_state_that_is_apart_is_fetched_unless_that_takes_too_long(
+        self, stage: Stage
+    ) -> None:
+        lease_id = uuid4()
+        apart = held(lease_id)
+        apart["users"][0] |= {"state": None, "state_is_apart": True}
+        path = f"/api/v1/leases/{lease_id}/users/{apart['users'][0]['id']}/state"
+        told = answer(200, {"state": "session of alice"})
+        lease = stage.play(asking(stage, lease_id), [answer(200, apart), told])
+        assert lease.users[0].state == "session of alice"
+        fetching = stage.requests[-1]
+        assert (fetching.method, fetching.path) == ("GET", path)
+        busy = refusal("database_unavailable")
+        script = [answer(200, apart), *[answer(503, busy, retry_after="1")] * 20]
+        before = stage.now
+        lease = stage.play(asking(stage, lease_id), script)
+        assert (lease.users[0].state, stage.now - before < 10) == (None, True)
 
     def test_a_state_is_kept_and_dropped_under_the_leases_fence(
         self, stage: Stage
