@@ -271,7 +271,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=1_048_576,
         ge=65_536,
-        description="Most bytes of a request's body.",
+        description="Most bytes of the body of an import or a kept state; that of "
+        "other calls has 64 KiB, or a few times as much where it lists many leases or "
+        "has an account's secrets.",
         examples=[1048576],
     )
     request_timeout: float = Field(

@@ -9,11 +9,13 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from fastapi import Request
 
 from botfarm_server.domain.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
+    InvalidRequestError,
     UnsupportedBodyError,
 )
 from botfarm_server.services.lanes import Turn
@@ -32,6 +34,13 @@ LARGER: Mapping[str, int | None] = {
 MOST_BODIES = 16
 """As many of the largest bodies are held at once. A body becomes some twenty times as
 large once it is read as JSON, which is done to one after the other."""
+LARGE = 16_384
+"""Bytes of a body that takes so long to parse that other calls come in between."""
+MOST_NAMES = 4_000
+"""Names in all objects of a large body: twice those of the longest renewal. To refuse a
+hundred thousand that are unknown would take seconds, in which no other call goes on."""
+LONG_LISTS = {"users_import_all"}
+"""Operations whose bodies may have more: those of admins alone."""
 LINGER = 2.0
 """Seconds for which a refused body is still taken, and dropped: a connection that is
 closed before the client has sent all may lose the answer on its way."""
@@ -44,17 +53,41 @@ class ReadRequest(Request):
     FastAPI keeps what it is given for as long as the call lasts, which may wait.
     """
 
-    def __init__(self, request: Request, content: bytearray) -> None:
+    def __init__(
+        self, request: Request, content: bytearray, *, has_long_lists: bool
+    ) -> None:
         super().__init__(request.scope, request.receive)
         self._content = content
+        self._has_long_lists = has_long_lists
 
     async def body(self) -> bytes:
         """Whether there is one, as FastAPI asks before it has it parsed."""
         return _SOMETHING if self._content else b""
 
     async def json(self) -> Any:
+        """What it says. Raises ValueError if that is no JSON.
+
+        Raises:
+            InvalidRequestError: it has too many names.
+
+        """
         content, self._content = self._content, bytearray()
-        return json.loads(content)
+        if len(content) <= LARGE or self._has_long_lists:
+            return json.loads(content)
+        return json.loads(content, object_pairs_hook=_CountedNames().object_of)
+
+
+class _CountedNames:
+    def __init__(self) -> None:
+        self._count = 0
+
+    def object_of(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        self._count += len(pairs)
+        if self._count > MOST_NAMES:
+            raise InvalidRequestError(
+                [("body", f"must have at most {MOST_NAMES} names of fields")]
+            )
+        return dict(pairs)
 
 
 class Bodies:
@@ -70,21 +103,23 @@ class Bodies:
         self._timeout = timeout
         self._held: dict[anyio.CancelScope, tuple[Hashable, int]] = {}
         """Of whom each body is, and its bytes; the first first."""
+        self._before_large = anyio.Lock()
 
     def limit_of(self, operation: str) -> int:
         """How many bytes the body of a call may have."""
         return min(LARGER.get(operation, ORDINARY) or self._maximum, self._maximum)
 
     async def read(
-        self, request: Request, limit: int, *, sender: Hashable, turn: Turn
+        self, request: Request, operation: str, *, sender: Hashable, turn: Turn
     ) -> ReadRequest:
-        """The request with its body, once that has come and the turn has begun.
+        """The call of an operation with its body, once the turn for that has begun.
 
         Raises:
             UnsupportedBodyError, BodyTooLargeError: by what the head or the body says.
             BodyTimeoutError: it takes too long, or too much is held.
 
         """
+        limit = self.limit_of(operation)
         _check(request, limit)
         content = bytearray()
         with anyio.move_on_after(self._timeout) as held:
@@ -101,7 +136,12 @@ class Bodies:
                     self._hold(held, sender, len(content))
                 held.deadline = math.inf
                 await turn.begin()
-                return ReadRequest(request, content)
+                if len(content) > LARGE:
+                    async with self._before_large:
+                        await anyio.lowlevel.checkpoint()
+                return ReadRequest(
+                    request, content, has_long_lists=operation in LONG_LISTS
+                )
             finally:
                 self._held.pop(held, None)
         raise BodyTimeoutError(self._timeout)

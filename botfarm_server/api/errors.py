@@ -92,6 +92,9 @@ STATUS: Mapping[type[BotfarmError], int] = {
 _SHAPE = {"schema": {"$ref": f"#/components/schemas/{ErrorOut.__name__}"}}
 """Named, and not given as `model`: FastAPI would build a validator for each of some
 four hundred answers whenever a server starts, and most start for one run of tests."""
+MOST_FLAWS = 100
+"""Fields of a call that are told to be wrong: of thousands it would take longer to tell
+than to find them, and nobody would read it."""
 _SUBJECT = re.compile(r"^(Input|String|List|Dictionary) should ")
 """Pydantic's name for a field, in place of which ours stands."""
 _log = structlog.get_logger("botfarm.api")
@@ -190,11 +193,11 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     # whole body, passwords included.
     if not isinstance(error, RequestValidationError):
         raise error
-    return error_response(
-        InvalidRequestError(
-            [(_field(found["loc"]), _message(found["msg"])) for found in error.errors()]
-        )
-    )
+    found = error.errors()
+    flaws = [(_field(it["loc"]), _message(it["msg"])) for it in found[:MOST_FLAWS]]
+    if (more := len(found) - len(flaws)) > 0:
+        flaws.append(("body", f"has {more} more flaws"))
+    return error_response(InvalidRequestError(flaws))
 
 
 def _field(location: Sequence[int | str]) -> str:
@@ -216,6 +219,8 @@ def _message(told: str) -> str:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
+    if isinstance(error.__cause__, BotfarmError):
+        return error_response(error.__cause__)  # of whoever parsed the body
     if error.status_code == 400:
         # What else but broken JSON json.loads raises: for a nesting that is too deep,
         # numbers of too many digits and bytes that are no text.

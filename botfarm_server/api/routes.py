@@ -41,9 +41,8 @@ class BoundedRoute(APIRoute):
                     await admit(request)
                     if has_body(request):
                         turn.end()
-                        limit = state.bodies.limit_of(operation)
                         request = await state.bodies.read(
-                            request, limit, sender=sender, turn=turn
+                            request, operation, sender=sender, turn=turn
                         )
                 except BotfarmError as error:
                     turn.end()
