@@ -23,6 +23,7 @@ from botfarm_server.api import (
     health,
     kept_states,
     leases,
+    metrics,
     pages,
     pools,
     reservations,
@@ -33,16 +34,18 @@ from botfarm_server.api.bodies import Bodies
 from botfarm_server.api.browsers import AllowedHosts, BrowserHeaders
 from botfarm_server.api.document import DocumentedApp, operation_id
 from botfarm_server.api.headers import NEXT_CURSOR_HEADER
-from botfarm_server.api.middleware import ProtocolHeader, TrailingSlash
+from botfarm_server.api.middleware import Counted, ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import AppState
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.vocabulary import Vocabulary
 from botfarm_server.logging import configure_logging
+from botfarm_server.metrics import Metrics, Process
 from botfarm_server.services.access import AccessService
 from botfarm_server.services.acquiring import AcquireService
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.audit import AuditService
+from botfarm_server.services.census import CensusService
 from botfarm_server.services.credentials import Credentials
 from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.guessing import WrongTokens
@@ -50,6 +53,7 @@ from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.lanes import Lanes
 from botfarm_server.services.leases import LeaseService
+from botfarm_server.services.news import News
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
@@ -100,8 +104,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for resource in (leases, users, pools, kept_states, reservations, tokens, audit):
         app.include_router(resource.router, prefix="/api/v1")
     app.include_router(health.router)
-    app.include_router(pages.router)
+    if settings.pages != "off":
+        app.include_router(pages.router)
+    if settings.metrics != "off":
+        app.include_router(metrics.router)
     errors.install(app)
+    app.add_middleware(Counted, metrics=farm.state.metrics)
     app.add_middleware(TrailingSlash)
     if settings.cors_origins:
         app.add_middleware(
@@ -139,6 +147,7 @@ class _Farm:
         self._room = WaitingRoom(
             settings.max_waiting, per_token=settings.max_waiting_per_token
         )
+        self._news = News(self._room, self._metrics())
         self._hasher = PasswordHasher(settings.bcrypt_cost)
         times = LeaseTimes(
             claim_window=settings.claim_window,
@@ -149,10 +158,10 @@ class _Farm:
             quarantine_after=settings.quarantine_after,
         )
         sealer = Sealer(settings.sealing_keys())
-        self._turns = Turns(self._database, self._room, sealer, times)
+        self._turns = Turns(self._database, self._news, sealer, times)
         self._expiry = ExpiryLoop(
             database=self._database,
-            room=self._room,
+            news=self._news,
             times=times,
             interval=settings.loop_interval,
             retention=timedelta(days=settings.retention_days),
@@ -163,14 +172,14 @@ class _Farm:
         credentials = Credentials(self._hasher, sealer)
         self.state = AppState(
             users=UserService(
-                self._database, self._room, credentials, times, vocabulary
+                self._database, self._news, credentials, times, vocabulary
             ),
             imports=ImportService(
-                self._database, self._room, credentials, times, vocabulary
+                self._database, self._news, credentials, times, vocabulary
             ),
-            acquiring=AcquireService(self._database, self._room, times),
-            asking=AskService(self._database, self._room, sealer, times, self._turns),
-            leases=LeaseService(self._database, self._room, times, self._turns),
+            acquiring=AcquireService(self._database, self._news, times),
+            asking=AskService(self._database, self._news, sealer, times, self._turns),
+            leases=LeaseService(self._database, self._news, times, self._turns),
             pools=PoolService(self._database, vocabulary),
             kept_states=KeptStateService(self._database, sealer),
             reservations=ReservationService(self._database, vocabulary),
@@ -188,10 +197,26 @@ class _Farm:
             ),
             tokens=TokenService(self._database),
             wrong_tokens=WrongTokens(),
-            public_pages=settings.public_pages,
+            census=CensusService(self._database),
+            metrics=self._news.metrics,
+            public_pages=settings.pages == "public",
+            public_metrics=settings.metrics == "public",
             audit=AuditService(self._database),
         )
         self._rotation = Rotation(self._database, sealer)
+
+    def _metrics(self) -> Metrics:
+        made = Metrics()
+        made.watch(
+            Process(
+                version=version("pytest-botfarm"),
+                database=self._database.url.get_backend_name(),
+                connections=self._settings.database_pool_size,
+                connections_in_use=self._database.checked_out,
+                waiting_calls=self._room.occupancy,
+            )
+        )
+        return made
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -219,6 +244,7 @@ class _Farm:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             await self._turns.close(STOP_TIMEOUT)
+            await self.state.census.close(STOP_TIMEOUT)
             self._hasher.close()
             await self._database.dispose()
 

@@ -43,6 +43,8 @@ OF_SUITES = frozenset({"BOTFARM_ENV", "BOTFARM_DOMAIN"})
 """What a suite asks for. It looks like a setting's name, and is none."""
 
 Names = Annotated[tuple[str, ...], NoDecode]
+Readers = Literal["token", "public", "off"]
+"""Of what is no call of the API."""
 
 
 class SettingsError(Exception):
@@ -168,11 +170,17 @@ class Settings(BaseSettings):
         "all unless it is set.",
         examples=["farm.example.com,*.farm.example.com"],
     )
-    public_pages: bool = Field(
-        default=False,
-        description="Show `/docs` and `/openapi.json` to other machines without a "
-        "token, too.",
-        examples=["true"],
+    pages: Readers = Field(
+        default="token",
+        description="Who may see `/docs` and `/openapi.json`: `token`, who has one or "
+        "sits at the server's machine; `public`, everybody; `off`, nobody.",
+        examples=["public"],
+    )
+    metrics: Readers = Field(
+        default="token",
+        description="Who may read `/metrics`: `token`, who has one of any role; "
+        "`public`, everybody; `off`, nobody.",
+        examples=["public"],
     )
     database_pool_size: int = Field(
         default=10,

@@ -13,7 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from botfarm_server.api.addresses import address_of, is_loopback
 from botfarm_server.api.browsers import named_host
 from botfarm_server.api.state import state_of
-from botfarm_server.domain.access import Caller
+from botfarm_server.domain.access import ANYBODY, Caller
 from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
 from botfarm_server.domain.models import LeaseId, Role, UserId
 
@@ -110,6 +110,18 @@ async def admit_to_page(request: Request, _: Credentials) -> None:
     """
     if not (state_of(request).public_pages or _comes_from_this_machine(request)):
         await admit(request)
+
+
+async def admit_to_metrics(request: Request, _: Credentials) -> Caller:
+    """Let whoever may read users read numbers, and all where a setting says so.
+
+    Raises as `admit` does for any other.
+    """
+    if state_of(request).public_metrics:
+        return ANYBODY
+    await admit(request)
+    by: Caller = request.state.by
+    return by
 
 
 async def _identify(

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from botfarm_server.api.errors import error_response
 from botfarm_server.domain.errors import HostNotAllowedError
 
-FOR_PROBES = frozenset({"/health", "/ready"})
-"""Kubernetes and load balancers ask for these by address."""
+FOR_PROBES = frozenset({"/health", "/ready", "/metrics"})
+"""Kubernetes, load balancers and Prometheus ask for these by address."""
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:\[\]@/]+))(?::\d*)?", re.IGNORECASE)
 

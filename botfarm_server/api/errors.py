@@ -14,9 +14,11 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from botfarm_server.api.addresses import address_of
 from botfarm_server.api.schemas.errors import ErrorOut
+from botfarm_server.api.state import state_of
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     BodyTimeoutError,
@@ -135,13 +137,30 @@ def _shown(codes: Sequence[str]) -> dict[str, Any]:
     return {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
 
 
+class ErrorAnswer(JSONResponse):
+    """What tells of an error, and is counted by its code when it is sent."""
+
+    def __init__(
+        self,
+        told: Mapping[str, Any],
+        status_code: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(told, status_code, headers)
+        self._code: str = told["error"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state_of(Request(scope)).metrics.refused(self._code)
+        await super().__call__(scope, receive, send)
+
+
 def error_response(error: BotfarmError) -> JSONResponse:
     headers: dict[str, str] = {}
     if (retry_after := getattr(error, "retry_after", None)) is not None:
         headers["Retry-After"] = str(retry_after)
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(
+    return ErrorAnswer(
         told(error), status_code=STATUS.get(type(error), 500), headers=headers
     )
 
@@ -230,7 +249,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         404: "There is no such path. The API is under /api/v1; see /docs.",
         405: "This path does not take this method; see /docs.",
     }
-    return JSONResponse(
+    return ErrorAnswer(
         {
             "error": codes.get(error.status_code, "invalid_request"),
             "detail": details.get(error.status_code, str(error.detail)),
@@ -255,7 +274,7 @@ def internal_error(error: BaseException) -> JSONResponse:
     """Tell a stranger an incident's number, and the log the rest."""
     incident = uuid.uuid4().hex[:12]
     _log.error("request failed", incident=incident, exc_info=error)
-    return JSONResponse(internal_failure(incident), status_code=500)
+    return ErrorAnswer(internal_failure(incident), status_code=500)
 
 
 def internal_failure(incident: str) -> dict[str, Any]:

@@ -196,6 +196,15 @@ ANSWERS: Mapping[str, Json] = {
 """By the names of their schemas."""
 
 
+METRICS = """\
+# HELP botfarm_users Users, by pool and state.
+# TYPE botfarm_users gauge
+botfarm_users{domain="regular",env="stage",state="free"} 3.0
+botfarm_users{domain="regular",env="stage",state="held"} 1.0
+"""
+"""The beginning of one."""
+
+
 def answer_example(schema: Json) -> Any:
     """An answer of a schema of the document; a list has one."""
     if schema.get("type") == "array":

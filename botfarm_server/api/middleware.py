@@ -8,8 +8,10 @@ from __future__ import annotations
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from botfarm_server.api.document import operation_id
 from botfarm_server.api.errors import internal_error
 from botfarm_server.api.headers import PROTOCOL, PROTOCOL_HEADER
+from botfarm_server.metrics import Metrics
 
 
 class ProtocolHeader:
@@ -52,3 +54,28 @@ class TrailingSlash:
             if len(path) > 1 and path.endswith("/"):
                 scope = {**scope, "path": path.rstrip("/") or "/"}
         await self.app(scope, receive, send)
+
+
+class Counted:
+    """Counts what is answered by operation, which no caller can make up."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status = 500  # as which a call that fails is answered
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_noted)
+        finally:
+            if scope["type"] == "http":
+                route = scope.get("route")  # noted there once it is found
+                operation = operation_id(route) if route is not None else "none"
+                self._metrics.answered(operation, status)

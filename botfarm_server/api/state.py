@@ -8,10 +8,12 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from botfarm_server.api.bodies import Bodies
+from botfarm_server.metrics import Metrics
 from botfarm_server.services.access import AccessService
 from botfarm_server.services.acquiring import AcquireService
 from botfarm_server.services.asking import AskService
 from botfarm_server.services.audit import AuditService
+from botfarm_server.services.census import CensusService
 from botfarm_server.services.guessing import WrongTokens
 from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
@@ -42,7 +44,10 @@ class AppState:
     bodies: Bodies
     tokens: TokenService
     wrong_tokens: WrongTokens
+    census: CensusService
+    metrics: Metrics
     public_pages: bool
+    public_metrics: bool
     audit: AuditService
 
 

@@ -34,7 +34,7 @@ from botfarm_server.services.ending import (
 from botfarm_server.services.finding import locked, user_of
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.locking import lease_behind_queue
-from botfarm_server.services.waiting import WaitingRoom
+from botfarm_server.services.news import News
 from botfarm_server.store import candidates, grants
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
@@ -54,7 +54,7 @@ class Acquired:
 @dataclass
 class AcquireService:
     database: Database
-    room: WaitingRoom
+    news: News
     times: LeaseTimes
 
     async def acquire(
@@ -101,7 +101,7 @@ class AcquireService:
             ((held, _),) = await grants.insert_held(
                 connection, [(lease, Grant(lease_id, {user_id: 0}))]
             )
-        self.room.wake(granted)
+        self.news.tell(granted=granted, at_once=1)
         log_held(held, [user.login])
         return Acquired(
             user_id=user_id,
@@ -140,7 +140,5 @@ class AcquireService:
                 )
                 await record_endings(connection, endings, by, now)
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
-        self.room.wake(granted)
-        for ending in endings:
-            ending.log()
+        self.news.tell(endings, granted)
         return any(ending.state == "released" for ending in endings)

@@ -62,6 +62,7 @@ class Held:
     users: Sequence[GrantedUser]
     expires_in: float | None
     waited: float
+    held_for: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,7 @@ def held_answer(
         users=[_unsealed(row, now, sealer) for row in rows],
         expires_in=_seconds(now, lease.expires_at),
         waited=_seconds(lease.created_at, lease.granted_at) or 0.0,
+        held_for=_seconds(lease.granted_at, now) or 0.0,
     )
 
 

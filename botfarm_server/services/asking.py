@@ -21,11 +21,11 @@ from botfarm_server.services.answers import (
 )
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.news import News
 from botfarm_server.services.possibility import outside_of, why_impossible
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.settling import Settled, poll_by
 from botfarm_server.services.turns import Turns
-from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import grants, leases, queue
 from botfarm_server.store.engine import Database
 
@@ -35,7 +35,7 @@ class AskService:
     """The use case of asking."""
 
     database: Database
-    room: WaitingRoom
+    news: News
     sealer: Sealer
     times: LeaseTimes
     turns: Turns
@@ -70,7 +70,7 @@ class AskService:
     async def _answer(
         self, asked: Asked, gone: Callable[[], Awaitable[object]] | None
     ) -> Held | Waiting:
-        if self.room.is_closed():
+        if self.news.room.is_closed():
             raise ShuttingDownError
         if outside_of(asked.by.project_id, asked.wants):
             await self._refuse(asked)
@@ -80,7 +80,7 @@ class AskService:
             return at_once or await self._look(asked.lease_id)
         ends = time.monotonic() + asked.wait
         settled = Settled()
-        with self.room.enter(asked.lease_id) as woken:
+        with self.news.room.enter(asked.lease_id) as woken:
             while True:
                 woken.clear()
                 within = max(0.0, ends - time.monotonic())
@@ -92,20 +92,20 @@ class AskService:
                 at_once = await self._at_once(settled, gone)
                 if at_once is not None:
                     return at_once
-                with self.room.stay(asked.by.token_id):
+                with self.news.room.stay(asked.by.token_id):
                     left = await _wait(woken, gone, within=within)
-                if left and not self.room.has_several(asked.lease_id):
+                if left and not self.news.room.has_several(asked.lease_id):
                     await self._leave(asked.lease_id, settled)
                 answer = await self._look_again(asked.lease_id)
                 if (
                     left
                     or isinstance(answer, Held)
-                    or self.room.is_closed()
+                    or self.news.room.is_closed()
                     or time.monotonic() >= ends
                 ):
                     break
                 # Another call about it has left the queue for it, or took it back.
-        if isinstance(answer, Waiting) and self.room.is_closed():
+        if isinstance(answer, Waiting) and self.news.room.is_closed():
             raise ShuttingDownError
         return answer
 
@@ -134,6 +134,7 @@ class AskService:
             held = await look_if_held(connection, lease_id, self.sealer)
         if held is None:
             return await self._look(lease_id)
+        self.news.metrics.handed_on(held.held_for)
         log_held(held.lease, [user.login for user in held.users])
         return held
 
@@ -174,7 +175,7 @@ class AskService:
                 return
             pools = {want.pool for want in lease.wants}
             granted = await hand_on(connection, pools, now=now, times=self.times)
-        self.room.wake([lease_id, *granted])
+        self.news.tell(granted=granted, others=[lease_id])
 
 
 def _held(settled: Settled) -> Held | None:

@@ -31,14 +31,14 @@ Possessions = Mapping[Party, Sequence[Possession]]
 
 async def break_knots(
     database: Database, times: LeaseTimes
-) -> tuple[list[Ending], list[LeaseId]]:
+) -> tuple[list[Ending], dict[LeaseId, float]]:
     """End the youngest wait of every knot; the endings, and who was granted thereby.
 
     A farm in which nobody waits while it holds users costs one small read.
     """
     async with database.read() as connection:
         if not await parties.waiting_with_users(connection):
-            return [], []
+            return [], {}
     async with database.queue() as (connection, now):
         waiting, having, kept, granted = await _entangled(connection, now, times)
         claims = await _claims(connection, waiting.values(), having, kept)
@@ -59,7 +59,7 @@ async def break_knots(
                 knot=members,
             )
         if endings:
-            granted += await hand_on_from(connection, endings, now=now, times=times)
+            granted |= await hand_on_from(connection, endings, now=now, times=times)
             # Its call may wait at another replica.
             await queue.announce(connection, [it.lease.id for it in endings])
     return endings, granted
@@ -71,7 +71,7 @@ async def _entangled(
     dict[LeaseId, Lease],
     Possessions,
     Mapping[LeaseId, Sequence[Candidate]],
-    list[LeaseId],
+    dict[LeaseId, float],
 ]:
     """The waiters whose parties have users, and what those have.
 

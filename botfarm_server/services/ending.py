@@ -242,7 +242,7 @@ async def hand_on_from(
     *,
     now: datetime,
     times: LeaseTimes,
-) -> list[LeaseId]:
+) -> dict[LeaseId, float]:
     """Hand on what the ended leases had; the waiters that were granted."""
     pools = {pool for ending in endings for pool in ending.pools}
     return await hand_on(connection, pools, now=now, times=times)

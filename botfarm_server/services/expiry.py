@@ -15,7 +15,8 @@ from botfarm_server.domain.models import LeaseId
 from botfarm_server.services.deadlocks import break_knots
 from botfarm_server.services.ending import end_lapsed
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.services.waiting import WaitingRoom, wait_up_to
+from botfarm_server.services.news import News
+from botfarm_server.services.waiting import wait_up_to
 from botfarm_server.store import audit, candidates, leases, queue
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
@@ -38,7 +39,7 @@ class ExpiryLoop:
     """
 
     database: Database
-    room: WaitingRoom
+    news: News
     times: LeaseTimes
     interval: float
     retention: timedelta
@@ -50,6 +51,7 @@ class ExpiryLoop:
         while not stop.is_set():
             try:
                 await self.look()
+                self.news.metrics.looked()
                 if since_forgetting >= FORGET_INTERVAL:
                     await self.forget()
                     since_forgetting = 0.0
@@ -88,26 +90,22 @@ class ExpiryLoop:
             pools = {pool for ending in endings for pool in ending.pools}
             pools |= await queue.pools_waited_for(connection)
             granted = await hand_on(connection, pools, now=now, times=self.times)
-        self.room.wake([*(lease.id for lease in lapsed), *granted])
-        for ending in endings:
-            ending.log()
+        self.news.tell(endings, granted)
         return len(lapsed)
 
     async def _break_knots(self) -> None:
         endings, granted = await break_knots(self.database, self.times)
-        self.room.wake([*(ending.lease.id for ending in endings), *granted])
-        for ending in endings:
-            ending.log()
+        self.news.tell(endings, granted)
 
     async def wake_granted(self) -> None:
         """Wake the calls of this process whose leases no longer wait."""
-        waiting = self.room.waiting()
+        waiting = self.news.room.waiting()
         if waiting:
             async with self.database.read() as connection:
                 ready: set[LeaseId] = await leases.no_longer_waiting(
                     connection, waiting
                 )
-            self.room.wake(ready)
+            self.news.tell(others=ready)
 
     async def forget(self) -> None:
         """Delete history that is past its retention."""

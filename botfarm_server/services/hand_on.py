@@ -26,15 +26,16 @@ async def hand_on(
     now: datetime,
     times: LeaseTimes,
     kept: dict[LeaseId, Sequence[Candidate]] | None = None,
-) -> list[LeaseId]:
+) -> dict[LeaseId, float]:
     """Grant the free users of `pools` to the oldest waiters that can be met in full.
 
     The caller has the queue lock, and `now` is the database's clock behind it. The
     grants are part of the caller's transaction, and so is the word to the replicas
-    that hold the waiters' calls. Returns the waiters that were granted; `kept`, if
-    given, receives the users that are free but kept, by the waiter for which they are.
+    that hold the waiters' calls. Returns the waiters that were granted, and how many
+    seconds each has waited; `kept`, if given, receives the users that are free but
+    kept, by the waiter for which they are.
     """
-    granted: list[LeaseId] = []
+    granted: dict[LeaseId, float] = {}
     taken: set[UserId] = set()
     pools = set(pools)
     hopeless: set[UUID] = set()
@@ -69,7 +70,11 @@ async def hand_on(
                 for grant in plan.grants
             ]
             await grants.grant_waiting(connection, given, now=now)
-            granted += [grant.lease_id for grant in plan.grants]
+            since = {waiter.id: waiter.since for waiter in waiters}
+            granted |= {
+                grant.lease_id: (now - since[grant.lease_id]).total_seconds()
+                for grant in plan.grants
+            }
         if kept is not None:
             for name, its in plan.kept.items():
                 kept[name] = [*kept.get(name, ()), *its]
@@ -89,7 +94,7 @@ async def hand_on(
             break
         after, limit = page[-1].number, PAGE
     if granted:
-        await queue.announce(connection, granted)
+        await queue.announce(connection, list(granted))
     return granted
 
 

@@ -18,8 +18,8 @@ from botfarm_server.services import audit
 from botfarm_server.services.attempts import Attempts
 from botfarm_server.services.credentials import Credentials, UserDraft
 from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.news import News
 from botfarm_server.services.possibility import announce_hopeless, candidate_of
-from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import users
 from botfarm_server.store.engine import Database
 
@@ -41,7 +41,7 @@ class Imported:
 @dataclass
 class ImportService:
     database: Database
-    room: WaitingRoom
+    news: News
     credentials: Credentials
     times: LeaseTimes
     vocabulary: Vocabulary
@@ -127,7 +127,7 @@ class ImportService:
             granted = await hand_on(connection, pools, now=now, times=self.times)
             lost = map(candidate_of, before.values())
             hopeless = await announce_hopeless(connection, list(lost))
-        self.room.wake([*granted, *hopeless])
+        self.news.tell(granted=granted, others=hopeless)
         _log.info("users imported", created=len(new), updated=len(differing))
         return imported
 

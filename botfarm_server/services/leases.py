@@ -49,9 +49,9 @@ from botfarm_server.services.ending import (
     record_endings,
 )
 from botfarm_server.services.locking import lease_behind_queue, until_unlocked
+from botfarm_server.services.news import News
 from botfarm_server.services.settling import ended_by_holder
 from botfarm_server.services.turns import Turns
-from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import grants, holdings, leases
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
@@ -64,7 +64,7 @@ class LeaseService:
     """The use cases of leases; each runs in a transaction of its own."""
 
     database: Database
-    room: WaitingRoom
+    news: News
     times: LeaseTimes
     turns: Turns
 
@@ -105,12 +105,13 @@ class LeaseService:
             found = {name: lease for name, lease in found.items() if by.owns(lease)}
             others = [name for name, fence in renewals if (name, fence) not in renewed]
             why_lost = await lost(connection, others, found, now)
-            return [
-                Renewed(lease_id, renewed[lease_id, fence])
-                if (lease_id, fence) in renewed
-                else why_lost[lease_id]
-                for lease_id, fence in renewals
-            ]
+        self.news.metrics.renewed(len(renewals) - len(others), lost=len(others))
+        return [
+            Renewed(lease_id, renewed[lease_id, fence])
+            if (lease_id, fence) in renewed
+            else why_lost[lease_id]
+            for lease_id, fence in renewals
+        ]
 
     async def keep(
         self,
@@ -230,7 +231,7 @@ class LeaseService:
                 await audit.record(connection, by, now, change)
                 refusal = None
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
-        self._tell(endings, granted)
+        self.news.tell(endings, granted)
         if refusal is not None:
             raise refusal  # once its end is committed
 
@@ -302,14 +303,8 @@ class LeaseService:
             await remember(connection, run_id, worker_id, by=by, now=now)
             await record_endings(connection, endings, by, now)
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
-        self._tell(endings, granted)
+        self.news.tell(endings, granted)
         return endings, busy
-
-    def _tell(self, endings: Sequence[Ending], granted: Sequence[LeaseId]) -> None:
-        """Wake and log, once the transaction is committed."""
-        self.room.wake([*(ending.lease.id for ending in endings), *granted])
-        for ending in endings:
-            ending.log()
 
     async def show(self, lease_id: LeaseId) -> LeaseView:
         """Raises LeaseNotFoundError."""

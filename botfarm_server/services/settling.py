@@ -84,8 +84,11 @@ class Turn:
     times: LeaseTimes
     endings: list[Ending] = field(default_factory=list)
     """To be logged once the transaction is committed."""
-    granted: list[LeaseId] = field(default_factory=list)
-    """Waiters that were granted, to be woken once the transaction is committed."""
+    granted: dict[LeaseId, float] = field(default_factory=dict)
+    """Waiters that were granted, to be woken once the transaction is committed, and how
+    many seconds each has waited."""
+    at_once: int = 0
+    """How many leases were granted without a wait."""
     hopeless: list[LeaseId] = field(default_factory=list)
     """Waiters that can no longer be met, to be woken as well: they ask again."""
     _refusals: dict[object, BotfarmError | None] = field(default_factory=dict)
@@ -167,14 +170,14 @@ class Turn:
         return in_time
 
     async def _hand_on_from(self, endings: Sequence[Ending]) -> None:
-        self.granted += await hand_on_from(
+        self.granted |= await hand_on_from(
             self.connection, endings, now=self.now, times=self.times
         )
 
     async def _hand_on(self, pools: Collection[Pool]) -> None:
         if not pools:
             return
-        self.granted += await hand_on(
+        self.granted |= await hand_on(
             self.connection, pools, now=self.now, times=self.times
         )
 
@@ -360,6 +363,7 @@ class Turn:
                 expires_at=first_expiry(self.now, call.ttl, self.times),
             )
             new.append((lease, grant))
+        self.at_once += len(new)
         for lease, rows in await grants.insert_held(self.connection, new):
             answer = held_answer(lease, rows, self.now, self.sealer)
             self._settled[lease.id] = Settled(

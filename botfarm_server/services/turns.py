@@ -19,9 +19,9 @@ from botfarm_server.domain.errors import DatabaseUnavailableError, ShuttingDownE
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.services.calls import Asked, Call
 from botfarm_server.services.locking import until_unlocked
+from botfarm_server.services.news import News
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.services.settling import Settled, Turn
-from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store.engine import Database
 
 _log = structlog.get_logger("botfarm.turns")
@@ -46,7 +46,7 @@ class Turns:
     """Settles calls, each exactly once, in the order of their arrival."""
 
     database: Database
-    room: WaitingRoom
+    news: News
     sealer: Sealer
     times: LeaseTimes
     _pending: deque[Pending] = field(default_factory=deque)
@@ -132,10 +132,9 @@ class Turns:
                 for pending in together:
                     await self.take([pending])
         else:
-            ended = [ending.lease.id for ending in turn.endings]
-            self.room.wake([*ended, *turn.granted, *turn.hopeless])
-            for ending in turn.endings:
-                ending.log()
+            self.news.tell(
+                turn.endings, turn.granted, turn.hopeless, at_once=turn.at_once
+            )
             for pending in together:
                 if not pending.settled.cancelled():
                     pending.settled.set_result(settled[pending.call.lease_id])

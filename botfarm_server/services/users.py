@@ -34,8 +34,8 @@ from botfarm_server.services.credentials import Credentials, UserDraft
 from botfarm_server.services.ending import BY_ITSELF
 from botfarm_server.services.finding import locked, user_of
 from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.news import News
 from botfarm_server.services.possibility import announce_hopeless, candidate_of
-from botfarm_server.services.waiting import WaitingRoom
 from botfarm_server.store import queue, reservations, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
@@ -48,7 +48,7 @@ _log = structlog.get_logger("botfarm.users")
 @dataclass
 class UserService:
     database: Database
-    room: WaitingRoom
+    news: News
     credentials: Credentials
     times: LeaseTimes
     vocabulary: Vocabulary
@@ -87,7 +87,7 @@ class UserService:
             created = await user_of(connection, new.id, now)
             await audit.record(connection, by, now, audit.user_made("user.create", new))
             granted = await self._hand_on(connection, {draft.pool}, now)
-        self.room.wake(granted)
+        self.news.tell(granted=granted)
         _log.info("user created", user_id=str(new.id), login=new.login)
         return created
 
@@ -117,7 +117,7 @@ class UserService:
             pools = await queue.pools_waited_for(connection)
             granted = await self._hand_on(connection, pools, now)
             hopeless = await announce_hopeless(connection, lost)
-        self.room.wake([*granted, *hopeless])
+        self.news.tell(granted=granted, others=hopeless)
 
     async def get(self, user_id: UserId) -> User:
         """Raises UserNotFoundError."""
@@ -245,7 +245,7 @@ class UserService:
             pools = {Pool(it.env, it.domain) for it in (before, user)}
             granted = await self._hand_on(connection, pools, now)
             hopeless = await announce_hopeless(connection, _lost(before, user))
-        self.room.wake([*granted, *hopeless])
+        self.news.tell(granted=granted, others=hopeless)
         _log.info(event, user_id=str(user_id), login=user.login, **facts)
         return user
 
@@ -263,7 +263,7 @@ class UserService:
                 raise await locked(connection, user_id)
             await audit.record(connection, by, now, audit.user_removed(user))
             hopeless = await announce_hopeless(connection, _lost(user))
-        self.room.wake(hopeless)
+        self.news.tell(others=hopeless)
         _log.info("user removed", user_id=str(user_id))
 
     async def _hand_on(
@@ -271,7 +271,7 @@ class UserService:
         connection: Connection,
         pools: set[Pool],
         now: datetime,
-    ) -> list[LeaseId]:
+    ) -> dict[LeaseId, float]:
         return await hand_on(connection, pools, now=now, times=self.times)
 
 

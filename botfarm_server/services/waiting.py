@@ -56,7 +56,7 @@ class WaitingRoom:
                 place in the queue is kept, since it has asked already.
 
         """
-        if self._staying.total() >= self._limit:
+        if self.occupancy() >= self._limit:
             raise TooManyWaitingError(self._limit)
         if self._staying[token_id] >= self._limit_per_token:
             raise TooManyWaitingError(self._limit_per_token, of_token=True)
@@ -82,6 +82,10 @@ class WaitingRoom:
     def waiting(self) -> list[LeaseId]:
         """The leases that calls of this process wait for."""
         return list(self._events)
+
+    def occupancy(self) -> int:
+        """How many calls stay here."""
+        return self._staying.total()
 
     async def until_occupied(self) -> None:
         await self._occupied.wait()

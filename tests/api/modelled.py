@@ -110,7 +110,7 @@ class Server:
         leases = self.state.leases
         expiry = ExpiryLoop(
             database=leases.database,
-            room=leases.room,
+            news=leases.news,
             times=leases.times,
             interval=60,
             retention=timedelta(days=30),

@@ -90,23 +90,27 @@ async def test_no_answer_is_kept_or_taken_for_another_kind(
             assert answer.headers["Cache-Control"] == "no-store", path
 
 
-async def test_pages_are_for_this_machine_for_tokens_and_for_all_where_it_is_said(
+async def test_pages_and_metrics_are_for_tokens_for_all_or_nobody_as_it_is_said(
     start: Start,
 ) -> None:
+    """And pages for this machine, whose browser sends no token by itself."""
+
     async def statuses(client: httpx.AsyncClient, **headers: str) -> list[int]:
-        paths = ("/docs", "/openapi.json")
+        paths = ("/docs", "/openapi.json", "/metrics")
         return [(await client.get(it, headers=headers)).status_code for it in paths]
 
     async with start(bootstrap_token=TOKEN) as client:
-        assert await statuses(client) == [200, 200]
-        assert await statuses(client, Host="farm.example.com") == [401, 401]
+        assert await statuses(client) == [200, 200, 401]
+        assert await statuses(client, Host="farm.example.com") == [401, 401, 401]
     async with start(bootstrap_token=TOKEN, host="192.0.2.1") as client:
-        assert await statuses(client) == [401, 401]
-        assert await statuses(client, **BEARER) == [200, 200]
+        assert await statuses(client) == [401, 401, 401]
+        assert await statuses(client, **BEARER) == [200, 200, 200]
         assert (await client.get("/ready")).status_code == 200
-    public = {"bootstrap_token": TOKEN, "public_pages": True}
-    async with start(host="192.0.2.1", **public) as client:
-        assert await statuses(client) == [200, 200]
+    for readers, told in (("public", [200, 200, 200]), ("off", [404, 404, 404])):
+        given = {"bootstrap_token": TOKEN, "pages": readers, "metrics": readers}
+        async with start(host="192.0.2.1", **given) as client:
+            assert await statuses(client) == told
+            assert await statuses(client, **BEARER) == told
 
 
 async def test_the_documentation_runs_its_own_scripts_alone(
@@ -162,7 +166,8 @@ async def test_other_host_names_than_the_servers_are_refused(start: Start) -> No
         assert [await status(host) for host in allowed] == [200, 200, 200]
         refused = ("example.com", "evilfarm.example.com", "", "farm.example.com@x")
         assert [await status(host) for host in refused] == [400, 400, 400, 400]
-        assert await status("10.1.2.3", "/health") == 200
+        for path in ("/health", "/metrics"):
+            assert await status("10.1.2.3", path) == 200
         answer = await client.get("/api/v1/users", headers={"Host": "x"})
         assert answer.json()["error"] == "host_not_allowed"
         assert answer.headers["Botfarm-Protocol"] == "1"

@@ -90,6 +90,7 @@ async def test_each_answer_has_the_headers_that_the_document_tells_of(
             page = await client.get(path, params={"limit": limit})
             assert (NEXT_CURSOR_HEADER in page.headers) == (limit == 1)
         assert (await client.get(f"leases/{uuid.uuid4()}")).status_code == 404
+        assert (await client.get(f"{base_url}/metrics")).is_success
         assert (await client.delete(lease)).status_code == 204
     assert {name for _, name in reader.seen} == HEADERS.keys()
     assert reader.seen >= {(503, "Retry-After"), (429, "Retry-After")}

@@ -518,7 +518,7 @@ async def test_a_call_that_waits_holds_neither_its_padding_nor_a_place_in_its_la
                 method, path, _ = waiting_call(number)
                 calls.start_soon(answer_to, client, (method, path, padded))
             with anyio.fail_after(60):
-                while len(state.asking.room.waiting()) < 10:
+                while len(state.asking.news.room.waiting()) < 10:
                     await anyio.sleep(0.01)
             here = tracemalloc.Filter(inclusive=True, filename_pattern=bodies.__file__)
             held = tracemalloc.take_snapshot().filter_traces([here])
@@ -598,7 +598,7 @@ async def test_a_token_waits_and_sends_no_more_than_its_part(tmp_path: object) -
         await answer_to(client, user())
         assert await answer_to(client, waiting_call(1)) == (200, None)
         calls.start_soon(answer_to, client, waiting_call(2, wait=60))
-        await state.asking.room.until_occupied()
+        await state.asking.news.room.until_occupied()
         refused = await client.put(
             f"/api/v1/leases/{uuid.UUID(int=3)}", json={"wants": [WANT], "wait": 60}
         )

@@ -128,23 +128,26 @@ TABLE: dict[str, tuple[Body, tuple[int, int, int, int, int]]] = {
     "GET /tokens": (None, (403, 403, 403, 200, 200)),
     "DELETE /tokens/{token_id}": (None, (403, 403, 403, 204, 404)),
     "GET /audit": (None, (403, 403, 403, 200, 200)),
+    "GET /metrics": (None, (200, 200, 200, 200, 200)),
 }
 
+AT_THE_ROOT = {"/metrics"}
+"""Where Prometheus looks for it; all else that is in the table is under /api/v1."""
 PAGES = {"GET /docs", "GET /openapi.json"}
 """For people at the server's machine, and those with a token: test_front_door.py."""
 OPEN = {"GET /health", "HEAD /health", "GET /ready", "HEAD /ready"}
 """They ask nobody for a token. A new one is open on purpose or by mistake."""
 
 
+def full(path: str) -> str:
+    return path if path in AT_THE_ROOT else f"/api/v1{path}"
+
+
 async def call(
     client: httpx.AsyncClient, token: str, method: str, path: str, body: Any = None
 ) -> httpx.Response:
-    return await client.request(
-        method,
-        f"/api/v1{path}",
-        json=body,
-        headers={"Authorization": f"Bearer {token}"},
-    )
+    headers = {"Authorization": f"Bearer {token}"}
+    return await client.request(method, full(path), json=body, headers=headers)
 
 
 async def make(client: httpx.AsyncClient, role: str, **given: Any) -> Json:
@@ -209,7 +212,7 @@ async def test_the_table_says_who_gets_what(start: Start) -> None:
                     assert answer.json()["needed"] in {"lease", "admin"}, told
                 if answer.is_success and method != "GET":
                     scene = await a_scene(client, tokens)
-            refused = await client.request(method, f"/api/v1{where}", json=body)
+            refused = await client.request(method, full(where), json=body)
             assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (
                 401,
                 "Bearer",
@@ -220,7 +223,7 @@ async def test_every_endpoint_has_a_row_or_is_open(database_url: str) -> None:
     """Those as well that the document leaves out; the others ask for a token there."""
     values = {"database_url": database_url, "bootstrap_token": BOOTSTRAP}
     app = create_app(fixed_settings(values))
-    rows = {call_of.replace(" ", " /api/v1", 1) for call_of in TABLE}
+    rows = {f"{method} {full(path)}" for method, path in map(str.split, TABLE)}
     assert endpoints(app) == rows | PAGES | OPEN
     async with running(app, host="192.0.2.1") as client:
         for endpoint in rows | PAGES:

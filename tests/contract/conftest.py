@@ -17,6 +17,7 @@ from botfarm_server.domain.errors import HashingBusyError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, LeaseId, User, UserId, Want
 from botfarm_server.domain.vocabulary import Vocabulary
+from botfarm_server.metrics import Metrics
 from botfarm_server.services.acquiring import AcquireService
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.asking import AskService
@@ -27,6 +28,7 @@ from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.leases import LeaseService
+from botfarm_server.services.news import News
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.reservations import ReservationService
 from botfarm_server.services.sealing import Sealer
@@ -148,22 +150,23 @@ def build_farm(database_url: str, *, keys: list[bytes] | None = None) -> Farm:
     times = LeaseTimes()
     sealer = Sealer([b"k" * 32] if keys is None else keys)
     credentials = Credentials(PasswordHasher(4), sealer)
-    turns = Turns(database, room, sealer, times)
+    news = News(room, Metrics())
+    turns = Turns(database, news, sealer, times)
     vocabulary = Vocabulary(("prod", "preprod", "stage"), ("canary", "regular"))
     return Farm(
         database=database,
         room=room,
-        users=UserService(database, room, credentials, times, vocabulary),
-        imports=ImportService(database, room, credentials, times, vocabulary),
-        acquiring=AcquireService(database, room, times),
-        asking=AskService(database, room, sealer, times, turns),
-        leases=LeaseService(database, room, times, turns),
+        users=UserService(database, news, credentials, times, vocabulary),
+        imports=ImportService(database, news, credentials, times, vocabulary),
+        acquiring=AcquireService(database, news, times),
+        asking=AskService(database, news, sealer, times, turns),
+        leases=LeaseService(database, news, times, turns),
         kept_states=KeptStateService(database, sealer),
         reservations=ReservationService(database, vocabulary),
         tokens=TokenService(database),
         audit=AuditService(database),
         expiry=ExpiryLoop(
-            database, room, times, 60.0, timedelta(days=30), timedelta(days=365)
+            database, news, times, 60.0, timedelta(days=30), timedelta(days=365)
         ),
         sealer=sealer,
     )

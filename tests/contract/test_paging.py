@@ -50,7 +50,7 @@ async def what_comes_of_it(farm: Farm) -> Found:
             connection, pools, now=now, times=LeaseTimes(), kept=kept
         )
         for row in await connection.execute(
-            grants.select().where(grants.c.lease_id.in_(names))
+            grants.select().where(grants.c.lease_id.in_(list(names)))
         ):
             granted[row.lease_id].add(row.user_id)
         await connection.rollback()

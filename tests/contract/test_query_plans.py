@@ -26,6 +26,7 @@ from botfarm_server.domain.queueing import Grant
 from botfarm_server.store import (
     audit,
     candidates,
+    census,
     grants,
     holdings,
     leases,
@@ -52,9 +53,11 @@ READ_ALL_WAITERS = {
     "waiters whose parties hold",
     "many lapsed",
     "no longer waiting",
+    "live leases, counted",
+    "waiters, counted",
 }
-"""Calls that may read each waiter once: those of the loop, and a hand-on over several
-pools, for which there is no index."""
+"""Calls that may read each waiter once: those of the loop and of a census, and a
+hand-on over several pools, for which there is no index."""
 
 # What foreign keys would check was made together, and indexes are built once at the
 # end: either takes half of the time.
@@ -283,6 +286,8 @@ CALLS: dict[str, Call] = {
     "the live leases": lambda connection, _: leases.find(
         connection, states=["waiting", "held"], limit=100
     ),
+    "live leases, counted": lambda connection, _: census.count_leases(connection),
+    "waiters, counted": census.count_waiters,
     "a page of the audit log": lambda connection, _: audit.find(
         connection, AuditFilter(), before=EVENTS // 2, limit=100
     ),

@@ -79,7 +79,7 @@ class OwnTurns(Turns):
 
 def _own_turns(farm: Farm) -> Farm:
     turns = farm.asking.turns
-    own = OwnTurns(turns.database, turns.room, turns.sealer, turns.times)
+    own = OwnTurns(turns.database, turns.news, turns.sealer, turns.times)
     farm.asking.turns = farm.leases.turns = own
     return farm
 
