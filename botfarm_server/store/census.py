@@ -23,7 +23,7 @@ _NUMBER = func.count().label("number")
 
 
 async def count(connection: AsyncConnection, now: datetime) -> Census:
-    """Reads each user and each live lease once: 50,000 users take some 20 ms."""
+    """Reads each user and each live lease once: of 50,000 users, 60 ms on SQLite."""
     return Census(
         await count_users(connection, now),
         await count_leases(connection),
