@@ -6,7 +6,7 @@ whatever callers send.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import get_args
 from uuid import UUID
@@ -22,16 +22,13 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from botfarm_server.domain.census import Census, LiveState
-from botfarm_server.domain.models import EndedState, Outcome, Pool, UserState
+from botfarm_server.domain.models import EndedState, Outcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WAITS = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 """Seconds that tests wait for users, up to twice what the plugin lets them."""
 HAND_ONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 """Seconds: milliseconds are promised, and a second is what a lost word costs."""
-
-Labels = tuple[str, ...]
-"""Their values, in the order of their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,50 +193,28 @@ class _Families:
 
 def _gauges(census: Census) -> list[Metric]:
     """What there is, with a zero for what there is none of."""
-    pools = {_labels(it.pool) for it in census.users}
-    pools |= {_labels(it.pool) for it in census.waiters}
-    users = {(*it, state): 0.0 for it in pools for state in get_args(UserState)}
-    for them in census.users:
-        users[_labels(them.pool, them.state)] += them.number
-    leases: dict[Labels, float] = {(state,): 0.0 for state in get_args(LiveState)}
-    for it in census.leases:
-        leases[it.state,] += it.number
-    waiters, oldest = dict.fromkeys(pools, 0.0), dict.fromkeys(pools, 0.0)
-    for waiting in census.waiters:
-        pool = _labels(waiting.pool)
-        waiters[pool] += waiting.number
-        oldest[pool] = max(oldest[pool], waiting.oldest)
-    return [
-        _gauge(
-            "botfarm_users",
-            "Users, by pool and state.",
-            users,
-            "env",
-            "domain",
-            "state",
-        ),
-        _gauge("botfarm_leases", "Leases that have not ended.", leases, "state"),
-        _gauge(
-            "botfarm_waiters", "Leases that wait for a pool.", waiters, "env", "domain"
-        ),
-        _gauge(
-            "botfarm_oldest_waiter_seconds",
-            "How long the oldest of them has waited.",
-            oldest,
-            "env",
-            "domain",
-        ),
-    ]
-
-
-def _labels(pool: Pool, *others: str) -> Labels:
-    return pool.env, pool.domain, *others
-
-
-def _gauge(
-    name: str, told: str, values: Mapping[Labels, float], *labels: str
-) -> Metric:
-    family = GaugeMetricFamily(name, told, labels=labels)
-    for label_values in sorted(values):
-        family.add_metric(label_values, values[label_values])
-    return family
+    pool = ("env", "domain")
+    users = GaugeMetricFamily(
+        "botfarm_users", "Users, by pool and state.", labels=(*pool, "state")
+    )
+    leases = GaugeMetricFamily(
+        "botfarm_leases", "Leases that have not ended.", labels=("state",)
+    )
+    waiters = GaugeMetricFamily(
+        "botfarm_waiters", "Leases that wait for a pool.", labels=pool
+    )
+    oldest = GaugeMetricFamily(
+        "botfarm_oldest_waiter_seconds",
+        "How long the oldest of them has waited.",
+        labels=pool,
+    )
+    for it in census.by_pool():
+        labels = (it.pool.env, it.pool.domain)
+        for state, number in it.users.items():
+            users.add_metric((*labels, state), number)
+        waiters.add_metric(labels, it.waiters)
+        oldest.add_metric(labels, it.oldest)
+    for live in get_args(LiveState):
+        number = sum(it.number for it in census.leases if it.state == live)
+        leases.add_metric((live,), number)
+    return [users, leases, waiters, oldest]

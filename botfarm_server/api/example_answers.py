@@ -115,6 +115,19 @@ ANSWERS: Mapping[str, Json] = {
     },
     "MessageOut": {"message": "User released"},
     "NewTokenOut": {**_TOLD_TOKEN, "token": "bf_lease_…"},
+    "PoolCountsOut": {
+        "pools": [
+            {
+                **_POOL,
+                "free": 1,
+                "held": 3,
+                "resting": 0,
+                "quarantined": 1,
+                "waiters": 2,
+                "oldest_waiter": 12.5,
+            }
+        ]
+    },
     "PoolsOut": {"pools": [{**_POOL, "users": 4}]},
     "ReadyOut": {"ready": True, "detail": "The database is reachable and migrated."},
     "ReleasedOut": {

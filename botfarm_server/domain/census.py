@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 from uuid import UUID
 
 from botfarm_server.domain.models import Pool, UserState
@@ -41,6 +42,16 @@ class CountedWaiters:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolCount:
+    pool: Pool
+    users: Mapping[UserState, int]
+    """For each state there is."""
+    waiters: int
+    oldest: float
+    """Seconds that the oldest of them has waited; 0 without any."""
+
+
+@dataclass(frozen=True, slots=True)
 class Census:
     """Counted by project, so that one count does for callers of any."""
 
@@ -57,3 +68,25 @@ class Census:
             [it for it in self.leases if it.project_id == project_id],
             [it for it in self.waiters if it.project_id == project_id],
         )
+
+    def by_pool(self) -> list[PoolCount]:
+        """The pools that have users or waiters, by env and domain."""
+        users: Counter[tuple[Pool, UserState]] = Counter()
+        for them in self.users:
+            users[them.pool, them.state] += them.number
+        waiters: Counter[Pool] = Counter()
+        oldest: dict[Pool, float] = {}
+        for waiting in self.waiters:
+            pool = waiting.pool
+            waiters[pool] += waiting.number
+            oldest[pool] = max(oldest.get(pool, 0.0), waiting.oldest)
+        pools = {pool for pool, _ in users} | waiters.keys()
+        return [
+            PoolCount(
+                pool,
+                {state: users[pool, state] for state in get_args(UserState)},
+                waiters[pool],
+                oldest.get(pool, 0.0),
+            )
+            for pool in sorted(pools, key=lambda it: (it.env, it.domain))
+        ]

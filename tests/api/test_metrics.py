@@ -149,6 +149,11 @@ async def test_a_token_of_a_project_is_told_of_that_project_alone(
     nothing: dict[tuple[str, ...], float] = {("botfarm_database_up",): 1}
     nothing |= {("botfarm_leases", it): 0 for it in ("held", "kept", "waiting")}
     assert await scrape(client, tokens[THEIRS]) == nothing
+    for project, number in ((OURS, 1), (THEIRS, 0)):
+        headers = {"Authorization": f"Bearer {tokens[project]}"}
+        counted = await client.get("/api/v1/pools/counts", headers=headers)
+        told = counted.json()["pools"]
+        assert [(it["held"], it["waiters"]) for it in told] == [(1, 1)] * number
 
 
 async def test_those_who_read_at_once_share_a_count_and_wait_for_it_for_a_while(

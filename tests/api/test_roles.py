@@ -117,6 +117,7 @@ TABLE: dict[str, tuple[Body, tuple[int, int, int, int, int]]] = {
         (403, 204, 404, 204, 404),
     ),
     "GET /pools": (None, (200, 200, 200, 200, 200)),
+    "GET /pools/counts": (None, (200, 200, 200, 200, 200)),
     "POST /pools/check": (
         lambda scene: {"leases": [wants(scene)]},
         (200, 200, 200, 200, 200),

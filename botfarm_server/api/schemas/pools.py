@@ -35,6 +35,25 @@ class PoolsOut(BaseModel):
     pools: list[PoolOut]
 
 
+class PoolCountOut(BaseModel):
+    env: str
+    domain: str
+    free: int
+    held: int
+    resting: int
+    quarantined: int
+    waiters: Annotated[
+        int, Field(description="Leases that wait for it; one may wait for several.")
+    ]
+    oldest_waiter: Annotated[
+        float, Field(description="Seconds that the oldest of them has waited, or 0.")
+    ]
+
+
+class PoolCountsOut(BaseModel):
+    pools: list[PoolCountOut]
+
+
 class ProspectOut(BaseModel):
     matching: Annotated[
         list[int],
