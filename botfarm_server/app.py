@@ -106,6 +106,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(health.router)
     if settings.pages != "off":
         app.include_router(pages.router)
+    if settings.board != "off":
+        app.include_router(pages.board_router)
     if settings.metrics != "off":
         app.include_router(metrics.router)
     errors.install(app)

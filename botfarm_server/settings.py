@@ -182,6 +182,12 @@ class Settings(BaseSettings):
         "`public`, everybody; `off`, nobody.",
         examples=["public"],
     )
+    board: Literal["token", "off"] = Field(
+        default="token",
+        description="Whether there is `/board`, the live page: `token`, for who has "
+        "one of any role; `off`, for nobody.",
+        examples=["off"],
+    )
     database_pool_size: int = Field(
         default=10,
         ge=2,

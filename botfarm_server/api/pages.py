@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -12,11 +13,13 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from botfarm_server.api.auth import admit_to_page, needs
+from botfarm_server.board import page as board_page
 
 SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
 FAVICON = "https://fastapi.tiangolo.com"
-INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
+board_router = APIRouter(include_in_schema=False)
 router = APIRouter(include_in_schema=False, dependencies=[Depends(admit_to_page)])
 
 
@@ -35,29 +38,51 @@ async def docs(request: Request) -> Any:
         swagger_js_url=f"{SWAGGER}swagger-ui-bundle.js",
         swagger_css_url=f"{SWAGGER}swagger-ui.css",
     )
-    page.headers.update(_headers(page))
-    return page
-
-
-def _headers(page: HTMLResponse) -> dict[str, str]:
-    """What lets it run its own scripts alone, and stand in no other page's frame."""
-    scripts = INLINE_SCRIPT.findall(bytes(page.body))
-    own = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
-        for script in scripts
+    return _guarded(
+        page,
+        {
+            "script-src": f"{_own(page, 'script')} {SWAGGER}",
+            "style-src": f"'unsafe-inline' {SWAGGER}",
+            "img-src": f"'self' data: {FAVICON}",
+        },
     )
+
+
+@board_router.get("/board")
+async def board() -> Any:
+    """The page alone, which tells nothing: what it shows takes a token."""
+    page = HTMLResponse(board_page())
+    return _guarded(
+        page,
+        {
+            "script-src": _own(page, "script"),
+            "style-src": _own(page, "style"),
+            "img-src": "data:",
+            "require-trusted-types-for": "'script'",
+        },
+    )
+
+
+def _own(page: HTMLResponse, kind: str) -> str:
+    """What a policy calls the scripts or styles that stand in the page itself."""
+    return " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"
+        for name, text in INLINE.findall(bytes(page.body))
+        if name == kind.encode()
+    )
+
+
+def _guarded(page: HTMLResponse, sources: Mapping[str, str]) -> HTMLResponse:
+    """Let it load what is named, call this server, and stand in no page's frame."""
     policy = {
         "default-src": "'none'",
-        "script-src": f"{own} {SWAGGER}",
-        "style-src": f"'unsafe-inline' {SWAGGER}",
-        "img-src": f"'self' data: {FAVICON}",
+        **sources,
         "connect-src": "'self'",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
-    return {
-        "Content-Security-Policy": "; ".join(map(" ".join, policy.items())),
-        "X-Frame-Options": "DENY",
-        "Referrer-Policy": "no-referrer",
-    }
+    page.headers["Content-Security-Policy"] = "; ".join(map(" ".join, policy.items()))
+    page.headers["X-Frame-Options"] = "DENY"
+    page.headers["Referrer-Policy"] = "no-referrer"
+    return page

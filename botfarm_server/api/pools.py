@@ -45,7 +45,7 @@ async def count(state: State, by: By) -> Any:
     """In each pool, up to a second ago: asking often costs next to nothing."""
     census = await state.census.take()
     if census is None:
-        raise DatabaseUnavailableError("it does not answer")
+        raise DatabaseUnavailableError
     return {
         "pools": [
             {

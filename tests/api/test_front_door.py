@@ -111,6 +111,21 @@ async def test_pages_and_metrics_are_for_tokens_for_all_or_nobody_as_it_is_said(
         async with start(host="192.0.2.1", **given) as client:
             assert await statuses(client) == told
             assert await statuses(client, **BEARER) == told
+            assert (await client.get("/board")).status_code == 200
+
+
+async def test_the_board_is_there_unless_a_setting_says_otherwise_and_tells_nothing(
+    start: Start,
+) -> None:
+    """What it shows it asks for with a token; it loads nothing from elsewhere."""
+    async with start(bootstrap_token=TOKEN) as client:
+        page = await client.get("/board/")
+        policy = page.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'sha256-")
+        assert not [it for it in ("unsafe", "://", "*") if it in policy]
+        assert "://" not in page.text
+    async with start(bootstrap_token=TOKEN, board="off") as client:
+        assert (await client.get("/board")).status_code == 404
 
 
 async def test_the_documentation_runs_its_own_scripts_alone(
