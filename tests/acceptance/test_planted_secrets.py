@@ -133,6 +133,8 @@ def hold_and_leave(farm: Confidence, token: str, user: str) -> list[str]:
     state = f"{lease}/users/{user}/state"
     kept = {**fence, "state": farm.planted["state"]}
     farm.call("PUT", state, 204, kept, token=token)
+    farm.call("GET", state, 403)  # the admin, who is not told
+    left = farm.call("GET", state, 200, **mine)
     for password, matches in (("changed password", True), ("guessed password", False)):
         asked = {"password": farm.planted[password]}
         path = f"users/{user}/verify-password"
@@ -150,7 +152,7 @@ def hold_and_leave(farm: Confidence, token: str, user: str) -> list[str]:
     farm.call("POST", f"{later}/keep", 200, kept)
     farm.call("POST", f"{later}/break", 200, {"reason": "enough"})
     farm.call("POST", "leases/release", 200, {"run_id": "run"})
-    return [held.text, again.text]
+    return [held.text, left.text, again.text]
 
 
 def look_after(farm: Confidence, user: str) -> None:
