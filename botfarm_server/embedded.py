@@ -41,6 +41,7 @@ from botfarm_server.settings import (
     SettingsError,
     fixed_settings,
 )
+from botfarm_server.store.lease_files import DIRECTORY
 
 BCRYPT_COST = 4
 """The least: the sealing key lies beside the database, so a slow hash guards nothing,
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         pool = read_pool_file(pool_path, os.environ)
         directory = state_directory(pool_path)
         settings = _settings(pool, directory, token)
-        presence = directory / "alive"
+        presence = directory / DIRECTORY
         presence.mkdir(mode=0o700, exist_ok=True)
     except (PoolFileError, SettingsError) as error:
         _say({"error": str(error)})

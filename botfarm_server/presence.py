@@ -18,6 +18,7 @@ import structlog
 
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.services.leases import LeaseService
+from botfarm_server.store.lease_files import left_idle
 
 INTERVAL = 0.5
 """Seconds between two looks."""
@@ -43,6 +44,8 @@ class PresenceWatch:
         """One round. What goes wrong leaves the leases to their TTL."""
         try:
             await self._end_the_dead()
+            if idle := left_idle(self.directory):
+                await self.leases.end_idle(idle)
         except Exception:  # noqa: BLE001 - the next round may do better
             _log.exception("dead runs could not be looked for")
 

@@ -164,7 +164,7 @@ class BotUserFactory:
 
     def _lease(self, wishes: list[Wish], wait: float | None) -> list[BotUser]:
         __tracebackhide__ = True
-        from .session import Holding  # noqa: PLC0415  # not before the first lease
+        from .holding import Holding  # noqa: PLC0415  # not before the first lease
 
         holding = Holding([wish.want() for wish in wishes])
         # Noted before it is asked for: Ctrl-C may come before the answer does.

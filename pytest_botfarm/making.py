@@ -26,7 +26,8 @@ from .client.models import NewUser, Want
 from .failures import described, place_of
 
 if TYPE_CHECKING:
-    from .session import Holding, LeaseSession
+    from .holding import Holding
+    from .session import LeaseSession
 
 BRIEF = 1.0
 """Seconds that a test waits before an account is made: most waits are over by then."""

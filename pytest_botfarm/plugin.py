@@ -230,9 +230,11 @@ def pytest_terminal_summary(
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    leases = session.config.stash.get(SESSION, None)
+    if leases is not None:
+        leases.give_back_idle()
     output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
-        leases = session.config.stash.get(SESSION, None)
         output["botfarm_unsettled"] = leases is not None and leases.is_unsettled
         output["botfarm_reached"] = leases is not None and leases.was_reached
         # Not when it is unconfigured, which a worker without its controller never is.

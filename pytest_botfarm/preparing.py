@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .client.models import Outcome
-    from .session import Holding, LeaseSession
+    from .holding import Holding
+    from .session import LeaseSession
 
 
 class Preparation:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from .client.models import Outcome
-    from .session import Holding
+    from .holding import Holding
 
 SECTION = "botfarm"
 LOGIN, LEASE, WAITED = PROPERTIES = "botfarm.login", "botfarm.lease", "botfarm.waited"
@@ -237,7 +237,8 @@ class Summary:
     """
 
     def __init__(self) -> None:
-        self.leases: dict[str, LeaseFigures] = {}
+        self.leases: dict[tuple[str, float], LeaseFigures] = {}
+        """By their ids, which several tests may have had, and by when they had them."""
         self.lines: list[str] = []
         self._lost = 0
         self._kept: dict[str, str] = {}
@@ -269,15 +270,16 @@ class Summary:
     def _add(self, report: pytest.TestReport, figures: Mapping[str, Any]) -> None:
         for lease in figures["leases"]:
             lease["worker"] = getattr(report, "worker_id", MAIN)
-            self.leases[lease["id"]] = lease
+            self.leases[lease["id"], lease["answered"]] = lease
         self._lost += len(figures["lost"])
         self.lines += [f"lost in {report.nodeid}: {lost}" for lost in figures["lost"]]
         # Several tests and workers may have noticed the same.
         self.lines += [it for it in figures["notes"] if it not in self.lines]
         for lease_id in figures["given_back"]:
             self._kept.pop(lease_id, None)
-            if lease_id in self.leases:
-                self.leases[lease_id]["kept"] = None
+            for lease in self.leases.values():
+                if lease["id"] == lease_id:
+                    lease["kept"] = None
         self._kept |= figures["kept"]
 
     def write(self, terminal: pytest.TerminalReporter, notes: list[str]) -> None:

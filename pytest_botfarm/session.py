@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from itertools import count, repeat
 from threading import Lock
@@ -32,16 +31,23 @@ from .client.errors import (
 )
 from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Loss
-from .client.models import Freed, Holder, Lease, Outcome, Waiting, Want
-from .client.wire import readable
+from .client.models import Freed, Lease, Outcome, Waiting
 from .embedded import EmbeddedServer, EmbeddedServerError, Endpoint
 from .fixtures import SESSION
-from .keeping import Keeping, keeping_of, names_of
+from .holding import (
+    MAXIMUM_AUTHOR,
+    MAXIMUM_TEXT,
+    Holding,
+    Identity,
+    Place,
+    lost_error,
+)
+from .idle import IdleLease, idle_from, make_file
+from .keeping import keeping_of, names_of
 from .kept_state import KeptState
 from .limits import LIMIT, Limit
 from .making import Willingness
 from .presence import Presence
-from .report import MAIN
 from .scrubbing import masker_of
 from .settings import Settings, read_settings, read_token
 from .supplying import Comparing
@@ -71,65 +77,9 @@ OF_THE_RUN = (
 RUN_ID, RENDEZVOUS = "botfarm_run_id", "botfarm_rendezvous"
 FORESEES = "botfarm_foresees"
 """What the controller of pytest-xdist tells its workers."""
-MAXIMUM_AUTHOR = 255
-MAXIMUM_TEXT = 2_000
-"""Characters of a test's id, a job's URL or a reason that the server takes."""
 
 
 T = TypeVar("T")
-Place = tuple[str, int]
-"""What is asked for, and a number among the open leases that ask for the same."""
-
-
-@dataclass(slots=True)
-class Holding:
-    """One lease of this process, from before it is asked for until after its end."""
-
-    wants: Sequence[Want]
-    id: UUID = field(default_factory=uuid4)
-    process: int = field(default_factory=os.getpid)
-    lease: Lease | None = None
-    lifetime: Lifetime | None = None
-    users: Sequence[BotUser] = ()
-    asked: float | None = None
-    answered: float | None = None
-    ended: float | None = None
-    """When it was sent, granted or refused, and given back."""
-    loss: Loss | None = None
-    quarantined: dict[str, str] = field(default_factory=dict)
-    """Which of its accounts were put in quarantine, by login, and why."""
-    test_id: str = ""
-    keeping: Keeping | None = None
-    kept: str = ""
-    """What the closing summary says of it once it is kept."""
-    kept_until: float | None = None
-    is_over: bool = False
-    """Whether its test has ended, so that nothing is to be leased for it any more."""
-    is_told: bool = False
-    """Whether the suite's hooks heard that it was acquired, and not yet of its end."""
-
-    def begin_anew(self) -> None:
-        """Ask for the same again, after what it was has been given back."""
-        self.id = uuid4()
-        self.asked = self.answered = self.ended = None
-        self.lease = self.lifetime = self.loss = None
-        self.users = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this process is, for whoever waits for what it holds."""
-
-    run_id: str = field(default_factory=lambda: uuid4().hex)
-    worker_id: str = MAIN
-    host: str = field(default_factory=socket.gethostname)
-    job_url: str | None = field(default_factory=lambda: job_url(os.environ))
-
-    def holder(self, test_id: str) -> Holder:
-        test_id = readable(test_id)
-        if len(test_id) > MAXIMUM_TEXT:
-            test_id = test_id[: MAXIMUM_TEXT - 1] + "…"
-        return Holder(self.run_id, self.worker_id, test_id, self.host, self.job_url)
 
 
 class LeaseSession:
@@ -168,10 +118,14 @@ class LeaseSession:
         self._open: dict[UUID, Place] = {}
         self._had: dict[Place, Sequence[UUID]] = {}
         """The users that each place had last: their sessions are warm."""
+        self._idle: dict[Place, IdleLease] = {}
+        """What each place's last test has left to the next."""
+        self._is_ending = False
         self._kept: defaultdict[str, list[Lease]] = defaultdict(list)
         self._opening = Lock()
         self._is_forked = False
         self._presence = Presence(identity.run_id)
+        self._directory: str | None = None
         self._client: Client | None = None
         self._heartbeat: Heartbeat | None = None
         on_fork(self)
@@ -195,7 +149,7 @@ class LeaseSession:
     @property
     def is_unsettled(self) -> bool:
         """Whether the server may know a lease of this process that has not ended."""
-        return bool(self._open) or (
+        return bool(self._open or self._idle) or (
             self._client is not None and self._client.protocol.failures > 0
         )
 
@@ -225,6 +179,29 @@ class LeaseSession:
         # Behind the line above, which the release looks at: a thread that a cancelled
         # test left behind may come here while, or after, its teardown releases.
         self._refuse_if_over(holding, test_id)
+        if holding.asked is None and self._take_up(holding, place, test_id):
+            return
+        lease = self._ask(
+            client, holding, place, wait=wait, test_id=test_id, keep_place=keep_place
+        )
+        self._had[place] = [user.id for user in lease.users]
+        for user in lease.users:
+            self.masker.learn(user.password, *user.secrets.values())
+        if holding.file is not None:
+            holding.file.begin(test_id)
+        self._fill(holding, lease, self._heartbeat.watch(lease), test_id)
+
+    def _ask(
+        self,
+        client: Client,
+        holding: Holding,
+        place: Place,
+        *,
+        wait: float,
+        test_id: str,
+        keep_place: bool,
+    ) -> Lease:
+        """Ask the server for what a holding wants."""
         asker, limit = self.identity.holder(test_id), self._limit()
         cut_short = limit if limit and clock() + wait > limit.ends else None
         keep_place = keep_place and cut_short is None
@@ -233,14 +210,16 @@ class LeaseSession:
             self._say(waiting_line(asker, holding.wants, waiting))
 
         def anew() -> UUID:
-            self._open.pop(holding.id, None)
+            self._forget(holding)
             holding.begin_anew()
             holding.asked = clock()
             self._open[holding.id] = place
+            holding.file = make_file(self._directory, holding.id)
             self._refuse_if_over(holding, test_id)
             return holding.id
 
         holding.asked = holding.asked or clock()
+        holding.file = holding.file or make_file(self._directory, holding.id)
         conversation = client.protocol.acquire(
             holding.id,
             holding.wants,
@@ -255,25 +234,41 @@ class LeaseSession:
             anew=anew,
         )
         try:
-            lease = client.run(conversation)
+            return client.run(conversation)
         except AcquireTimeoutError as error:
             if not keep_place:
-                self._open.pop(holding.id, None)
+                self._forget(holding)
             if cut_short is not None:
                 raise error.advising(cut_short.advice) from None
             raise
         except ServerError as error:
             if error.status < 500:  # refused, so there is nothing to release
-                self._open.pop(holding.id, None)
+                self._forget(holding)
             raise
         finally:
             holding.answered = clock()
-        self._had[place] = [user.id for user in lease.users]
-        for user in lease.users:
-            self.masker.learn(user.password, *user.secrets.values())
-        holding.lease = lease
+
+    def _take_up(self, holding: Holding, place: Place, test_id: str) -> bool:
+        """Fill a holding with what the test before has left, if it is there still."""
+        idle = self._idle.pop(place, None)
+        if idle is None:
+            return False
+        if not idle.take_up(test_id):
+            self._give_back(idle)
+            return False
+        self._open.pop(holding.id, None)
+        holding.id, holding.file = idle.lease.id, idle.file
+        self._open[holding.id] = place
+        holding.asked = holding.answered = clock()
+        lease = replace(idle.lease, waited=0.0)
+        self._fill(holding, lease, idle.lifetime, test_id)
+        return True
+
+    def _fill(
+        self, holding: Holding, lease: Lease, lifetime: Lifetime | None, test_id: str
+    ) -> None:
+        holding.lease, holding.lifetime = lease, lifetime
         holding.test_id, holding.keeping = test_id, keeping_of(self.settings)
-        holding.lifetime = self._heartbeat.watch(lease)
         put_in_quarantine = partial(self._put_in_quarantine, holding, test_id)
         holding.users = tuple(
             BotUser(
@@ -299,6 +294,8 @@ class LeaseSession:
         """
         if not self.holds(holding):
             return None  # the parent's, in a forked child; or never asked for
+        if self._leave_idle(holding, outcome, clean=clean):
+            return None
         client = self.client()
         if self._heartbeat is not None:
             self._heartbeat.forget(holding.id)
@@ -316,7 +313,7 @@ class LeaseSession:
                     )
                 )
         except LeaseEndedError as error:
-            self._open.pop(holding.id, None)
+            self._forget(holding)
             loss = Loss(clock() - (error.ended_ago or 0), error.detail, error.users)
         except BotfarmError as error:
             if client.protocol.was_reached:
@@ -324,12 +321,55 @@ class LeaseSession:
                     f"lease {holding.id} was not released and ends by its TTL: {error}"
                 )
         else:
-            self._open.pop(holding.id, None)
+            self._forget(holding)
         noticed = holding.lifetime.loss if holding.lifetime else None
         if noticed and loss:
             loss = Loss(noticed.at, noticed.reason, loss.users or noticed.users)
         holding.loss = loss = loss or noticed
-        return None if holding.lease is None or loss is None else _lost(holding, loss)
+        return (
+            None if holding.lease is None or loss is None else lost_error(holding, loss)
+        )
+
+    def give_back_idle(self) -> None:
+        """End what tests have left, and leave nothing from now on: none will come."""
+        self._is_ending = True
+        while self._idle:
+            _, idle = self._idle.popitem()
+            self._give_back(idle)
+
+    def _leave_idle(self, holding: Holding, outcome: Outcome, *, clean: bool) -> bool:
+        """Leave a lease to the next test, where that is possible."""
+        place = self._open[holding.id]
+        if self._is_ending or place in self._idle:
+            return False
+        idle = idle_from(holding, outcome, clean=clean)
+        if idle is None:
+            return False
+        holding.ended = clock()
+        self._idle[place] = idle
+        del self._open[holding.id]
+        return True
+
+    def _give_back(self, idle: IdleLease) -> None:
+        """End what no test has; a server may have ended it before."""
+        lease = idle.lease
+        if self._heartbeat is not None:
+            self._heartbeat.forget(lease.id)
+        if not idle.file.is_gone:
+            client = self.client()
+            ending = client.protocol.release(
+                lease.id, fence=lease.fence, outcome="passed"
+            )
+            with suppress(BotfarmError):  # the server ends it, or its time does
+                client.run(ending)
+        idle.file.remove()
+
+    def _forget(self, holding: Holding) -> None:
+        """Nothing of it is left to be given back."""
+        self._open.pop(holding.id, None)
+        if holding.file is not None:
+            holding.file.remove()
+            holding.file = None
 
     def give_back_kept(self, test_id: str) -> list[UUID]:
         """End what an earlier run of a test kept: the one that begins tells more."""
@@ -342,7 +382,7 @@ class LeaseSession:
 
     def _refuse_if_over(self, holding: Holding, test_id: str) -> None:
         if holding.is_over:
-            self._open.pop(holding.id, None)
+            self._forget(holding)
             raise BotfarmError(f"{test_id} has ended before its account was leased")
 
     def _take_place(self, holding: Holding) -> Place:
@@ -476,6 +516,10 @@ class LeaseSession:
     def after_fork_in_child(self) -> None:
         self._open = {}
         self._had = {}
+        # Closed, and not unlocked: the parent shares the locks.
+        for idle in self._idle.values():
+            idle.file.close()
+        self._idle = {}
         self._kept.clear()
         self._opening = Lock()
         self._is_forked = True
@@ -485,6 +529,7 @@ class LeaseSession:
         if self._locate is None:
             raise pytest.UsageError(NOT_CONFIGURED)
         endpoint = self._locate()
+        self._directory = endpoint.presence
         self._presence.show(endpoint.presence)
         return endpoint
 
@@ -553,31 +598,3 @@ def _way_to_say(config: pytest.Config) -> Callable[[str], None]:
     from .xdist import tell  # noqa: PLC0415  # as above
 
     return partial(tell, rendezvous, "say")
-
-
-def job_url(environ: Mapping[str, str]) -> str | None:
-    """The web page of the CI job that this process is part of."""
-    if "GITHUB_RUN_ID" in environ and "GITHUB_REPOSITORY" in environ:
-        server = environ.get("GITHUB_SERVER_URL", "https://github.com")
-        return (
-            f"{server}/{environ['GITHUB_REPOSITORY']}/actions/runs/"
-            f"{environ['GITHUB_RUN_ID']}"
-        )
-    for name in ("CI_JOB_URL", "BUILD_URL", "CIRCLE_BUILD_URL", "BUILDKITE_BUILD_URL"):
-        if url := environ.get(name):
-            return url[:MAXIMUM_TEXT]
-    return None
-
-
-def _lost(holding: Holding, loss: Loss) -> LeaseLostError:
-    logins = ", ".join(user.login for user in holding.users)
-    ago = max(0.0, clock() - loss.at)
-    lines = [f"The lease of {logins} was lost {ago:.1f} s ago: {loss.reason}"]
-    for user in loss.users:
-        now = f"held by {user.holder}" if user.holder else "held by nobody"
-        lines.append(f"  {user.login} is now {now}")
-    lines.append(
-        "Another test may have used the account since, so the result of this one "
-        "means nothing. It is a fault of the infrastructure, not of the test."
-    )
-    return LeaseLostError("\n".join(lines), users=loss.users)

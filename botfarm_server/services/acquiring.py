@@ -35,6 +35,7 @@ from botfarm_server.services.finding import locked, user_of
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.locking import lease_behind_queue
 from botfarm_server.services.news import News
+from botfarm_server.services.reclaiming import user_unless_idle
 from botfarm_server.store import candidates, grants
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
@@ -76,7 +77,9 @@ class AcquireService:
         """
         lease_id = LeaseId(uuid.uuid4())
         async with self.database.queue() as (connection, now):
-            user = await user_of(connection, user_id, now, by)
+            user = await user_unless_idle(
+                connection, user_id, now=now, times=self.times, by=by
+            )
             want = Want(user.env, user.domain, user.project_id, user_id=user_id)
             kept: dict[LeaseId, Sequence[Candidate]] = {}
             granted = await hand_on(

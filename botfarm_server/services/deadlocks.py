@@ -20,6 +20,7 @@ from botfarm_server.domain.models import (
 from botfarm_server.domain.wording import describe_want
 from botfarm_server.services.ending import Ending, end_leases, hand_on_from
 from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.store import candidates, leases, parties, queue
 from botfarm_server.store.engine import Connection, Database
 from botfarm_server.store.parties import Possession
@@ -40,9 +41,10 @@ async def break_knots(
         if not await parties.waiting_with_users(connection):
             return [], {}
     async with database.queue() as (connection, now):
+        # Of a holder that stands still, or has died, since somebody waits.
+        endings = await reclaim(connection, now=now, times=times)
         waiting, having, kept, granted = await _entangled(connection, now, times)
         claims = await _claims(connection, waiting.values(), having, kept)
-        endings: list[Ending] = []
         for knot in find_knots(claims, _users(having)):
             told_to = waiting[knot[-1].lease_id].project_id
             members = [_member(waiting[it.lease_id], having, told_to) for it in knot]

@@ -29,10 +29,11 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.services import audit
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.store import grants, leases, queue, users
+from botfarm_server.store import grants, lease_files, leases, queue, users
 from botfarm_server.store.engine import Connection
 from botfarm_server.store.grants import HeldUser
 from botfarm_server.store.users import in_quarantine
+from botfarm_server.store.uses import record_uses
 
 BY_ITSELF = "botfarm"
 """Who put a user in quarantine when nobody did."""
@@ -98,8 +99,71 @@ async def end_leases(
     """End waiting, held or kept leases, those of each kind in one way.
 
     The caller has the queue lock, and locked them behind it. `held` are the users of
-    the held ones, if the caller knows them. What a dead holder had needs no delay.
+    the held ones, if the caller knows them. What a dead holder had needs no delay. A
+    lease that is idle was given back by its last test, whatever ends it now.
     """
+    used, idle = await _withdrawn(connection, ended, now)
+    endings = []
+    if idle:
+        endings = await _end(
+            connection,
+            idle,
+            "released",
+            now=now,
+            times=times,
+            outcome="passed",
+            held=held,
+        )
+    return endings + await _end(
+        connection,
+        used,
+        state,
+        now=now,
+        times=times,
+        outcome=outcome,
+        clean=clean,
+        reason=reason,
+        knot=knot,
+        held=held,
+        holder_is_dead=holder_is_dead,
+    )
+
+
+async def _withdrawn(
+    connection: Connection, ended: Sequence[Lease], now: datetime
+) -> tuple[list[Lease], list[Lease]]:
+    """The leases as their last tests had them, used and idle; no holder uses them
+    again without asking.
+    """
+    names = [lease.id for lease in ended]
+    told = {file.lease_id: file for file in lease_files.withdraw(connection, names)}
+    used: list[Lease] = []
+    idle: list[Lease] = []
+    for lease in ended:
+        file = told.get(lease.id)
+        if file is None or lease.state != "held" or not file.uses:
+            used.append(lease)
+            continue
+        last = await record_uses(connection, lease, file.uses, now)
+        (idle if file.is_idle else used).append(last)
+    lease_files.remove(connection, told.keys())
+    return used, idle
+
+
+async def _end(
+    connection: Connection,
+    ended: Sequence[Lease],
+    state: EndedState,
+    *,
+    now: datetime,
+    times: LeaseTimes,
+    outcome: Outcome | None = None,
+    clean: bool = True,
+    reason: str | None = None,
+    knot: Sequence[KnotMember] | None = None,
+    held: Sequence[HeldUser] | None = None,
+    holder_is_dead: bool = False,
+) -> list[Ending]:
     freed: list[HeldUser] = []
     for before, kept in KINDS:
         alike = [it for it in ended if (it.state, is_kept(it)) == (before, kept)]

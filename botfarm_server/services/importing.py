@@ -20,6 +20,7 @@ from botfarm_server.services.credentials import Credentials, UserDraft
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.news import News
 from botfarm_server.services.possibility import announce_hopeless, candidate_of
+from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.store import users
 from botfarm_server.store.engine import Database
 
@@ -107,6 +108,9 @@ class ImportService:
         async with self.database.queue() as (connection, now):
             if prepared:
                 await users.add(connection, prepared, now)
+            if differing:
+                # Of which of them leases are idle is not looked up: all may be.
+                await reclaim(connection, now=now, times=self.times)
             before = await users.stored(connection, [it.key for it, _ in differing])
             _check_known(before.values(), by)  # one may have moved since
             for (draft, _), (user_id, values) in zip(differing, changes, strict=True):

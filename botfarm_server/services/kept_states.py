@@ -25,7 +25,7 @@ from botfarm_server.services.answers import (
 )
 from botfarm_server.services.locking import lease_behind_queue
 from botfarm_server.services.sealing import Sealer
-from botfarm_server.store import grants, users
+from botfarm_server.store import grants, lease_files, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Database
 
@@ -127,6 +127,8 @@ class KeptStateService:
                 raise await ended(connection, lease, now)
             if lease.fence != fence:
                 raise LeaseMismatchError(lease_id, "fence")
+            # Its next test is to have it as it is then.
+            lease_files.withdraw(connection, [lease_id])
             values = values_at(now)
             if not await users.change_held(connection, user_id, lease_id, values):
                 raise UserNotFoundError(user_id, lease_id)

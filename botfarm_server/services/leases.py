@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -50,9 +50,10 @@ from botfarm_server.services.ending import (
 )
 from botfarm_server.services.locking import lease_behind_queue, until_unlocked
 from botfarm_server.services.news import News
+from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.services.settling import ended_by_holder
 from botfarm_server.services.turns import Turns
-from botfarm_server.store import grants, holdings, leases
+from botfarm_server.store import grants, holdings, lease_files, leases
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
 
@@ -306,6 +307,15 @@ class LeaseService:
         self.news.tell(endings, granted)
         return endings, busy
 
+    async def end_idle(self, lease_ids: Sequence[LeaseId]) -> None:
+        """End those of the leases that are idle still."""
+        async with self.database.queue() as (connection, now):
+            endings = await reclaim(
+                connection, now=now, times=self.times, lease_ids=lease_ids
+            )
+            granted = await hand_on_from(connection, endings, now=now, times=self.times)
+        self.news.tell(endings, granted)
+
     async def show(self, lease_id: LeaseId) -> LeaseView:
         """Raises LeaseNotFoundError."""
         async with self.database.read() as connection:
@@ -313,6 +323,7 @@ class LeaseService:
             lease = await leases.get(connection, lease_id)
             if lease is None:
                 raise LeaseNotFoundError(lease_id)
+            lease = _at_present(connection, lease)
             granted = await holdings.users_of(connection, [lease_id])
         return LeaseView(lease, granted, now)
 
@@ -340,6 +351,7 @@ class LeaseService:
                 before=before,
                 limit=limit,
             )
+            found = [_at_present(connection, lease) for lease in found]
             granted = await holdings.users_of(connection, [lease.id for lease in found])
         return [
             LeaseView(
@@ -347,6 +359,14 @@ class LeaseService:
             )
             for lease in found
         ]
+
+
+def _at_present(connection: Connection, lease: Lease) -> Lease:
+    """The lease with the test that has it now, of those that had it in turn."""
+    if lease.state != "held":
+        return lease
+    test_id = lease_files.present_test(connection, lease.id, lease.holder.test_id)
+    return replace(lease, holder=replace(lease.holder, test_id=test_id))
 
 
 async def _record_renewals(

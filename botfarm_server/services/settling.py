@@ -49,6 +49,7 @@ from botfarm_server.services.ending import (
 )
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.possibility import Sizes, announce_hopeless, why_impossible
+from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import candidates, grants, leases, queue, users
 from botfarm_server.store.engine import Connection
@@ -130,6 +131,10 @@ class Turn:
             and (lease := await self._ask_again(call, lease)) is not None
         ]
         await self._ask_first(first, waited_for)
+        if waited_for or any(
+            isinstance(it.answer, Lease) for it in self._settled.values()
+        ):
+            await self._reclaim_idle()
         # A waiter may have been granted by a later step of this very turn.
         held += [
             await reread(self.connection, name)
@@ -173,6 +178,12 @@ class Turn:
         self.granted |= await hand_on_from(
             self.connection, endings, now=self.now, times=self.times
         )
+
+    async def _reclaim_idle(self) -> None:
+        """Let nobody wait for what no test uses."""
+        endings = await reclaim(self.connection, now=self.now, times=self.times)
+        self.endings += endings
+        await self._hand_on_from(endings)
 
     async def _hand_on(self, pools: Collection[Pool]) -> None:
         if not pools:

@@ -36,6 +36,7 @@ from botfarm_server.services.finding import locked, user_of
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.news import News
 from botfarm_server.services.possibility import announce_hopeless, candidate_of
+from botfarm_server.services.reclaiming import user_unless_idle
 from botfarm_server.store import queue, reservations, users
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
@@ -101,17 +102,19 @@ class UserService:
         lost: list[Candidate] = []
         async with self.database.queue() as (connection, now):
             for user_id in await users.not_listed(connection, keys):
-                user = await user_of(connection, user_id, now)
+                user = await user_unless_idle(
+                    connection, user_id, now=now, times=self.times
+                )
                 lost += _lost(user)
                 if await users.remove(connection, user_id):
                     changes.append(audit.user_removed(user))
                 elif user.state != "quarantined":
                     aside = users.in_quarantine(now, NOT_LISTED, BY_ITSELF)
-                    moved = await _changed(connection, user_id, aside, now)
+                    moved = await self._changed(connection, user_id, aside, now)
                     changes.append(audit.user_moved("user.quarantine", *moved))
             for user_id in await users.put_aside(connection, keys, reason=NOT_LISTED):
                 back = users.BACK_IN_ROTATION
-                moved = await _changed(connection, user_id, back, now)
+                moved = await self._changed(connection, user_id, back, now)
                 changes.append(audit.user_moved("user.restore", *moved))
             await audit.record(connection, POOL_FILE, now, *changes)
             pools = await queue.pools_waited_for(connection)
@@ -240,7 +243,9 @@ class UserService:
         **facts: str | None,
     ) -> User:
         async with self.database.queue() as (connection, now):
-            before, user = await _changed(connection, user_id, values_at(now), now, by)
+            before, user = await self._changed(
+                connection, user_id, values_at(now), now, by
+            )
             await audit.record(connection, by, now, told_by(before, user))
             pools = {Pool(it.env, it.domain) for it in (before, user)}
             granted = await self._hand_on(connection, pools, now)
@@ -248,6 +253,22 @@ class UserService:
         self.news.tell(granted=granted, others=hopeless)
         _log.info(event, user_id=str(user_id), login=user.login, **facts)
         return user
+
+    async def _changed(
+        self,
+        connection: Connection,
+        user_id: UserId,
+        values: Mapping[str, Any],
+        now: datetime,
+        by: Caller = EVERYTHING,
+    ) -> tuple[User, User]:
+        """Set columns of a user; how it was before, and how it is."""
+        before = await user_unless_idle(
+            connection, user_id, now=now, times=self.times, by=by
+        )
+        if values:
+            await users.change(connection, user_id, values)
+        return before, await user_of(connection, user_id, now)
 
     async def remove(self, user_id: UserId, by: Caller = EVERYTHING) -> None:
         """Delete a user that nobody holds, with its history.
@@ -258,7 +279,9 @@ class UserService:
 
         """
         async with self.database.queue() as (connection, now):
-            user = await user_of(connection, user_id, now, by)
+            user = await user_unless_idle(
+                connection, user_id, now=now, times=self.times, by=by
+            )
             if not await users.remove(connection, user_id):
                 raise await locked(connection, user_id)
             await audit.record(connection, by, now, audit.user_removed(user))
@@ -307,17 +330,3 @@ async def _made_before(
             [("reservation_id", "was made for another env, domain or project")]
         )
     return None
-
-
-async def _changed(
-    connection: Connection,
-    user_id: UserId,
-    values: Mapping[str, Any],
-    now: datetime,
-    by: Caller = EVERYTHING,
-) -> tuple[User, User]:
-    """Set columns of a user; how it was before, and how it is."""
-    before = await user_of(connection, user_id, now, by)
-    if values:
-        await users.change(connection, user_id, values)
-    return before, await user_of(connection, user_id, now)

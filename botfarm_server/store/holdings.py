@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.models import Fence, Holder, LeaseId, TokenId, UserId
+from botfarm_server.store.lease_files import present_test
 from botfarm_server.store.tables import grants, leases, users
 
 
@@ -62,9 +63,10 @@ def _holdings() -> Select[Any]:
     ).join_from(users, leases, users.c.lease_id == leases.c.id)
 
 
-def _holding(row: Any) -> HoldingRow:
+def _holding(connection: AsyncConnection, row: Any) -> HoldingRow:
     is_told = row.lease_project_id in {None, row.project_id}
-    holder = Holder(row.run_id, row.worker_id, row.test_id, row.host, row.job_url)
+    test_id = present_test(connection, LeaseId(row.lease_id), row.test_id)
+    holder = Holder(row.run_id, row.worker_id, test_id, row.host, row.job_url)
     return HoldingRow(
         user_id=UserId(row.user_id),
         login=row.login,
@@ -84,7 +86,7 @@ async def holdings_where(
     rows = await connection.execute(
         _holdings().where(condition).order_by(leases.c.granted_at).limit(limit)
     )
-    return [_holding(row) for row in rows]
+    return [_holding(connection, row) for row in rows]
 
 
 async def holdings_of(
@@ -92,7 +94,8 @@ async def holdings_of(
 ) -> dict[UserId, HoldingRow]:
     """Who holds the named users now; a user that nobody holds is left out."""
     rows = await connection.execute(_holdings().where(users.c.id.in_(list(user_ids))))
-    return {holding.user_id: holding for holding in map(_holding, rows)}
+    found = [_holding(connection, row) for row in rows]
+    return {holding.user_id: holding for holding in found}
 
 
 async def project_of(connection: AsyncConnection, user_id: UserId) -> UUID | None:

@@ -13,8 +13,9 @@ from support.suites import Suite
 
 from pytest_botfarm import BotfarmError, Want
 from pytest_botfarm.embedded import Endpoint
+from pytest_botfarm.holding import Holding, Identity
 from pytest_botfarm.masking import Masker
-from pytest_botfarm.session import Holding, Identity, LeaseSession
+from pytest_botfarm.session import LeaseSession
 from pytest_botfarm.settings import Settings
 
 

@@ -15,8 +15,9 @@ from support.stage import held, refusal
 
 from pytest_botfarm import AsyncBotfarmClient, BotfarmClient, Want
 from pytest_botfarm.embedded import Endpoint
+from pytest_botfarm.holding import Holding, Identity
 from pytest_botfarm.masking import Masker
-from pytest_botfarm.session import Holding, Identity, LeaseSession
+from pytest_botfarm.session import LeaseSession
 from pytest_botfarm.settings import Settings
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_botfarm.session import Identity, job_url
+from pytest_botfarm.holding import Identity, job_url
 from pytest_botfarm.settings import read_settings, read_token
 
 INI = """

@@ -1,0 +1,206 @@
+"""What the holders of leases write beside a SQLite file while nobody asks a server.
+
+A lease may have a file here, which its holder has made and locked before it asked for
+the lease (see pytest_botfarm/idle.py). Locked, the lease is in use. Without a lock and
+with an end behind its last use it is idle: nobody uses it, and its holder may lock it
+and use it again without asking. Only the first byte is a server's: once it is written,
+the lease is withdrawn, which is for ever. Holders look at it behind the lock, and again
+once they have let the lock go; a server writes it before it tries the lock. So whoever
+comes second sees the first.
+
+What a file tells may be cut off or wrong: then the lease counts as used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from botfarm_server.domain.models import LeaseId
+
+DIRECTORY = "alive"
+"""Beside the SQLite file."""
+SUFFIX = ".lease"
+WITHDRAWN = b"W"
+LONGEST = 4_000_000
+"""Bytes that are read: some hundred uses, each with a name of 2,000 characters."""
+STALE = 86_400.0
+"""Seconds after which a file is removed that no server has: its lease never was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One test's time with a lease."""
+
+    test_id: str | None
+    began: datetime
+    ended: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFile:
+    """What the file of a lease told when a server looked at it."""
+
+    lease_id: LeaseId
+    is_withdrawn: bool
+    is_locked: bool
+    """True as well where nobody has tried the lock."""
+    uses: Sequence[Use]
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.is_locked and self.present_use is None and bool(self.uses)
+
+    @property
+    def present_use(self) -> Use | None:
+        """What has not ended; a lease that is idle has none."""
+        return self.uses[-1] if self.uses and self.uses[-1].ended is None else None
+
+
+def directory_of(connection: AsyncConnection) -> Path | None:
+    """Where the files of a database's leases are; PostgreSQL has none."""
+    url = connection.engine.url
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return None
+    return Path(url.database).parent / DIRECTORY
+
+
+def withdraw(
+    connection: AsyncConnection, lease_ids: Collection[LeaseId] | None = None
+) -> list[LeaseFile]:
+    """Have these leases, or all, not used again once they are idle; what they tell."""
+    directory = directory_of(connection)
+    if directory is None:
+        return []
+    paths = (
+        _files(directory)
+        if lease_ids is None
+        else [_path(directory, name) for name in lease_ids]
+    )
+    told = (_look(path, withdraws=True) for path in paths)
+    return [file for file in told if file is not None]
+
+
+def present_test(
+    connection: AsyncConnection, lease_id: LeaseId, first: str | None
+) -> str | None:
+    """Which test has a lease now that was granted to `first`; None if it is idle."""
+    directory = directory_of(connection)
+    told = None if directory is None else _look(_path(directory, lease_id))
+    if told is None or not told.uses:
+        return first
+    return None if told.present_use is None else told.present_use.test_id
+
+
+def remove(connection: AsyncConnection, lease_ids: Collection[LeaseId]) -> None:
+    """Forget the files of leases that are withdrawn and have ended."""
+    directory = directory_of(connection)
+    if directory is not None:
+        for name in lease_ids:
+            _path(directory, name).unlink(missing_ok=True)
+
+
+def left_idle(directory: Path) -> list[LeaseId]:
+    """Leases that are withdrawn and idle: their holders died, or stand still.
+
+    Stale files go.
+    """
+    found = []
+    for path in _files(directory):
+        told = _look(path)
+        is_stale = time.time() - _changed_at(path) > STALE
+        # Others are left alone: a holder that finds its lock taken gives up the lease.
+        if told is None or not (told.is_withdrawn or is_stale):
+            continue
+        told = _look(path, withdraws=True)
+        if told is None or told.is_locked:
+            continue
+        if told.is_idle:
+            found.append(told.lease_id)
+        elif is_stale:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def _path(directory: Path, lease_id: LeaseId) -> Path:
+    return directory / f"{lease_id}{SUFFIX}"
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    try:
+        yield from [it for it in directory.iterdir() if it.suffix == SUFFIX]
+    except OSError:  # a server that was not started by a run has no such directory
+        return
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _look(path: Path, *, withdraws: bool = False) -> LeaseFile | None:
+    try:
+        lease_id = LeaseId(UUID(path.name.removesuffix(SUFFIX)))
+        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except (OSError, ValueError):
+        return None
+    try:
+        if withdraws:
+            os.pwrite(file, WITHDRAWN, 0)
+        is_locked = not withdraws or _is_locked(file)
+        # Behind the look at the lock: who lets it go has written its end before.
+        content = os.pread(file, LONGEST, 0)
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+    return LeaseFile(lease_id, content[:1] == WITHDRAWN, is_locked, _uses(content))
+
+
+def _is_locked(file: int) -> bool:
+    try:
+        import fcntl  # noqa: PLC0415  # not on Windows, where no file is written either
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return True
+    return False
+
+
+def _uses(content: bytes) -> Sequence[Use]:
+    """The uses that are told, none if something is wrong with them."""
+    uses: list[Use] = []
+    # Behind the last line's end stands what was being written.
+    for line in content.split(b"\n")[1:-1]:
+        try:
+            told = json.loads(line)
+            if "began" in told:
+                uses.append(Use(_text(told["test_id"]), _time(told["began"])))
+            else:
+                last = uses.pop()
+                uses.append(Use(last.test_id, last.began, _time(told["ended"])))
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError):
+            return ()
+    return uses
+
+
+def _text(told: Any) -> str:
+    if not isinstance(told, str):
+        raise TypeError
+    # What the database does not take is not the server's to store.
+    return told.replace("\0", "").encode(errors="replace").decode()
+
+
+def _time(told: Any) -> datetime:
+    return datetime.fromtimestamp(told, timezone.utc)

@@ -1,0 +1,147 @@
+"""Leases that a process holds between two tests, while nobody else wants their users.
+
+A test that passed gives its lease back by leaving it idle: it says so in a file, of a
+directory that the embedded server names, and unlocks it. The next test that wants the
+same locks it again, and no server is asked. A server that wants the lease for somebody
+else marks the file as withdrawn and then tries the lock: if it gets it, the lease is
+idle and ends. This side looks at the mark behind the lock, and again once it has let
+the lock go, so whoever comes second sees the first. The system drops the lock with the
+process, and what the file says last tells whether a test had the lease then.
+
+(NFSv4 delegates files to clients in this way, and SMB grants oplocks.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from .client.clock import clock, wall_time
+
+if TYPE_CHECKING:
+    from .client.lifetimes import Lifetime
+    from .client.models import Lease, Outcome
+    from .holding import Holding
+
+SUFFIX = ".lease"
+NOT_WITHDRAWN = b"-"
+"""The first byte, until a server writes another."""
+MAXIMUM_USES = 100
+"""Tests that have one lease in turn. The server writes the history of all of them when
+it ends, and who waits for the lease waits for that."""
+LEAST_LIFE = 2.0
+"""Seconds that a lease has still when a test takes it up: time for a heartbeat."""
+
+# Bound here, before a test can put a file system of its own in the place of the real.
+_open, _close, _unlink = partial(os.open), partial(os.close), partial(os.unlink)
+_read, _write, _stat = partial(os.pread), partial(os.write), partial(os.fstat)
+
+
+class LeaseFile:
+    """The file of one lease, locked from before the lease is asked for."""
+
+    def __init__(self, directory: str, lease_id: UUID) -> None:
+        """Raises OSError, or ImportError where there are no such locks."""
+        import fcntl  # noqa: PLC0415  # not on Windows
+
+        self._path = os.path.join(directory, f"{lease_id}{SUFFIX}")  # noqa: PTH118  # bound as above
+        self._uses = 0
+        # Not POSIX's locks, which any other close of the file would drop.
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        # Its owner's alone, whatever the umask of the run is.
+        self._file: int = _open(self._path, flags, 0o600)
+        self._lock = partial(fcntl.flock, self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._unlock = partial(fcntl.flock, self._file, fcntl.LOCK_UN)
+        self._lock()
+        _write(self._file, NOT_WITHDRAWN + b"\n")
+
+    def begin(self, test_id: str) -> bool:
+        """Note that a test has the lease; false if it is withdrawn."""
+        self._uses += 1
+        self._tell(test_id=test_id, began=wall_time(clock()))
+        return not self.is_withdrawn
+
+    def leave(self) -> bool:
+        """Leave the lease idle; false if it has to be given back for good."""
+        if self.is_withdrawn or self._uses >= MAXIMUM_USES:
+            return False
+        try:
+            self._tell(ended=wall_time(clock()))
+            self._unlock()
+        except OSError:
+            return False
+        return not self.is_withdrawn
+
+    def take_up(self, test_id: str) -> bool:
+        """Have the idle lease for another test; false if it has to be given back."""
+        try:
+            self._lock()
+            return not self.is_withdrawn and self.begin(test_id)
+        except OSError:  # a server has the lock
+            return False
+
+    @property
+    def is_withdrawn(self) -> bool:
+        return self.is_gone or _read(self._file, 1, 0) != NOT_WITHDRAWN
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether a server has removed it, with the end of the lease."""
+        return _stat(self._file).st_nlink == 0
+
+    def remove(self) -> None:
+        """The lease is over."""
+        with suppress(OSError):  # the server was faster
+            _unlink(self._path)
+        self.close()
+
+    def close(self) -> None:
+        _close(self._file)
+
+    def _tell(self, **facts: str | float) -> None:
+        _write(self._file, f"{json.dumps(facts)}\n".encode())
+
+
+@dataclass(frozen=True, slots=True)
+class IdleLease:
+    """What the next test takes up that wants the same."""
+
+    lease: Lease
+    lifetime: Lifetime
+    file: LeaseFile
+
+    def take_up(self, test_id: str) -> bool:
+        """Whether it is that test's now; if not, it has to be given back."""
+        life = self.lifetime
+        is_alive = life.loss is None and clock() + LEAST_LIFE < life.deadline
+        return is_alive and self.file.take_up(test_id)
+
+
+def make_file(directory: str | None, lease_id: UUID) -> LeaseFile | None:
+    """The file of a lease that is about to be asked for, where that is possible."""
+    if directory is None:
+        return None
+    try:
+        return LeaseFile(directory, lease_id)
+    except (ImportError, OSError):
+        return None
+
+
+def idle_from(holding: Holding, outcome: Outcome, *, clean: bool) -> IdleLease | None:
+    """What a test leaves to the next, if nobody is to look at its users before."""
+    lease, lifetime, file = holding.lease, holding.lifetime, holding.file
+    if lease is None or lifetime is None or file is None:
+        return None
+    if outcome != "passed" or not clean or lifetime.loss is not None:
+        return None
+    # A state may expire meanwhile, and only a new lease makes a dirty user clean.
+    if any(user.dirty or user.state is not None for user in lease.users):
+        return None
+    if clock() >= lifetime.deadline or not file.leave():
+        return None
+    return IdleLease(lease, lifetime, file)
