@@ -165,7 +165,7 @@ async def end_holder(body: EndHolderIn, leases: Leases, by: By) -> Any:
             "quarantined": ending.quarantined,
         }
         for ending in endings
-        if ending.logins
+        if ending.logins and not ending.was_idle
     ]
     return {"released": len(endings), "freed": freed}
 

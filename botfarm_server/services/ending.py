@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -29,11 +29,11 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.services import audit
 from botfarm_server.services.hand_on import hand_on
-from botfarm_server.store import grants, lease_files, leases, queue, users
+from botfarm_server.services.uses import told_apart
+from botfarm_server.store import grants, leases, queue, users
 from botfarm_server.store.engine import Connection
 from botfarm_server.store.grants import HeldUser
 from botfarm_server.store.users import in_quarantine
-from botfarm_server.store.uses import record_uses
 
 BY_ITSELF = "botfarm"
 """Who put a user in quarantine when nobody did."""
@@ -63,6 +63,8 @@ class Ending:
     logins: Sequence[str]
     quarantined: Mapping[str, str]
     """Users that went out of rotation with it, and why."""
+    was_idle: bool = False
+    """Whether no test had it any more."""
 
     def log(self) -> None:
         for login, reason in self.quarantined.items():
@@ -102,19 +104,11 @@ async def end_leases(
     the held ones, if the caller knows them. What a dead holder had needs no delay. A
     lease that is idle was given back by its last test, whatever ends it now.
     """
-    used, idle = await _withdrawn(connection, ended, now)
-    endings = []
-    if idle:
-        endings = await _end(
-            connection,
-            idle,
-            "released",
-            now=now,
-            times=times,
-            outcome="passed",
-            held=held,
-        )
-    return endings + await _end(
+    used, idle = await told_apart(connection, ended, now)
+    given_back = await _end(
+        connection, idle, "released", now=now, times=times, outcome="passed", held=held
+    )
+    return [replace(ending, was_idle=True) for ending in given_back] + await _end(
         connection,
         used,
         state,
@@ -127,27 +121,6 @@ async def end_leases(
         held=held,
         holder_is_dead=holder_is_dead,
     )
-
-
-async def _withdrawn(
-    connection: Connection, ended: Sequence[Lease], now: datetime
-) -> tuple[list[Lease], list[Lease]]:
-    """The leases as their last tests had them, used and idle; no holder uses them
-    again without asking.
-    """
-    names = [lease.id for lease in ended]
-    told = {file.lease_id: file for file in lease_files.withdraw(connection, names)}
-    used: list[Lease] = []
-    idle: list[Lease] = []
-    for lease in ended:
-        file = told.get(lease.id)
-        if file is None or lease.state != "held" or not file.uses:
-            used.append(lease)
-            continue
-        last = await record_uses(connection, lease, file.uses, now)
-        (idle if file.is_idle else used).append(last)
-    lease_files.remove(connection, told.keys())
-    return used, idle
 
 
 async def _end(

@@ -53,6 +53,7 @@ from botfarm_server.services.news import News
 from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.services.settling import ended_by_holder
 from botfarm_server.services.turns import Turns
+from botfarm_server.services.uses import told_apart
 from botfarm_server.store import grants, holdings, lease_files, leases
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
@@ -144,6 +145,9 @@ class LeaseService:
                 raise LeaseMismatchError(lease_id, "fence")
             if is_kept(lease) and lease.expires_at is not None:
                 return (lease.expires_at - now).total_seconds()
+            # Its holder has done with it, and with the file of its tests.
+            used, idle = await told_apart(connection, [lease], now)
+            [lease] = used + idle
             until = now + timedelta(seconds=seconds)
             await leases.keep(
                 connection, lease_id, now=now, expires_at=until, outcome=outcome

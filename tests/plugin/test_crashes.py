@@ -214,7 +214,8 @@ def test_a_server_that_keeps_dying_is_started_again_three_times(
 
         @pytest.mark.parametrize("number", range(5))
         def test_it(bot_user, number):
-            bot_user()
+            # What has a state is given back, and not left idle for the next test.
+            bot_user().save_state("a state")
             (server,) = psutil.Process().children()
             server.kill()
             server.wait()

@@ -1,0 +1,169 @@
+"""Workers of two runs that leave their leases idle, are stopped and are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+
+import pytest
+from support.farm import Farm, eventually
+
+from pytest_botfarm.client.sync import Client
+from pytest_botfarm.embedded import EmbeddedServer, Endpoint
+
+PROGRAM = Path(__file__).with_name("idling.py")
+SECONDS = float(os.environ.get("IDLE_SECONDS", "3"))
+"""For how long. More finds more: minutes, after a change of the protocol."""
+WORKERS = 2
+"""Of each of two runs, for three accounts."""
+POOL = """
+[[users]]
+login = "{name}"
+password = "password of {name}"
+env = "stage"
+domain = "regular"
+labels = {{ name = "{name}" }}
+"""
+
+
+@dataclass
+class Run:
+    """One run: its server, its workers and, as its controller, this process."""
+
+    number: int
+    endpoint: Endpoint
+    folder: Path
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    names: count[int] = field(default_factory=count)
+
+    def start(self) -> None:
+        name = f"run{self.number}-{next(self.names)}"
+        arguments = [json.dumps(asdict(self.endpoint)), str(self.number), name]
+        self.workers[name] = subprocess.Popen(
+            [sys.executable, str(PROGRAM), *arguments, str(self.folder)],
+            stdin=subprocess.PIPE,
+            stderr=(self.folder / f"errors-{name}").open("wb"),
+        )
+
+    def kill_one(self) -> None:
+        """As pytest-xdist sees it: the worker is dead, told of, and replaced."""
+        name = random.choice([*self.workers])
+        worker = self.workers.pop(name)
+        worker.kill()
+        worker.wait()
+        client = Client(self.endpoint.url, self.endpoint.token)
+        sweep = client.protocol.release_holder(
+            str(self.number), name, outcome="crashed", clean=False
+        )
+        client.run(sweep)
+        client.close()
+        self.start()
+
+    def stop_one(self) -> None:
+        """Have a worker stand still for a while, wherever it is."""
+        worker = random.choice([*self.workers.values()])
+        worker.send_signal(signal.SIGSTOP)
+        time.sleep(random.uniform(0, 0.2))
+        worker.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        for worker in self.workers.values():
+            assert worker.stdin is not None
+            worker.stdin.close()
+        for name, worker in self.workers.items():
+            code = worker.wait(60)
+            assert code == 0, (self.folder / f"errors-{name}").read_text()
+
+
+def test_an_account_has_one_holder_and_each_test_its_place_in_the_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOTFARM_STATE_DIR", str(tmp_path / "state"))
+    pool = tmp_path / "botfarm.toml"
+    pool.write_text("".join(POOL.format(name=name) for name in ("alice", "bob", "eve")))
+    with ExitStack() as stack:
+        runs = []
+        for number in range(2):
+            server = EmbeddedServer(pool)
+            stack.callback(server.stop)
+            runs.append(Run(number, server.endpoint(), tmp_path))
+        for run in runs:
+            for _ in range(WORKERS):
+                run.start()
+        ends = time.monotonic() + SECONDS
+        first = tmp_path / "tests-run0-0"
+        eventually(first.exists, "a worker has begun")
+        while time.monotonic() < ends:
+            run = random.choice(runs)
+            random.choice([run.kill_one, run.stop_one, run.stop_one])()
+            time.sleep(random.uniform(0, 0.5))
+        for run in runs:
+            run.end()
+        endpoint = runs[0].endpoint
+        assert endpoint.token is not None
+        farm = Farm(endpoint.url, endpoint.token)
+        stack.callback(farm.http.close)
+        assert farm.leases() == []
+        assert list(tmp_path.glob("state/*/alive/*.lease")) == []
+        history = all_ended(farm)
+    told = [
+        line.split()
+        for path in tmp_path.glob("tests-*")
+        for line in path.read_text().splitlines()
+    ]
+    outcomes = {
+        lease["holder"]["test_id"]: lease["outcome"]
+        for lease in history
+        if lease["state"] == "released" and lease["outcome"] != "crashed"
+    }
+    assert {test: outcomes.get(test) for test, _ in told} == dict(told)
+    tests = [
+        lease["holder"]["test_id"] for lease in history if lease["state"] == "released"
+    ]
+    assert len(tests) == len(set(tests))
+    assert_apart(history)
+    print(
+        f"{len(told)} tests, {sum(run.names.__reduce__()[1][0] for run in runs)} workers"
+    )
+
+
+def all_ended(farm: Farm) -> list[dict[str, object]]:
+    """All that has ended, page by page."""
+    found: list[dict[str, object]] = []
+    cursor = None
+    while True:
+        asked = {
+            "state": "ended",
+            "limit": 1000,
+            **({"cursor": cursor} if cursor else {}),
+        }
+        answer = farm.http.get("/api/v1/leases", params=asked).raise_for_status()
+        found += answer.json()
+        cursor = answer.headers.get("Next-Cursor")
+        if cursor is None:
+            return found
+
+
+def assert_apart(history: list[dict[str, object]]) -> None:
+    """No two leases of one account overlap in time."""
+    times: defaultdict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
+    for lease in history:
+        for user in lease["users"]:
+            began, ended = lease["granted_at"], lease["ended_at"]
+            times[user["login"]].append(
+                (datetime.fromisoformat(began), datetime.fromisoformat(ended))
+            )
+    for pairs in times.values():
+        instants = [instant for pair in sorted(pairs) for instant in pair]
+        assert instants == sorted(instants)
