@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .client.errors import BotfarmError
+from .configured import session_of
 from .foresight import NO_RUNS, PATIENCE, counted
-from .session import session_of
 
 if TYPE_CHECKING:
     from .client.models import PoolSize

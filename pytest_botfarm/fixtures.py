@@ -211,9 +211,9 @@ def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     """
     __tracebackhide__ = _has_other_lines
     # Not before a lease is wanted.
+    from .configured import session_of  # noqa: PLC0415
     from .preparing import Preparation  # noqa: PLC0415
     from .report import RECORDS, Record  # noqa: PLC0415
-    from .session import session_of  # noqa: PLC0415
 
     node = request.node
     is_for_one_test = request.scope == "function"

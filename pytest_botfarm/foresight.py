@@ -12,8 +12,9 @@ import pytest
 from .client.errors import BotfarmError
 from .client.models import Want
 from .client.wire import wants_body
+from .configured import FORESEES, RENDEZVOUS, session_of
 from .fixtures import FIXTURES, MARK
-from .session import FORESEES, RENDEZVOUS, LeaseSession, session_of
+from .session import LeaseSession
 from .wants import wishes_of_marks
 from .xdist import REFUSED, tell
 

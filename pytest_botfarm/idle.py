@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from .client.clock import clock, wall_time
+from .client.forking import on_fork
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .client.lifetimes import Lifetime
     from .client.models import Lease, Outcome
-    from .holding import Holding
+    from .holding import Holding, Place
 
 SUFFIX = ".lease"
 NOT_WITHDRAWN = b"-"
@@ -60,33 +63,37 @@ class LeaseFile:
         self._lock()
         _write(self._file, NOT_WITHDRAWN + b"\n")
 
-    def begin(self, test_id: str) -> bool:
-        """Note that a test has the lease; false if it is withdrawn."""
+    def begin(self, test_id: str) -> None:
+        """Note that a test has the lease."""
         self._uses += 1
         self._tell(test_id=test_id, began=wall_time(clock()))
-        return not self.is_withdrawn
 
     def leave(self) -> bool:
         """Leave the lease idle; false if it has to be given back for good."""
-        if self.is_withdrawn or self._uses >= MAXIMUM_USES:
+        if self._is_withdrawn() or self._uses >= MAXIMUM_USES:
             return False
         try:
             self._tell(ended=wall_time(clock()))
             self._unlock()
         except OSError:
             return False
-        return not self.is_withdrawn
+        return not self._is_withdrawn()
 
     def take_up(self, test_id: str) -> bool:
         """Have the idle lease for another test; false if it has to be given back."""
         try:
             self._lock()
-            return not self.is_withdrawn and self.begin(test_id)
+            if self._is_withdrawn():
+                return False
+            self.begin(test_id)
+            if self._is_withdrawn():
+                self._tell(undone=True)
+                return False
         except OSError:  # a server has the lock
             return False
+        return True
 
-    @property
-    def is_withdrawn(self) -> bool:
+    def _is_withdrawn(self) -> bool:
         return self.is_gone or _read(self._file, 1, 0) != NOT_WITHDRAWN
 
     @property
@@ -107,6 +114,16 @@ class LeaseFile:
         _write(self._file, f"{json.dumps(facts)}\n".encode())
 
 
+def make_file(directory: str | None, lease_id: UUID) -> LeaseFile | None:
+    """The file of a lease that is about to be asked for, where that is possible."""
+    if directory is None:
+        return None
+    try:
+        return LeaseFile(directory, lease_id)
+    except (ImportError, OSError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class IdleLease:
     """What the next test takes up that wants the same."""
@@ -122,17 +139,59 @@ class IdleLease:
         return is_alive and self.file.take_up(test_id)
 
 
-def make_file(directory: str | None, lease_id: UUID) -> LeaseFile | None:
-    """The file of a lease that is about to be asked for, where that is possible."""
-    if directory is None:
-        return None
-    try:
-        return LeaseFile(directory, lease_id)
-    except (ImportError, OSError):
+class IdleLeases:
+    """Those of one process, by their places."""
+
+    def __init__(self, release: Callable[[Lease], None]) -> None:
+        """`release` tells the server that a lease is over, and raises nothing."""
+        self._release = release
+        self._by_place: dict[Place, IdleLease] = {}
+        self._is_ending = False
+        on_fork(self)
+
+    def __len__(self) -> int:
+        return len(self._by_place)
+
+    def take_up(self, place: Place, test_id: str) -> IdleLease | None:
+        """What the last test of a place has left, if it is there still."""
+        idle = self._by_place.pop(place, None)
+        if idle is None or idle.take_up(test_id):
+            return idle
+        self._give_back(idle)
         return None
 
+    def leave(
+        self, place: Place, holding: Holding, outcome: Outcome, *, clean: bool
+    ) -> bool:
+        """Leave a lease to the next test of a place; false if it has to be released."""
+        if self._is_ending or place in self._by_place:
+            return False
+        idle = _idle_from(holding, outcome, clean=clean)
+        if idle is None:
+            return False
+        self._by_place[place] = idle
+        return True
 
-def idle_from(holding: Holding, outcome: Outcome, *, clean: bool) -> IdleLease | None:
+    def end(self) -> None:
+        """Give all back, and leave nothing from now on: no test will come."""
+        self._is_ending = True
+        while self._by_place:
+            _, idle = self._by_place.popitem()
+            self._give_back(idle)
+
+    def after_fork_in_child(self) -> None:
+        # Closed, and not unlocked: the parent shares the locks.
+        for idle in self._by_place.values():
+            idle.file.close()
+        self._by_place = {}
+
+    def _give_back(self, idle: IdleLease) -> None:
+        if not idle.file.is_gone:  # else a server has ended it
+            self._release(idle.lease)
+        idle.file.remove()
+
+
+def _idle_from(holding: Holding, outcome: Outcome, *, clean: bool) -> IdleLease | None:
     """What a test leaves to the next, if nobody is to look at its users before."""
     lease, lifetime, file = holding.lease, holding.lifetime, holding.file
     if lease is None or lifetime is None or file is None:

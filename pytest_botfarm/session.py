@@ -12,7 +12,7 @@ from functools import partial
 from itertools import count, repeat
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -33,7 +33,6 @@ from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Loss
 from .client.models import Freed, Lease, Outcome, Waiting
 from .embedded import EmbeddedServer, EmbeddedServerError, Endpoint
-from .fixtures import SESSION
 from .holding import (
     MAXIMUM_AUTHOR,
     MAXIMUM_TEXT,
@@ -42,16 +41,15 @@ from .holding import (
     Place,
     lost_error,
 )
-from .idle import IdleLease, idle_from, make_file
+from .idle import IdleLeases, make_file
 from .keeping import keeping_of, names_of
 from .kept_state import KeptState
-from .limits import LIMIT, Limit
+from .limits import Limit
 from .making import Willingness
 from .presence import Presence
-from .scrubbing import masker_of
-from .settings import Settings, read_settings, read_token
+from .settings import Settings
 from .supplying import Comparing
-from .telling import say, waiting_line
+from .telling import waiting_line
 from .users import BotUser
 
 if TYPE_CHECKING:
@@ -74,11 +72,6 @@ OF_THE_RUN = (
     pytest.UsageError,
 )
 """What meets all tests alike that want the same."""
-RUN_ID, RENDEZVOUS = "botfarm_run_id", "botfarm_rendezvous"
-FORESEES = "botfarm_foresees"
-"""What the controller of pytest-xdist tells its workers."""
-
-
 T = TypeVar("T")
 
 
@@ -118,9 +111,7 @@ class LeaseSession:
         self._open: dict[UUID, Place] = {}
         self._had: dict[Place, Sequence[UUID]] = {}
         """The users that each place had last: their sessions are warm."""
-        self._idle: dict[Place, IdleLease] = {}
-        """What each place's last test has left to the next."""
-        self._is_ending = False
+        self._idle = IdleLeases(self._release_idle)
         self._kept: defaultdict[str, list[Lease]] = defaultdict(list)
         self._opening = Lock()
         self._is_forked = False
@@ -250,11 +241,8 @@ class LeaseSession:
 
     def _take_up(self, holding: Holding, place: Place, test_id: str) -> bool:
         """Fill a holding with what the test before has left, if it is there still."""
-        idle = self._idle.pop(place, None)
+        idle = self._idle.take_up(place, test_id)
         if idle is None:
-            return False
-        if not idle.take_up(test_id):
-            self._give_back(idle)
             return False
         self._open.pop(holding.id, None)
         holding.id, holding.file = idle.lease.id, idle.file
@@ -294,13 +282,14 @@ class LeaseSession:
         """
         if not self.holds(holding):
             return None  # the parent's, in a forked child; or never asked for
-        if self._leave_idle(holding, outcome, clean=clean):
+        # Before it is left or sent: the next holder may have it before the answer.
+        holding.ended = clock()
+        if self._idle.leave(self._open[holding.id], holding, outcome, clean=clean):
+            del self._open[holding.id]
             return None
         client = self.client()
         if self._heartbeat is not None:
             self._heartbeat.forget(holding.id)
-        # Before the release is sent: the next holder may have it before the answer.
-        holding.ended = clock()
         loss: Loss | None = None
         try:
             if not self._keep(holding, outcome):
@@ -331,38 +320,16 @@ class LeaseSession:
         )
 
     def give_back_idle(self) -> None:
-        """End what tests have left, and leave nothing from now on: none will come."""
-        self._is_ending = True
-        while self._idle:
-            _, idle = self._idle.popitem()
-            self._give_back(idle)
+        """End what tests have left to each other: none will come."""
+        self._idle.end()
 
-    def _leave_idle(self, holding: Holding, outcome: Outcome, *, clean: bool) -> bool:
-        """Leave a lease to the next test, where that is possible."""
-        place = self._open[holding.id]
-        if self._is_ending or place in self._idle:
-            return False
-        idle = idle_from(holding, outcome, clean=clean)
-        if idle is None:
-            return False
-        holding.ended = clock()
-        self._idle[place] = idle
-        del self._open[holding.id]
-        return True
-
-    def _give_back(self, idle: IdleLease) -> None:
-        """End what no test has; a server may have ended it before."""
-        lease = idle.lease
+    def _release_idle(self, lease: Lease) -> None:
         if self._heartbeat is not None:
             self._heartbeat.forget(lease.id)
-        if not idle.file.is_gone:
-            client = self.client()
-            ending = client.protocol.release(
-                lease.id, fence=lease.fence, outcome="passed"
-            )
-            with suppress(BotfarmError):  # the server ends it, or its time does
-                client.run(ending)
-        idle.file.remove()
+        client = self.client()
+        ending = client.protocol.release(lease.id, fence=lease.fence, outcome="passed")
+        with suppress(BotfarmError):  # the server ends it, or its time does
+            client.run(ending)
 
     def _forget(self, holding: Holding) -> None:
         """Nothing of it is left to be given back."""
@@ -516,10 +483,6 @@ class LeaseSession:
     def after_fork_in_child(self) -> None:
         self._open = {}
         self._had = {}
-        # Closed, and not unlocked: the parent shares the locks.
-        for idle in self._idle.values():
-            idle.file.close()
-        self._idle = {}
         self._kept.clear()
         self._opening = Lock()
         self._is_forked = True
@@ -546,55 +509,3 @@ class LeaseSession:
         from .heartbeat import Heartbeat  # noqa: PLC0415  # the same
 
         return Heartbeat(self._connect)
-
-
-def session_of(config: pytest.Config) -> LeaseSession:
-    """The process's session, made when first asked for."""
-    if SESSION not in config.stash:
-        config.stash[SESSION] = _make_session(config)
-    return config.stash[SESSION]
-
-
-def _make_session(config: pytest.Config) -> LeaseSession:
-    workerinput = getattr(config, "workerinput", None)
-    identity = (
-        Identity()
-        if workerinput is None
-        # The controller tells no run where there is nowhere to lease from.
-        else Identity(workerinput.get(RUN_ID, uuid4().hex), workerinput["workerid"])
-    )
-    make = partial(
-        LeaseSession,
-        identity,
-        masker=masker_of(config),
-        say=_way_to_say(config),
-        limit=lambda: config.stash.get(LIMIT, None),
-    )
-    try:
-        settings = read_settings(config)
-    except pytest.UsageError as error:
-        # Raised where a test wants an account: here it might be a worker's start,
-        # whose failure pytest-xdist tells as "no tests ran".
-        return make(error, None)
-    if settings.url is not None:
-        url = settings.url
-        return make(settings, lambda: Endpoint(url, read_token()))
-    if settings.pool is None:
-        return make(settings, None)
-    if workerinput is not None:
-        from .xdist import ask  # noqa: PLC0415  # only in a worker that leases
-
-        rendezvous = workerinput[RENDEZVOUS]
-        return make(settings, lambda: ask(rendezvous))
-    server = EmbeddedServer(settings.pool)
-    return make(settings, server.endpoint, embedded=server)
-
-
-def _way_to_say(config: pytest.Config) -> Callable[[str], None]:
-    """A worker of pytest-xdist has no terminal: its controller has."""
-    rendezvous = getattr(config, "workerinput", {}).get(RENDEZVOUS)
-    if rendezvous is None:
-        return partial(say, config)
-    from .xdist import tell  # noqa: PLC0415  # as above
-
-    return partial(tell, rendezvous, "say")

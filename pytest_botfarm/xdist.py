@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import pytest
 
 from .client.errors import BotfarmError
+from .configured import FORESEES, RENDEZVOUS, RUN_ID, session_of
 from .report import SECTION
-from .session import FORESEES, RENDEZVOUS, RUN_ID, LeaseSession, session_of
+from .session import LeaseSession
 from .telling import say
 
 if TYPE_CHECKING:

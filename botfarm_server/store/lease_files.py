@@ -33,8 +33,9 @@ SUFFIX = ".lease"
 WITHDRAWN = b"W"
 LONGEST = 4_000_000
 """Bytes that are read: some hundred uses, each with a name of 2,000 characters."""
-STALE = 86_400.0
-"""Seconds after which a file is removed that no server has: its lease never was."""
+STALE = 300.0
+"""Seconds without a word, after which an idle lease ends though nobody wants it, and a
+file goes that has no lease: its holder died before the lease was granted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,8 @@ def remove(connection: AsyncConnection, lease_ids: Collection[LeaseId]) -> None:
 
 
 def left_idle(directory: Path) -> list[LeaseId]:
-    """Leases that are withdrawn and idle: their holders died, or stand still.
-
-    Stale files go.
+    """Idle leases that their holders do not give back, though they are withdrawn, or
+    have not used for long. Files that have no lease go.
     """
     found = []
     for path in _files(directory):
@@ -187,8 +187,9 @@ def _uses(content: bytes) -> Sequence[Use]:
             told = json.loads(line)
             if "began" in told:
                 uses.append(Use(_text(told["test_id"]), _time(told["began"])))
-            else:
-                last = uses.pop()
+                continue
+            last = uses.pop()
+            if "undone" not in told:
                 uses.append(Use(last.test_id, last.began, _time(told["ended"])))
         except (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError):
             return ()

@@ -18,7 +18,6 @@ from botfarm_server.domain.errors import LeaseEndedError, UserLockedError
 from botfarm_server.domain.models import Holder, LeaseId, UserId, Want
 from botfarm_server.services.answers import Held, LeaseView
 from botfarm_server.services.credentials import UserDraft
-from botfarm_server.store import lease_files
 from botfarm_server.store.lease_files import DIRECTORY, STALE, SUFFIX, left_idle
 from pytest_botfarm.idle import LeaseFile, make_file
 
