@@ -20,6 +20,8 @@ from .spellings import in_base64, spellings_of
 MASK = "***"
 MINIMUM_LENGTH = 4
 """Characters. What is shorter cannot be told from ordinary text, and stays."""
+LONGEST_HARMLESS, MOST_HARMLESS = 500, 1_000
+"""Characters of a text, and how many texts, that are remembered to show no secret."""
 SHORTEST_OF_STATE = 8
 """Characters. A state holds many texts, and most short ones are none of its secrets."""
 _SECRET_NAME = re.compile(r"(?=.*\d).{16,}", re.DOTALL)
@@ -75,6 +77,8 @@ class Masker:
     def __init__(self) -> None:
         self._changing = Lock()
         self._secrets: tuple[_Secret, ...] = ()
+        self._harmless: set[str] = set()
+        """Texts without a secret: reports show many of them again and again."""
 
     def learn(self, *secrets: str | None) -> None:
         """Mask these from now on, each line of them by itself."""
@@ -87,6 +91,7 @@ class Masker:
             # The longest first: one may be a part of another.
             longest_first = sorted(known.values(), key=lambda it: -len(it.text))
             self._secrets = tuple(longest_first)
+            self._harmless = set()
 
     def learn_state(self, state: object) -> None:
         """Mask the texts in what JSON can tell, but for ordinary names and addresses.
@@ -97,6 +102,17 @@ class Masker:
 
     def mask(self, text: str) -> str:
         """The text with *** where a secret was, or what was left of one cut off."""
+        harmless = self._harmless  # before the secrets, of which more may be learned
+        if text in harmless:
+            return text
+        masked = self._masked(text)
+        if masked == text and len(text) <= LONGEST_HARMLESS:
+            if len(harmless) >= MOST_HARMLESS:
+                harmless.clear()
+            harmless.add(text)
+        return masked
+
+    def _masked(self, text: str) -> str:
         secrets = self._secrets
         if _BREAK.search(text):
             unbroken = _BREAK.sub("", text)

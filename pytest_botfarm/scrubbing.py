@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NAME = "botfarm-scrubber"
 IDENTITY = frozenset({"_id", "nodeid", "location", "keywords", "when", "outcome"})
 """What of a report tells which test it is of, and how that ended."""
+PLAIN = frozenset({bool, float, int})
+"""Most values of reports that are no text: they are looked at for each test."""
 LIVE_HANDLERS = ("log_cli_handler", "log_file_handler")
 """Of pytest's logging plugin: what they write appears in no report. Not the handler of
 `caplog`, since a test may check that the system under test logs no password."""
@@ -152,6 +154,8 @@ class Scrubber:
 
         Never changes it: it may be an object of the test's.
         """
+        if value is None or type(value) in PLAIN:
+            return value
         if isinstance(value, str):
             masked = self.masker.mask(value)
             return value if masked == value else masked
