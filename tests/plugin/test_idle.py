@@ -1,0 +1,205 @@
+"""Tests of one worker that leave a lease to each other, in embedded mode."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support.farm import Farm, eventually, farm_of, write_pool
+from support.suites import Suite
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+
+def files_of(suite: Suite) -> list[Path]:
+    """Those of leases that live."""
+    return list(suite.pytester.path.glob("state/*/alive/*.lease"))
+
+
+def nothing_is_left(suite: Suite, farm: Farm) -> None:
+    assert farm.leases() == []
+    assert files_of(suite) == []
+
+
+def test_tests_have_a_lease_in_turn_and_each_is_told_of_as_if_it_had_its_own(
+    suite: Suite, pool_file: Path
+) -> None:
+    """Where nothing speaks against it: each of these tests says which account it has,
+    under which fence. One lease is another's where the fence is.
+    """
+    suite.write(
+        """
+        import pathlib
+
+        import pytest
+
+        HEARD = []
+
+        class Hooks:
+            def pytest_botfarm_acquired(self, user, nodeid):
+                HEARD.append(("acquired", nodeid.partition("::")[2]))
+
+            def pytest_botfarm_releasing(self, user, nodeid, outcome):
+                HEARD.append(("releasing", nodeid.partition("::")[2]))
+
+        @pytest.fixture(scope="session", autouse=True)
+        def hooks(request):
+            request.config.pluginmanager.register(Hooks())
+
+        FENCES = {}
+
+        @pytest.fixture
+        def fence(bot_user, request):
+            FENCES[request.node.name] = bot_user().fence
+            return FENCES[request.node.name]
+
+        def test_first(fence): pass
+        def test_second(fence): assert fence == FENCES["test_first"]
+        def test_fails(fence): assert fence != FENCES["test_first"]
+        def test_after_a_failure(fence): assert fence != FENCES["test_fails"]
+        def test_saves_a_state(bot_user, fence): bot_user.leased[0].save_state("x")
+        def test_after_a_state(fence): assert fence != FENCES["test_saves_a_state"]
+
+        @pytest.mark.bot_user(count=2)
+        def test_several(bot_user):
+            assert len({user.login for user in bot_user.leased}) == 2
+
+        def test_what_it_heard():
+            tests = dict.fromkeys(test for _, test in HEARD)
+            assert [*tests][:3] == ["test_first", "test_second", "test_fails"]
+            for test in tests:
+                count = 2 if test == "test_several" else 1
+                told = [what for what, which in HEARD if which == test]
+                assert told == ["acquired"] * count + ["releasing"] * count
+        """
+    )
+    result = suite.run("--junitxml", "junit.xml")
+    result.assert_outcomes(passed=7, failed=1)
+    result.stdout.fnmatch_lines(["7 leases, longest wait *"])
+    with farm_of(pool_file) as farm:
+        nothing_is_left(suite, farm)
+        told = [
+            (lease["holder"]["test_id"].partition("::")[2], lease["outcome"])
+            for lease in farm.leases(state="ended")
+        ]
+    tests = ["first", "second", "fails", "after_a_failure", "saves_a_state"]
+    tests += ["after_a_state", "several"]
+    assert told == [
+        (f"test_{name}", "failed" if name == "fails" else "passed") for name in tests
+    ]
+
+
+IN_TURN = """
+    import os
+    import pathlib
+    import time
+
+    import pytest
+
+    def wait_for(file):
+        while not pathlib.Path(file).exists():
+            time.sleep(0.02)
+
+    def test_leases(bot_user):
+        bot_user()
+
+    def test_stands_still():
+        pathlib.Path(f"idle-{os.getpid()}").touch()
+        wait_for("go-on")
+
+    def test_leases_again(bot_user):
+        bot_user(wait=20)
+        pathlib.Path(f"holds-{os.getpid()}").touch()
+        wait_for("end")
+    """
+
+
+def test_a_process_that_stands_still_or_dies_keeps_nothing_that_is_idle(
+    suite: Suite, pool_file: Path
+) -> None:
+    """Others have the account as soon as they want it, and it is clean. Back to life, it
+    waits its turn. What it uses when it dies is dirty.
+    """
+    write_pool(pool_file, "alice@example.com")
+    suite.write(IN_TURN)
+    with suite.start() as run, farm_of(pool_file) as farm:
+        suite.wait_for("idle-*")
+        assert len(files_of(suite)) == 1
+        [lease] = farm.leases()
+        assert lease["holder"]["test_id"] is None
+        run.send_signal(signal.SIGSTOP)
+        taken = farm.hold("regular")
+        suite.tell("go-on")
+        run.send_signal(signal.SIGCONT)
+        eventually(
+            lambda: [it["state"] for it in farm.leases()] == ["held", "waiting"],
+            "the run waits",
+        )
+        farm.http.delete(f"/api/v1/leases/{taken}").raise_for_status()
+        suite.wait_for("holds-*")
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        eventually(lambda: not farm.leases(), "what it used is given back")
+        ended = [
+            ((it["holder"]["test_id"] or "").partition("::")[2], it["outcome"])
+            for it in farm.leases(state="ended")
+            if it["users"]
+        ]
+        assert ended == [
+            ("test_leases", "passed"),
+            ("", None),
+            ("test_leases_again", "crashed"),
+        ]
+        [user] = farm.http.get("/api/v1/users/").json()
+        assert user["dirty"]
+
+
+def test_a_worker_that_dies_between_two_tests_has_left_its_account_clean(
+    suite: Suite, pool_file: Path
+) -> None:
+    """And Ctrl-C ends what is idle, of all workers and at once."""
+    write_pool(pool_file, "alice@example.com")
+    suite.write(
+        """
+        import pathlib
+        import time
+
+        # pytest-xdist changes the order of what is left when a worker dies.
+        def pytest_runtest_logfinish():
+            if len(list(pathlib.Path().glob("after-*"))) == 2:
+                pathlib.Path("idle").touch()
+                time.sleep(60)
+        """,
+        "conftest",
+    )
+    suite.write(
+        """
+        import os
+        import pathlib
+
+        import pytest
+
+        def test_leases(bot_user):
+            assert not bot_user(wait=20).dirty
+
+        def test_dies():
+            os._exit(1)
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_leases_after_it(bot_user, number):
+            assert not bot_user(wait=20).dirty
+            pathlib.Path(f"after-{number}").touch()
+        """
+    )
+    with suite.start("-n", "1") as run:
+        suite.wait_for("idle")
+        with farm_of(pool_file) as farm:
+            assert [it["holder"]["test_id"] for it in farm.leases()] == [None]
+            os.killpg(run.pid, signal.SIGINT)
+            assert run.wait(30) == pytest.ExitCode.INTERRUPTED
+            eventually(lambda: not farm.leases(), "nothing is held")
+            assert files_of(suite) == []
+            assert farm.outcomes("regular").count("passed") == 3
+    assert " held " not in suite.output()
