@@ -372,6 +372,19 @@ async def test_a_file_that_tells_nothing_is_one_of_a_lease_in_use(
     assert await history(farm) == [("released", "test", None)]
 
 
+async def test_what_a_holder_has_locked_is_in_use_whatever_its_file_tells(
+    farm: Farm, worker: Worker
+) -> None:
+    await farm.add_user("alice")
+    use = await worker.idle("first")
+    path = worker.directory / f"{use.id}{SUFFIX}"
+    idle = path.read_bytes()
+    assert use.file.take_up("second")
+    path.write_bytes(idle)
+    await farm.waiting()
+    assert len(await views(farm)) == 2
+
+
 async def test_what_a_file_tells_is_made_fit_for_the_history(
     farm: Farm, worker: Worker
 ) -> None:
