@@ -39,6 +39,7 @@ PLUGIN_UNMEASURED = (
     "endings",
     "foresight",
     "heartbeats",
+    "idle",
     "leaks",
     "messages",
     "scopes",

@@ -75,7 +75,8 @@ class Guard:
 def test(session: LeaseSession, folder: Path, test_id: str) -> Outcome:
     """One test, from its lease to its release."""
     [wants] = random.choices(WANTS, WEIGHTS)
-    holding, outcome = Holding(wants), "unknown"
+    holding = Holding(wants)
+    outcome: Outcome = "unknown"
     try:
         session.acquire(holding, wait=WAIT, test_id=test_id)
         guards = [Guard(folder / f"account-{user.login}") for user in holding.users]

@@ -119,8 +119,8 @@ IN_TURN = """
 def test_a_process_that_stands_still_or_dies_keeps_nothing_that_is_idle(
     suite: Suite, pool_file: Path
 ) -> None:
-    """Others have the account as soon as they want it, and it is clean. Back to life, it
-    waits its turn. What it uses when it dies is dirty.
+    """Others have the account as soon as they want it, and it is clean. When it goes
+    on, it waits its turn. What it uses when it dies is dirty.
     """
     write_pool(pool_file, "alice@example.com")
     suite.write(IN_TURN)
