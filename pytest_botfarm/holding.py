@@ -75,10 +75,16 @@ class Identity:
     job_url: str | None = field(default_factory=lambda: job_url(os.environ))
 
     def holder(self, test_id: str) -> Holder:
-        test_id = readable(test_id)
-        if len(test_id) > MAXIMUM_TEXT:
-            test_id = test_id[: MAXIMUM_TEXT - 1] + "…"
-        return Holder(self.run_id, self.worker_id, test_id, self.host, self.job_url)
+        told = shortened(test_id)
+        return Holder(self.run_id, self.worker_id, told, self.host, self.job_url)
+
+
+def shortened(test_id: str) -> str:
+    """A test's id as the server takes it."""
+    test_id = readable(test_id)
+    if len(test_id) > MAXIMUM_TEXT:
+        return test_id[: MAXIMUM_TEXT - 1] + "…"
+    return test_id
 
 
 def job_url(environ: Mapping[str, str]) -> str | None:

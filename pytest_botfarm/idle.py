@@ -42,7 +42,8 @@ LEAST_LIFE = 2.0
 
 # Bound here, before a test can put a file system of its own in the place of the real.
 _open, _close, _unlink = partial(os.open), partial(os.close), partial(os.unlink)
-_read, _write, _stat = partial(os.pread), partial(os.write), partial(os.fstat)
+_read, _write, _stat = partial(os.read), partial(os.write), partial(os.fstat)
+_seek = partial(os.lseek)
 
 
 class LeaseFile:
@@ -94,7 +95,8 @@ class LeaseFile:
         return True
 
     def _is_withdrawn(self) -> bool:
-        return self.is_gone or _read(self._file, 1, 0) != NOT_WITHDRAWN
+        _seek(self._file, 0, os.SEEK_SET)
+        return self.is_gone or _read(self._file, 1) != NOT_WITHDRAWN
 
     @property
     def is_gone(self) -> bool:

@@ -40,6 +40,7 @@ from .holding import (
     Identity,
     Place,
     lost_error,
+    shortened,
 )
 from .idle import IdleLeases, make_file
 from .keeping import keeping_of, names_of
@@ -179,7 +180,7 @@ class LeaseSession:
         for user in lease.users:
             self.masker.learn(user.password, *user.secrets.values())
         if holding.file is not None:
-            holding.file.begin(test_id)
+            holding.file.begin(shortened(test_id))
         self._fill(holding, lease, self._heartbeat.watch(lease), test_id)
 
     def _ask(
@@ -241,7 +242,7 @@ class LeaseSession:
 
     def _take_up(self, holding: Holding, place: Place, test_id: str) -> bool:
         """Fill a holding with what the test before has left, if it is there still."""
-        idle = self._idle.take_up(place, test_id)
+        idle = self._idle.take_up(place, shortened(test_id))
         if idle is None:
             return False
         self._open.pop(holding.id, None)

@@ -22,7 +22,7 @@ async def record_uses(
     """Record each use of a held lease but the last as a lease that was released.
 
     The lease itself becomes that of the last use, and the newest of them. SQLite alone
-    has such leases. The caller has the queue lock.
+    has such leases, and there nobody else writes meanwhile.
     """
     *earlier, last = uses
     since = lease.granted_at or now
