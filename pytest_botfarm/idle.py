@@ -61,11 +61,15 @@ class LeaseFile:
         self._file: int = _open(self._path, flags, 0o600)
         self._lock = partial(fcntl.flock, self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._unlock = partial(fcntl.flock, self._file, fcntl.LOCK_UN)
-        self._lock()
-        _write(self._file, NOT_WITHDRAWN + b"\n")
+        try:
+            self._lock()
+            self._write(NOT_WITHDRAWN + b"\n")
+        except OSError:  # a server looks at it already
+            self.remove()
+            raise
 
     def begin(self, test_id: str) -> None:
-        """Note that a test has the lease."""
+        """Note that a test has the lease. Raises OSError."""
         self._uses += 1
         self._tell(test_id=test_id, began=wall_time(clock()))
 
@@ -113,7 +117,11 @@ class LeaseFile:
         _close(self._file)
 
     def _tell(self, **facts: str | float) -> None:
-        _write(self._file, f"{json.dumps(facts)}\n".encode())
+        self._write(f"{json.dumps(facts)}\n".encode())
+
+    def _write(self, line: bytes) -> None:
+        if _write(self._file, line) < len(line):
+            raise OSError("the disk is full")
 
 
 def make_file(directory: str | None, lease_id: UUID) -> LeaseFile | None:
@@ -124,6 +132,18 @@ def make_file(directory: str | None, lease_id: UUID) -> LeaseFile | None:
         return LeaseFile(directory, lease_id)
     except (ImportError, OSError):
         return None
+
+
+def in_use(file: LeaseFile | None, test_id: str) -> LeaseFile | None:
+    """The file of a lease that was granted to a test, unless it cannot be written to."""
+    if file is None:
+        return None
+    try:
+        file.begin(test_id)
+    except OSError:
+        file.remove()
+        return None
+    return file
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +164,9 @@ class IdleLease:
 class IdleLeases:
     """Those of one process, by their places."""
 
-    def __init__(self, release: Callable[[Lease], None]) -> None:
-        """`release` tells the server that a lease is over, and raises nothing."""
-        self._release = release
+    def __init__(self, forget: Callable[[Lease, bool], None]) -> None:
+        """`forget` has a lease renewed no more, and if it lives still, released."""
+        self._forget = forget
         self._by_place: dict[Place, IdleLease] = {}
         self._is_ending = False
         on_fork(self)
@@ -188,8 +208,7 @@ class IdleLeases:
         self._by_place = {}
 
     def _give_back(self, idle: IdleLease) -> None:
-        if not idle.file.is_gone:  # else a server has ended it
-            self._release(idle.lease)
+        self._forget(idle.lease, not idle.file.is_gone)
         idle.file.remove()
 
 

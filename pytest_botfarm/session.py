@@ -42,7 +42,7 @@ from .holding import (
     lost_error,
     shortened,
 )
-from .idle import IdleLeases, make_file
+from .idle import IdleLeases, in_use, make_file
 from .keeping import keeping_of, names_of
 from .kept_state import KeptState
 from .limits import Limit
@@ -112,7 +112,7 @@ class LeaseSession:
         self._open: dict[UUID, Place] = {}
         self._had: dict[Place, Sequence[UUID]] = {}
         """The users that each place had last: their sessions are warm."""
-        self._idle = IdleLeases(self._release_idle)
+        self._idle = IdleLeases(self._forget_idle)
         self._kept: defaultdict[str, list[Lease]] = defaultdict(list)
         self._opening = Lock()
         self._is_forked = False
@@ -179,8 +179,7 @@ class LeaseSession:
         self._had[place] = [user.id for user in lease.users]
         for user in lease.users:
             self.masker.learn(user.password, *user.secrets.values())
-        if holding.file is not None:
-            holding.file.begin(shortened(test_id))
+        holding.file = in_use(holding.file, shortened(test_id))
         self._fill(holding, lease, self._heartbeat.watch(lease), test_id)
 
     def _ask(
@@ -324,9 +323,11 @@ class LeaseSession:
         """End what tests have left to each other: none will come."""
         self._idle.end()
 
-    def _release_idle(self, lease: Lease) -> None:
+    def _forget_idle(self, lease: Lease, lives: bool) -> None:
         if self._heartbeat is not None:
             self._heartbeat.forget(lease.id)
+        if not lives:  # a server has ended it
+            return
         client = self.client()
         ending = client.protocol.release(lease.id, fence=lease.fence, outcome="passed")
         with suppress(BotfarmError):  # the server ends it, or its time does

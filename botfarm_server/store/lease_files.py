@@ -33,6 +33,11 @@ SUFFIX = ".lease"
 WITHDRAWN = b"W"
 LONGEST = 4_000_000
 """Bytes that are read: some hundred uses, each with a name of 2,000 characters."""
+WRONG = (
+    *(ValueError, TypeError, KeyError, IndexError),
+    *(OverflowError, OSError, RecursionError),
+)
+"""What comes of lines that are not what a holder writes."""
 STALE = 300.0
 """Seconds without a word, after which an idle lease ends though nobody wants it, and a
 file goes that has no lease: its holder died before the lease was granted."""
@@ -191,7 +196,7 @@ def _uses(content: bytes) -> Sequence[Use]:
             last = uses.pop()
             if "undone" not in told:
                 uses.append(Use(last.test_id, last.began, _time(told["ended"])))
-        except (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError):
+        except WRONG:
             return ()
     return uses
 

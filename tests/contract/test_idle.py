@@ -355,6 +355,7 @@ async def test_a_kept_lease_is_the_tests_that_failed(
         b'-\n{"began": 1, "test_id": 7}\n{"ended": 1}\n',
         b'-\n{"began": 1, "test_id": "t"}\n{"ended": 1',
         b'-\n{"began": 1, "test_id": "t"}\n\xff\n',
+        b"-\n" + b"[" * 100_000 + b"\n",
     ],
 )
 async def test_a_file_that_tells_nothing_is_one_of_a_lease_in_use(
