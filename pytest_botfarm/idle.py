@@ -135,7 +135,7 @@ def make_file(directory: str | None, lease_id: UUID) -> LeaseFile | None:
 
 
 def in_use(file: LeaseFile | None, test_id: str) -> LeaseFile | None:
-    """The file of a lease that was granted to a test, unless it cannot be written to."""
+    """The file of a lease that a test was granted, unless it cannot be written to."""
     if file is None:
         return None
     try:
