@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.farm import Farm, eventually, farm_of, write_pool
+from support.farm import eventually, farm_of, write_pool
 from support.suites import Suite
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -18,77 +18,109 @@ def files_of(suite: Suite) -> list[Path]:
     return list(suite.pytester.path.glob("state/*/alive/*.lease"))
 
 
-def nothing_is_left(suite: Suite, farm: Farm) -> None:
-    assert farm.leases() == []
-    assert files_of(suite) == []
+CONFTEST = """
+    import pathlib
+    import time
+
+    import pytest
+
+    HEARD = []
+
+    def pytest_botfarm_acquired(user, nodeid):
+        HEARD.append(("acquired", nodeid.partition("::")[2]))
+
+    def pytest_botfarm_releasing(user, nodeid, outcome):
+        HEARD.append(("releasing", nodeid.partition("::")[2]))
+
+    @pytest.fixture
+    def heard():
+        return HEARD
+
+    # Not in a test: pytest-xdist changes the order of what is left when a worker dies.
+    def pytest_runtest_logfinish():
+        if len(list(pathlib.Path().glob("after-*"))) == 2:
+            pathlib.Path("idle").touch()
+            time.sleep(60)
+    """
+SUITE = """
+    import os
+    import pathlib
+
+    import pytest
+
+    FENCES = {}
+
+    @pytest.fixture
+    def fence(bot_user, request):
+        FENCES[request.node.name] = bot_user().fence
+        return FENCES[request.node.name]
+
+    def test_first(fence): pass
+    def test_second(fence): assert fence == FENCES["test_first"]
+    def test_fails(fence): assert fence != FENCES["test_first"]
+    def test_after_a_failure(fence): assert fence != FENCES["test_fails"]
+    def test_saves_a_state(bot_user, fence): bot_user.leased[0].save_state("x")
+    def test_after_a_state(fence): assert fence != FENCES["test_saves_a_state"]
+
+    @pytest.mark.bot_user(count=2)
+    def test_several(bot_user):
+        assert len({user.login for user in bot_user.leased}) == 2
+        for user in bot_user.leased:
+            user.drop_state()
+
+    def test_hooks_heard_of_each(heard):
+        tests = dict.fromkeys(test for _, test in heard)
+        assert [*tests][:3] == ["test_first", "test_second", "test_fails"]
+        for test in tests:
+            count = 2 if test == "test_several" else 1
+            told = [what for what, which in heard if which == test]
+            assert told == ["acquired"] * count + ["releasing"] * count
+
+    def test_dies():
+        os._exit(1)
+
+    @pytest.mark.parametrize("number", range(2))
+    def test_leases_after_it(bot_user, number):
+        assert not bot_user().dirty
+        pathlib.Path(f"after-{number}").touch()
+    """
+LEASING = {
+    **{f"test_{name}": "passed" for name in ("first", "second")},
+    "test_fails": "failed",
+    **{f"test_{name}": "passed" for name in ("after_a_failure", "saves_a_state")},
+    **{f"test_{name}": "passed" for name in ("after_a_state", "several")},
+    **{f"test_leases_after_it[{number}]": "passed" for number in range(2)},
+}
 
 
 def test_tests_have_a_lease_in_turn_and_each_is_told_of_as_if_it_had_its_own(
     suite: Suite, pool_file: Path
 ) -> None:
-    """Where nothing speaks against it: each of these tests says which account it has,
-    under which fence. One lease is another's where the fence is.
+    """One lease is another's where the fence is: after a failure and with a state it is
+    a new one. A worker that dies between two tests leaves its account clean, and Ctrl-C
+    leaves nothing idle.
     """
-    suite.write(
-        """
-        import pathlib
-
-        import pytest
-
-        HEARD = []
-
-        class Hooks:
-            def pytest_botfarm_acquired(self, user, nodeid):
-                HEARD.append(("acquired", nodeid.partition("::")[2]))
-
-            def pytest_botfarm_releasing(self, user, nodeid, outcome):
-                HEARD.append(("releasing", nodeid.partition("::")[2]))
-
-        @pytest.fixture(scope="session", autouse=True)
-        def hooks(request):
-            request.config.pluginmanager.register(Hooks())
-
-        FENCES = {}
-
-        @pytest.fixture
-        def fence(bot_user, request):
-            FENCES[request.node.name] = bot_user().fence
-            return FENCES[request.node.name]
-
-        def test_first(fence): pass
-        def test_second(fence): assert fence == FENCES["test_first"]
-        def test_fails(fence): assert fence != FENCES["test_first"]
-        def test_after_a_failure(fence): assert fence != FENCES["test_fails"]
-        def test_saves_a_state(bot_user, fence): bot_user.leased[0].save_state("x")
-        def test_after_a_state(fence): assert fence != FENCES["test_saves_a_state"]
-
-        @pytest.mark.bot_user(count=2)
-        def test_several(bot_user):
-            assert len({user.login for user in bot_user.leased}) == 2
-
-        def test_what_it_heard():
-            tests = dict.fromkeys(test for _, test in HEARD)
-            assert [*tests][:3] == ["test_first", "test_second", "test_fails"]
-            for test in tests:
-                count = 2 if test == "test_several" else 1
-                told = [what for what, which in HEARD if which == test]
-                assert told == ["acquired"] * count + ["releasing"] * count
-        """
-    )
-    result = suite.run("--junitxml", "junit.xml")
-    result.assert_outcomes(passed=7, failed=1)
-    result.stdout.fnmatch_lines(["7 leases, longest wait *"])
-    with farm_of(pool_file) as farm:
-        nothing_is_left(suite, farm)
-        told = [
-            (lease["holder"]["test_id"].partition("::")[2], lease["outcome"])
-            for lease in farm.leases(state="ended")
-        ]
-    tests = ["first", "second", "fails", "after_a_failure", "saves_a_state"]
-    tests += ["after_a_state", "several"]
-    assert told == [
-        (f"test_{name}", "failed" if name == "fails" else "passed") for name in tests
-    ]
+    suite.write(CONFTEST, "conftest")
+    suite.write(SUITE)
+    with suite.start("-n", "1") as run:
+        suite.wait_for("idle")
+        with farm_of(pool_file) as farm:
+            assert [it["holder"]["test_id"] for it in farm.leases()] == [None]
+            os.killpg(run.pid, signal.SIGINT)
+            assert run.wait(30) == pytest.ExitCode.INTERRUPTED
+            eventually(lambda: not farm.leases(), "nothing is held")
+            told = {
+                lease["holder"]["test_id"].partition("::")[2]: lease["outcome"]
+                for lease in farm.leases(state="ended")
+                if lease["users"]
+            }
+    assert [*told.items()][:7] == [*LEASING.items()][:7]
+    assert told == LEASING
+    assert files_of(suite) == []
+    output = suite.output()
+    assert "2 failed, 9 passed" in output
+    assert "9 leases, longest wait" in output
+    assert " held " not in output  # of the worker that died
 
 
 IN_TURN = """
@@ -154,52 +186,3 @@ def test_a_process_that_stands_still_or_dies_keeps_nothing_that_is_idle(
         ]
         [user] = farm.http.get("/api/v1/users/").json()
         assert user["dirty"]
-
-
-def test_a_worker_that_dies_between_two_tests_has_left_its_account_clean(
-    suite: Suite, pool_file: Path
-) -> None:
-    """And Ctrl-C ends what is idle, of all workers and at once."""
-    write_pool(pool_file, "alice@example.com")
-    suite.write(
-        """
-        import pathlib
-        import time
-
-        # pytest-xdist changes the order of what is left when a worker dies.
-        def pytest_runtest_logfinish():
-            if len(list(pathlib.Path().glob("after-*"))) == 2:
-                pathlib.Path("idle").touch()
-                time.sleep(60)
-        """,
-        "conftest",
-    )
-    suite.write(
-        """
-        import os
-        import pathlib
-
-        import pytest
-
-        def test_leases(bot_user):
-            assert not bot_user(wait=20).dirty
-
-        def test_dies():
-            os._exit(1)
-
-        @pytest.mark.parametrize("number", range(2))
-        def test_leases_after_it(bot_user, number):
-            assert not bot_user(wait=20).dirty
-            pathlib.Path(f"after-{number}").touch()
-        """
-    )
-    with suite.start("-n", "1") as run:
-        suite.wait_for("idle")
-        with farm_of(pool_file) as farm:
-            assert [it["holder"]["test_id"] for it in farm.leases()] == [None]
-            os.killpg(run.pid, signal.SIGINT)
-            assert run.wait(30) == pytest.ExitCode.INTERRUPTED
-            eventually(lambda: not farm.leases(), "nothing is held")
-            assert files_of(suite) == []
-            assert farm.outcomes("regular").count("passed") == 3
-    assert " held " not in suite.output()
