@@ -250,6 +250,9 @@ class LeaseSession:
         holding.asked = holding.answered = clock()
         lease = replace(idle.lease, waited=0.0)
         self._fill(holding, lease, idle.lifetime, test_id)
+        if holding.is_over:  # its release may have come before, and found nothing
+            self.release(holding, outcome="passed", clean=True)
+            self._refuse_if_over(holding, test_id)
         return True
 
     def _fill(
@@ -284,8 +287,10 @@ class LeaseSession:
             return None  # the parent's, in a forked child; or never asked for
         # Before it is left or sent: the next holder may have it before the answer.
         holding.ended = clock()
-        if self._idle.leave(self._open[holding.id], holding, outcome, clean=clean):
-            del self._open[holding.id]
+        place = self._open[holding.id]
+        if self._idle.leave(place, holding, outcome, clean=clean):
+            holding.file = None
+            self._open.pop(holding.id, None)
             return None
         client = self.client()
         if self._heartbeat is not None:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.farm import eventually, farm_of, write_pool
+from support.farm import Farm, eventually, farm_of, write_pool
 from support.suites import Suite
+
+from pytest_botfarm import Want
+from pytest_botfarm.client.errors import BotfarmError
+from pytest_botfarm.embedded import Endpoint
+from pytest_botfarm.holding import Holding, Identity
+from pytest_botfarm.idle import IdleLease
+from pytest_botfarm.masking import Masker
+from pytest_botfarm.session import LeaseSession
+from pytest_botfarm.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -186,3 +196,36 @@ def test_a_process_that_stands_still_or_dies_keeps_nothing_that_is_idle(
         ]
         [user] = farm.http.get("/api/v1/users/").json()
         assert user["dirty"]
+
+
+def test_what_a_cancelled_test_takes_up_after_its_end_is_the_next_ones(
+    farm: Farm, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = LeaseSession(
+        Identity(),
+        Settings(farm.url, None, "stage", pool, wait=5, ttl=60),
+        lambda: Endpoint(farm.url, farm.token, str(tmp_path)),
+        masker=Masker(),
+        say=lambda _: None,
+        limit=lambda: None,
+    )
+    first, late, last = (Holding([Want("stage", pool)]) for _ in range(3))
+    take_up = IdleLease.take_up
+
+    def take_up_late(idle: IdleLease, test_id: str) -> bool:
+        late.is_over = True
+        return take_up(idle, test_id)
+
+    with closing(session):
+        session.acquire(first, wait=5, test_id="first")
+        session.release(first, outcome="passed", clean=True)
+        monkeypatch.setattr(IdleLease, "take_up", take_up_late)
+        with pytest.raises(BotfarmError, match="late has ended before"):
+            session.acquire(late, wait=5, test_id="late")
+        session.acquire(last, wait=5, test_id="last")
+        assert last.id == first.id
+        session.release(last, outcome="passed", clean=True)
+        assert len(farm.leases(pool)) == 1
+        session.give_back_idle()
+        assert not session.is_unsettled
+    assert farm.leases(pool) == []
