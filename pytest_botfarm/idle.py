@@ -220,7 +220,10 @@ def _idle_from(holding: Holding, outcome: Outcome, *, clean: bool) -> IdleLease 
     if outcome != "passed" or not clean or lifetime.loss is not None:
         return None
     # A state may expire meanwhile, and only a new lease makes a dirty user clean.
-    if any(user.dirty or user.state is not None for user in lease.users):
+    if any(
+        user.dirty or user.state is not None or user.state_is_apart
+        for user in lease.users
+    ):
         return None
     if clock() >= lifetime.deadline or not file.leave():
         return None
