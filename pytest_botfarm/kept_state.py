@@ -21,7 +21,8 @@ from .client.errors import (
 if TYPE_CHECKING:
     from anyio import Event
 
-    from .client.core import Conversation, LeaseProtocol
+    from .client.core import LeaseProtocol
+    from .client.exchange import Conversation
     from .client.models import Lease, LeasedUser
     from .client.sync import Client
 

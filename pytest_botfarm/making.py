@@ -14,7 +14,7 @@ import pytest
 
 from .answers import answer_of, named
 from .client.clock import clock, jitter
-from .client.core import SLICE, Conversation, LeaseProtocol
+from .client.core import SLICE, LeaseProtocol
 from .client.errors import (
     AcquireTimeoutError,
     BotfarmError,
@@ -22,6 +22,7 @@ from .client.errors import (
     PoolFullError,
     PoolTooSmallError,
 )
+from .client.exchange import Conversation
 from .client.models import NewUser, Want
 from .failures import described, place_of
 

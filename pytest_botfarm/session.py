@@ -17,7 +17,7 @@ from uuid import UUID
 import pytest
 
 from .client.clock import clock, wall_time
-from .client.core import Conversation, LeaseProtocol
+from .client.core import LeaseProtocol
 from .client.errors import (
     AcquireTimeoutError,
     BotfarmError,
@@ -29,6 +29,7 @@ from .client.errors import (
     ServerError,
     UnauthorizedError,
 )
+from .client.exchange import Conversation
 from .client.forking import on_fork
 from .client.lifetimes import Lifetime, Loss
 from .client.models import Freed, Lease, Outcome, Waiting

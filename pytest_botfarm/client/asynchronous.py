@@ -10,14 +10,8 @@ from typing import TypeVar
 import anyio
 import httpx
 
-from .core import (
-    Conversation,
-    Effect,
-    LeaseProtocol,
-    Outcomes,
-    Response,
-    Sleep,
-)
+from .core import LeaseProtocol
+from .exchange import Conversation, Effect, Outcomes, Response, Sleep
 from .forking import on_fork
 from .http import (
     failure_of,

@@ -1,35 +1,30 @@
-"""The client's side of the lease protocol, without any I/O.
-
-Each conversation with the server is a generator: it yields a `Request` to be sent or
-a `Sleep` to be slept, and is sent a `Response`, a `TransportFailure`, a `Moved` or,
-after a sleep, `None`. The synchronous and the asynchronous client drive the same ones.
-"""
+"""The client's side of the lease protocol, without any I/O."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
 from . import wire
-from .clock import clock as the_clock
-from .clock import jitter as the_jitter
 from .errors import (
     AcquireTimeoutError,
     AskAgainError,
-    BotfarmError,
-    BusyError,
     LeaseEndedError,
     LeaseNotFoundError,
-    NoSuchPathError,
-    NotABotfarmServerError,
-    ProtocolVersionError,
     ServerNotReachableError,
-    WrongAnswerError,
+)
+from .exchange import (
+    FIRST_CONTACT,
+    Conversation,
+    Exchange,
+    Request,
+    Response,
+    Sleep,
 )
 from .models import (
     Freed,
@@ -45,7 +40,6 @@ from .models import (
     Want,
 )
 
-PROTOCOL = 1
 SLICE = 20.0
 """Seconds that one call waits: below the idle timeouts of common proxies (30 to 60 s),
 so that an acquire which waits for minutes is not cut off."""
@@ -54,15 +48,6 @@ FIRST_WORD, NEXT_WORD = 3.0, 30.0
 than the first are told when the call under way ends, so up to 20 s later."""
 ANSWER_TIME = 10.0
 """Seconds within which an answer must begin, beyond what the call itself waits."""
-CONNECT_TIME = 5.0
-FIRST_CONTACT = 5.0
-"""Seconds for which a server that never answered is tried: it may just be starting,
-but the URL may as well be wrong. The first call of a wait is no longer than that, so
-that a server soon is one that answered."""
-RECONNECT = 30.0
-"""Seconds for which a server that answered before is tried: a restart fits in."""
-SAME_OUTAGE = 10.0
-"""Seconds without a try after which a failure is of another outage."""
 RELEASE_PATIENCE = 5.0
 """Seconds for which a release is tried; its TTL ends a lease that was not released."""
 RELEASE_BUSY = 30.0
@@ -71,8 +56,6 @@ others would wait for by default."""
 STATE_PATIENCE = 5.0
 """Seconds for what no test depends on: to save a state by the way, to compare a
 password."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-MAXIMUM_RETRY_AFTER = 30.0
 SHORTEST_SLICE = 0.5
 """Seconds; a `202` that comes back sooner is followed by a pause of this length."""
 LAST_ANSWER = 0.7
@@ -84,78 +67,10 @@ MAXIMUM_PREFERRED = 100
 
 _GIVEN_UP = frozenset({"abandoned", "expired"})
 """How a lease ends that its client did not hear of in time, waiting or granted."""
-_GATEWAY_STATUSES = frozenset({502, 503, 504})
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    method: Literal["GET", "PUT", "POST", "DELETE"]
-    path: str
-    body: wire.Json = field(repr=False)
-    """Empty for none."""
-    timeout: float
-    """Seconds to wait for the answer."""
-    connect: float = CONNECT_TIME
-    """Seconds to wait for a connection, if that is less."""
-    waits: float = 0.0
-    """Seconds for which the server may be silent, since the call waits there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    status: int
-    headers: Mapping[str, str]
-    """By names in lower case."""
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TransportFailure:
-    """No answer; whether the server saw the request is not known."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The same, but now it is known that the server is elsewhere."""
-
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    seconds: float
-
-
-T = TypeVar("T")
-Effect = Request | Sleep
-Outcomes = Response | TransportFailure | Moved | None
-Conversation = Generator[Effect, Outcomes, T]
-
-
-class LeaseProtocol:
-    """All conversations with one server, and what they learned of it.
-
-    Made for one process; the conversations of several threads may interleave.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        clock: Callable[[], float] = the_clock,
-        jitter: Callable[[float, float], float] = the_jitter,
-    ) -> None:
-        self.url = url
-        self.failures = 0
-        """How many requests got no answer: what became of them is not known."""
-        self.was_reached = False
-        """Whether a Botfarm server ever answered."""
-        self._clock = clock
-        self._jitter = jitter
-        self._silent_since = self._silent_until = -math.inf
-        """From when until when nobody answered, whichever conversation asked."""
+class LeaseProtocol(Exchange):
+    """All conversations with one server."""
 
     def acquire(
         self,
@@ -212,7 +127,7 @@ class LeaseProtocol:
         in_vain = 0.0
         while True:
             try:
-                asked, response = yield from self._call(
+                asked, response = yield from self.call(
                     request, busy_until=wait_ends, over_by=over_by
                 )
             except LeaseEndedError as error:
@@ -225,7 +140,7 @@ class LeaseProtocol:
             answered = self._clock()
             answer = self._told(response, wire.Times(asked_first, asked, answered))
             if answer.id != lease_id:
-                raise self._wrong(f"asked for lease {lease_id}, told of {answer.id}")
+                raise self.wrong(f"asked for lease {lease_id}, told of {answer.id}")
             answer = replace(answer, waited=answer.waited + in_vain)
             if isinstance(answer, Lease):
                 return (yield from self._with_states(answer))
@@ -245,8 +160,8 @@ class LeaseProtocol:
 
     def _told(self, response: Response, times: wire.Times) -> Lease | Waiting:
         if response.status == 200:
-            return self._read(response, partial(wire.lease_of, times=times))
-        return self._read(response, wire.waiting_of)
+            return self.read(response, partial(wire.lease_of, times=times))
+        return self.read(response, wire.waiting_of)
 
     def release(
         self,
@@ -287,7 +202,7 @@ class LeaseProtocol:
             ANSWER_TIME,
         )
         response = yield from self._end(request)
-        return self._read(response, lambda content: float(content["expires_in"]))
+        return self.read(response, lambda content: float(content["expires_in"]))
 
     def renew(
         self, fences: Mapping[UUID, int], *, timeout: float = ANSWER_TIME
@@ -303,13 +218,13 @@ class LeaseProtocol:
                 {"leases": [{"id": str(id_), "fence": fence} for id_, fence in part]},
                 timeout,
             )
-            _, response = yield from self._call(request, patience=0.0)
-            told = self._read(
+            _, response = yield from self.call(request, patience=0.0)
+            told = self.read(
                 response,
                 lambda content: [wire.renewal_of(item) for item in content["leases"]],
             )
             if {item.id for item in told} != {id_ for id_, _ in part}:
-                raise self._wrong("a renewal was answered for other leases")
+                raise self.wrong("a renewal was answered for other leases")
             answers |= {item.id: item for item in told}
         return answers
 
@@ -334,11 +249,11 @@ class LeaseProtocol:
             ANSWER_TIME,
         )
         response = yield from self._end(request)
-        return self._read(response, wire.freed_of)
+        return self.read(response, wire.freed_of)
 
     def _end(self, request: Request) -> Conversation[Response]:
         """Send what ends the use of leases, for which others may wait."""
-        _, response = yield from self._call(
+        _, response = yield from self.call(
             request,
             patience=RELEASE_PATIENCE,
             busy_until=self._clock() + RELEASE_BUSY,
@@ -352,8 +267,8 @@ class LeaseProtocol:
         """
         path = f"/api/v1/users/{user_id}/verify-password"
         request = Request("POST", path, {"password": password}, ANSWER_TIME)
-        _, response = yield from self._call(request, patience=STATE_PATIENCE)
-        return self._read(response, lambda content: content["matches"] is True)
+        _, response = yield from self.call(request, patience=STATE_PATIENCE)
+        return self.read(response, lambda content: content["matches"] is True)
 
     def quarantine(
         self, user_id: UUID, reason: str, author: str | None
@@ -368,7 +283,7 @@ class LeaseProtocol:
             },
             ANSWER_TIME,
         )
-        yield from self._call(request)
+        yield from self.call(request)
 
     def pools(self, *, patience: float) -> Conversation[list[PoolSize]]:
         """The pools that have users in rotation.
@@ -376,8 +291,8 @@ class LeaseProtocol:
         A server that is not there is tried for `patience` seconds.
         """
         request = Request("GET", "/api/v1/pools/", {}, ANSWER_TIME, patience)
-        _, response = yield from self._call(request, patience=patience)
-        return self._read(response, wire.pools_of)
+        _, response = yield from self.call(request, patience=patience)
+        return self.read(response, wire.pools_of)
 
     def check(
         self, leases: Sequence[Sequence[Want]], *, patience: float
@@ -392,10 +307,10 @@ class LeaseProtocol:
             body = {"leases": [{"wants": wire.wants_body(wants)} for wants in part]}
             path = "/api/v1/pools/check"
             request = Request("POST", path, body, ANSWER_TIME, patience)
-            _, response = yield from self._call(request, patience=patience)
-            told += self._read(response, wire.prospects_of)
+            _, response = yield from self.call(request, patience=patience)
+            told += self.read(response, wire.prospects_of)
         if len(told) != len(leases):
-            raise self._wrong("a check was answered for other leases")
+            raise self.wrong("a check was answered for other leases")
         return told
 
     def _with_states(self, lease: Lease) -> Conversation[Lease]:
@@ -418,12 +333,12 @@ class LeaseProtocol:
         path = f"/api/v1/leases/{lease_id}/users/{user_id}/state"
         request = Request("GET", path, {}, STATE_PATIENCE)
         try:
-            _, response = yield from self._call(
+            _, response = yield from self.call(
                 request, patience=STATE_PATIENCE, over_by=ends
             )
         except (AskAgainError, ServerNotReachableError):
             return None
-        return self._read(response, wire.state_of)
+        return self.read(response, wire.state_of)
 
     def save_state(
         self,
@@ -461,7 +376,7 @@ class LeaseProtocol:
     ) -> Conversation[None]:
         path = f"/api/v1/leases/{lease_id}/users/{user_id}/state"
         request = Request(method, path, body, ANSWER_TIME)
-        yield from self._call(request, patience=patience)
+        yield from self.call(request, patience=patience)
 
     def count_free(self, want: Want) -> Conversation[int]:
         """How many free users match a want; not more than it asks for are counted."""
@@ -473,8 +388,8 @@ class LeaseProtocol:
         if want.project_id is not None:
             query.append(("project_id", str(want.project_id)))
         path = f"/api/v1/users?{urlencode(query)}"
-        _, response = yield from self._call(Request("GET", path, {}, ANSWER_TIME))
-        return self._parse(response, wire.count_of)
+        _, response = yield from self.call(Request("GET", path, {}, ANSWER_TIME))
+        return self.parse(response, wire.count_of)
 
     def reserve(self, want: Want, *, limit: int) -> Conversation[UUID]:
         """Reserve a place for a user that is to be made for a want. Returns its id.
@@ -483,128 +398,21 @@ class LeaseProtocol:
         """
         reservation_id = uuid4()
         body = wire.reservation_body(reservation_id, want, limit=limit)
-        yield from self._call(
-            Request("POST", "/api/v1/reservations", body, ANSWER_TIME)
-        )
+        yield from self.call(Request("POST", "/api/v1/reservations", body, ANSWER_TIME))
         return reservation_id
 
     def give_place_back(self, reservation_id: UUID) -> Conversation[None]:
         """Free a place that was reserved and is not needed. Again is no error."""
         path = f"/api/v1/reservations/{reservation_id}"
         request = Request("DELETE", path, {}, ANSWER_TIME)
-        yield from self._call(request, patience=RELEASE_PATIENCE)
+        yield from self.call(request, patience=RELEASE_PATIENCE)
 
     def create_user(
         self, want: Want, new: NewUser, reservation_id: UUID
     ) -> Conversation[None]:
         """Store a user in the place that was reserved for it."""
         body = wire.new_user_body(want, new, reservation_id=reservation_id)
-        yield from self._call(Request("POST", "/api/v1/users", body, ANSWER_TIME))
-
-    def _call(
-        self,
-        request: Request | Callable[[], Request],
-        *,
-        patience: float = math.inf,
-        busy_until: float | None = None,
-        over_by: float = math.inf,
-    ) -> Conversation[tuple[float, Response]]:
-        """Send until answered. Returns when the answered request was sent, too.
-
-        A request that depends on the time is made each time that it is sent. Trouble
-        is borne for `patience` seconds on end, though not beyond `over_by`, a busy
-        server's 429 until `busy_until`. A server that has moved is asked there at once.
-        """
-        trouble_since = math.inf
-        pause = FIRST_PAUSE
-        while True:
-            asked = self._clock()
-            sent = request() if callable(request) else request
-            outcome = yield sent
-            if isinstance(outcome, Moved):
-                self.url, trouble_since = outcome.url, math.inf
-                self._silent_until = -math.inf
-                self.failures += 1
-                continue
-            problem = self._judge(outcome)
-            if isinstance(problem, Response):
-                return asked, problem
-            if isinstance(problem, ServerNotReachableError):
-                self.failures += 1
-            elif not isinstance(problem, AskAgainError):
-                raise problem
-            now = self._clock()
-            began = min(now, asked + sent.waits)
-            # Some proxies cut every call that is silent for long.
-            was_borne = CONNECT_TIME < now - asked < sent.waits
-            trouble_since = began if was_borne else min(trouble_since, began)
-            if isinstance(problem, ServerNotReachableError):
-                # What is asked later in an outage need not find out as slowly.
-                since = self._note_silence(began, now, is_new=was_borne)
-                trouble_since = min(trouble_since, since)
-            borne_until = trouble_since + min(patience, self._longest_trouble())
-            until = min(borne_until, over_by)
-            if busy_until is not None and isinstance(problem, BusyError):
-                until = busy_until
-            seconds = self._jitter(pause / 2, pause)
-            if isinstance(problem, AskAgainError):
-                seconds += problem.retry_after
-            if now + seconds > until:
-                # Who asks next would have shorter pauses to try in.
-                self._silent_since -= min(seconds, max(0.0, borne_until - now))
-                raise problem
-            yield Sleep(seconds)
-            pause = min(pause * 2, LONGEST_PAUSE)
-
-    def _longest_trouble(self) -> float:
-        return RECONNECT if self.was_reached else FIRST_CONTACT
-
-    def _note_silence(self, began: float, now: float, *, is_new: bool) -> float:
-        """Since when nobody can be reached; it is no longer so if nobody tries."""
-        if is_new or began - self._silent_until > SAME_OUTAGE:
-            self._silent_since = began
-        self._silent_since = min(self._silent_since, began)
-        self._silent_until = now
-        return self._silent_since
-
-    def _judge(
-        self, outcome: Response | TransportFailure | None
-    ) -> Response | BotfarmError:
-        if not isinstance(outcome, Response):
-            reason = outcome.reason if outcome else "nothing was sent"
-            return ServerNotReachableError(url=self.url, reason=reason)
-        theirs = outcome.headers.get("botfarm-protocol")
-        if theirs is None:
-            if outcome.status in _GATEWAY_STATUSES:
-                reason = f"a proxy in front of it answers with status {outcome.status}"
-                return ServerNotReachableError(url=self.url, reason=reason)
-            return NotABotfarmServerError(url=self.url, status=outcome.status)
-        if theirs != str(PROTOCOL):
-            return ProtocolVersionError(url=self.url, theirs=theirs, ours=PROTOCOL)
-        self.was_reached = True
-        self._silent_until = -math.inf
-        if outcome.status >= 400:
-            error = wire.error_of(outcome.status, outcome.content)
-            if isinstance(error, AskAgainError):
-                error.retry_after = _retry_after(outcome)
-            return error.at(self.url) if isinstance(error, NoSuchPathError) else error
-        return outcome
-
-    def _read(self, response: Response, reader: Callable[[wire.Json], T]) -> T:
-        return self._parse(response, lambda content: reader(wire.decode(content)))
-
-    def _parse(self, response: Response, reader: Callable[[bytes], T]) -> T:
-        try:
-            return reader(response.content)
-        except wire.MALFORMED as error:
-            problem = f"an answer is not of the protocol's form ({error!r})"
-            raise self._wrong(problem) from None
-
-    def _wrong(self, problem: str) -> WrongAnswerError:
-        return WrongAnswerError(
-            f"The Botfarm server at {self.url} gave a wrong answer: {problem}.",
-            url=self.url,
-        )
+        yield from self.call(Request("POST", "/api/v1/users", body, ANSWER_TIME))
 
 
 class _Words:
@@ -625,11 +433,3 @@ class _Words:
         if self._listener is not None and now >= self._next:
             self._listener(waiting)
             self._next += NEXT_WORD
-
-
-def _retry_after(response: Response) -> float:
-    header = response.headers.get("retry-after")
-    try:
-        return min(max(0.0, float(header or 0)), MAXIMUM_RETRY_AFTER)
-    except ValueError:
-        return 0.0

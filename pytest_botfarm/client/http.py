@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from .core import Request, TransportFailure
+from .exchange import Request, TransportFailure
 from .tls import check_trust, tls_context
 
 KEEP_ALIVE = 4.0

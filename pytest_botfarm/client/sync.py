@@ -10,15 +10,8 @@ from typing import TypeVar
 
 import httpx
 
-from .core import (
-    Conversation,
-    Effect,
-    LeaseProtocol,
-    Moved,
-    Outcomes,
-    Response,
-    Sleep,
-)
+from .core import LeaseProtocol
+from .exchange import Conversation, Effect, Moved, Outcomes, Response, Sleep
 from .forking import on_fork
 from .http import (
     failure_of,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from pytest_botfarm.client.core import (
+from pytest_botfarm.client.core import LeaseProtocol
+from pytest_botfarm.client.exchange import (
     Conversation,
-    LeaseProtocol,
     Moved,
     Outcomes,
     Request,

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from pytest_botfarm.client.core import (
-    FIRST_CONTACT,
-    LONGEST_PAUSE,
-    RECONNECT,
-    RELEASE_PATIENCE,
-)
+from pytest_botfarm.client.core import RELEASE_PATIENCE
+from pytest_botfarm.client.exchange import FIRST_CONTACT, LONGEST_PAUSE, RECONNECT
 
 from .evidence import Ask, Call, Evidence, Fault
 from .violations import FOREVER, Stalls

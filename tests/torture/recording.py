@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pytest_botfarm.client.asynchronous import AsyncClient
-from pytest_botfarm.client.core import (
+from pytest_botfarm.client.core import LeaseProtocol
+from pytest_botfarm.client.exchange import (
     Conversation,
-    LeaseProtocol,
     Outcomes,
     Request,
     Response,

@@ -20,19 +20,18 @@ from support.stage import (
     waiting,
 )
 
-from pytest_botfarm.client.core import (
-    LAST_ANSWER,
-    LONGEST_PAUSE,
-    SLICE,
-    Request,
-    Response,
-    TransportFailure,
-)
+from pytest_botfarm.client.core import LAST_ANSWER, SLICE
 from pytest_botfarm.client.errors import (
     AcquireTimeoutError,
     LeaseEndedError,
     ServerNotReachableError,
     WrongAnswerError,
+)
+from pytest_botfarm.client.exchange import (
+    LONGEST_PAUSE,
+    Request,
+    Response,
+    TransportFailure,
 )
 from pytest_botfarm.client.models import Freed, Holder, Lost, NewUser, Renewed, Want
 

@@ -20,18 +20,10 @@ from support.stage import (
 )
 
 from pytest_botfarm.client.core import (
-    FIRST_CONTACT,
     LAST_ANSWER,
-    RECONNECT,
     RELEASE_PATIENCE,
-    SAME_OUTAGE,
     SLICE,
     STATE_PATIENCE,
-    Conversation,
-    Moved,
-    Request,
-    Response,
-    TransportFailure,
 )
 from pytest_botfarm.client.errors import (
     AskAgainError,
@@ -41,6 +33,16 @@ from pytest_botfarm.client.errors import (
     ProtocolVersionError,
     ServerError,
     ServerNotReachableError,
+)
+from pytest_botfarm.client.exchange import (
+    FIRST_CONTACT,
+    RECONNECT,
+    SAME_OUTAGE,
+    Conversation,
+    Moved,
+    Request,
+    Response,
+    TransportFailure,
 )
 from pytest_botfarm.client.models import Renewed
 
