@@ -59,6 +59,8 @@ class LeaseFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
         # Its owner's alone, whatever the umask of the run is.
         self._file: int = _open(self._path, flags, 0o600)
+        made = _stat(self._file)
+        self._made = (made.st_dev, made.st_ino)
         self._lock = partial(fcntl.flock, self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._unlock = partial(fcntl.flock, self._file, fcntl.LOCK_UN)
         try:
@@ -75,18 +77,19 @@ class LeaseFile:
 
     def leave(self) -> bool:
         """Leave the lease idle; false if it has to be given back for good."""
-        if self._is_withdrawn() or self._uses >= MAXIMUM_USES:
-            return False
         try:
+            if self._is_withdrawn() or self._uses >= MAXIMUM_USES:
+                return False
             self._tell(ended=wall_time(clock()))
             self._unlock()
+            return not self._is_withdrawn()
         except OSError:
             return False
-        return not self._is_withdrawn()
 
     def take_up(self, test_id: str) -> bool:
         """Have the idle lease for another test; false if it has to be given back."""
         try:
+            self._check()
             self._lock()
             if self._is_withdrawn():
                 return False
@@ -99,13 +102,27 @@ class LeaseFile:
         return True
 
     def _is_withdrawn(self) -> bool:
+        is_gone = self._check()
         _seek(self._file, 0, os.SEEK_SET)
-        return self.is_gone or _read(self._file, 1) != NOT_WITHDRAWN
+        return is_gone or _read(self._file, 1) != NOT_WITHDRAWN
 
     @property
     def is_gone(self) -> bool:
         """Whether a server has removed it, with the end of the lease."""
-        return _stat(self._file).st_nlink == 0
+        try:
+            return self._check()
+        except OSError:
+            return False
+
+    def _check(self) -> bool:
+        """Whether it is gone. Raises OSError if the descriptor is that of no such file.
+
+        Tests may close all there are, and open others.
+        """
+        found = _stat(self._file)
+        if (found.st_dev, found.st_ino) != self._made:
+            raise OSError("the descriptor has been closed")
+        return found.st_nlink == 0
 
     def remove(self) -> None:
         """The lease is over."""
@@ -114,12 +131,15 @@ class LeaseFile:
         self.close()
 
     def close(self) -> None:
-        _close(self._file)
+        with suppress(OSError):
+            self._check()
+            _close(self._file)
 
     def _tell(self, **facts: str | float) -> None:
         self._write(f"{json.dumps(facts)}\n".encode())
 
     def _write(self, line: bytes) -> None:
+        self._check()
         if _write(self._file, line) < len(line):
             raise OSError("the disk is full")
 

@@ -6,6 +6,7 @@ A server's look is put before each step of the worker's, and behind the last.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import uuid
 from collections.abc import Callable
@@ -144,7 +145,36 @@ def test_a_file_that_is_gone_or_cannot_be_made_leaves_nothing_idle(
 
 
 def test_what_cannot_be_written_is_not_left(file: LeaseFile, tmp_path: Path) -> None:
-    with Path("/dev/full").open("w") as full:
-        os.dup2(full.fileno(), file._file)
+    [path] = tmp_path.iterdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 9, before[1]))
+    try:
+        assert not file.leave()
         assert in_use(file, "second") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_test_opens_in_the_place_of_the_file_is_left_alone(
+    file: LeaseFile, tmp_path: Path
+) -> None:
+    """It has closed all descriptors, as programs do that become daemons."""
+    other = tmp_path / "other"
+    other.write_text("its own")
+    theirs = os.open(other, os.O_RDWR)
+    os.dup2(theirs, file._file)
+    assert not file.leave()
+    assert not file.take_up("next")
+    assert not file.is_gone
+    file.remove()
+    assert other.read_text() == "its own"
+    assert os.fstat(file._file).st_ino == other.stat().st_ino
+    os.close(file._file)
+    os.close(theirs)
+
+
+def test_a_file_that_was_closed_leaves_nothing_idle(file: LeaseFile) -> None:
+    os.close(file._file)
+    assert not file.leave()
+    assert in_use(file, "next") is None
