@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -25,7 +25,7 @@ MAXIMUM_AUTHOR = 255
 MAXIMUM_TEXT = 2_000
 """Characters of a test's id, a job's URL or a reason that the server takes."""
 
-Place = tuple[str, int]
+Place = tuple[Hashable, int]
 """What is asked for, and a number among the open leases that ask for the same."""
 
 
@@ -61,7 +61,7 @@ class Holding:
         """Ask for the same again, after what it was has been given back."""
         self.id = uuid4()
         self.asked = self.answered = self.ended = None
-        self.lease = self.lifetime = self.loss = None
+        self.lease = self.lifetime = self.loss = self.file = None
         self.users = ()
 
 

@@ -17,10 +17,10 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from . import locks
 from .client.clock import clock, wall_time
 from .client.forking import on_fork
 
@@ -40,33 +40,26 @@ it ends, and who waits for the lease waits for that."""
 LEAST_LIFE = 2.0
 """Seconds that a lease has still when a test takes it up: time for a heartbeat."""
 
-# Bound here, before a test can put a file system of its own in the place of the real.
-_open, _close, _unlink = partial(os.open), partial(os.close), partial(os.unlink)
-_read, _write, _stat = partial(os.read), partial(os.write), partial(os.fstat)
-_seek = partial(os.lseek)
+_encode = json.JSONEncoder().encode
+"""Bound before a test can put a double in the place of `json.dumps`."""
 
 
 class LeaseFile:
     """The file of one lease, locked from before the lease is asked for."""
 
     def __init__(self, directory: str, lease_id: UUID) -> None:
-        """Raises OSError, or ImportError where there are no such locks."""
-        import fcntl  # noqa: PLC0415  # not on Windows
-
-        self._path = os.path.join(directory, f"{lease_id}{SUFFIX}")  # noqa: PTH118  # bound as above
+        """Raises OSError, also where there are no such locks."""
+        self._path = f"{directory}/{lease_id}{SUFFIX}"
         self._uses = 0
-        # Not POSIX's locks, which any other close of the file would drop.
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
         # Its owner's alone, whatever the umask of the run is.
-        self._file: int = _open(self._path, flags, 0o600)
-        made = _stat(self._file)
-        self._made = (made.st_dev, made.st_ino)
-        self._lock = partial(fcntl.flock, self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._unlock = partial(fcntl.flock, self._file, fcntl.LOCK_UN)
+        self._file: int = locks.open_file(self._path, flags, 0o600)
         try:
+            made = locks.stat(self._file)
+            self._made = (made.st_dev, made.st_ino)
             self._lock()
             self._write(NOT_WITHDRAWN + b"\n")
-        except OSError:  # a server looks at it already
+        except BaseException:  # a server looks at it already, or a person ends the run
             self.remove()
             raise
 
@@ -83,7 +76,7 @@ class LeaseFile:
             self._tell(ended=wall_time(clock()))
             self._unlock()
             return not self._is_withdrawn()
-        except OSError:
+        except Exception:  # noqa: BLE001 - whatever it is, the lease is given back
             return False
 
     def take_up(self, test_id: str) -> bool:
@@ -97,29 +90,22 @@ class LeaseFile:
             if self._is_withdrawn():
                 self._tell(undone=True)
                 return False
-        except OSError:  # a server has the lock
+        except Exception:  # noqa: BLE001 - a server has the lock, or as above
             return False
         return True
 
     def _is_withdrawn(self) -> bool:
         is_gone = self._check()
-        _seek(self._file, 0, os.SEEK_SET)
-        return is_gone or _read(self._file, 1) != NOT_WITHDRAWN
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether a server has removed it, with the end of the lease."""
-        try:
-            return self._check()
-        except OSError:
-            return False
+        locks.seek(self._file, 0, os.SEEK_SET)
+        return is_gone or locks.read(self._file, 1) != NOT_WITHDRAWN
 
     def _check(self) -> bool:
-        """Whether it is gone. Raises OSError if the descriptor is that of no such file.
+        """Whether a server has removed it, with the end of the lease.
 
-        Tests may close all there are, and open others.
+        Raises OSError if the descriptor is that of another file: tests may close all
+        that there are.
         """
-        found = _stat(self._file)
+        found = locks.stat(self._file)
         if (found.st_dev, found.st_ino) != self._made:
             raise OSError("the descriptor has been closed")
         return found.st_nlink == 0
@@ -127,20 +113,26 @@ class LeaseFile:
     def remove(self) -> None:
         """The lease is over."""
         with suppress(OSError):  # the server was faster
-            _unlink(self._path)
+            locks.unlink(self._path)
         self.close()
 
     def close(self) -> None:
         with suppress(OSError):
             self._check()
-            _close(self._file)
+            locks.close_file(self._file)
+
+    def _lock(self) -> None:
+        locks.lock(self._file)
+
+    def _unlock(self) -> None:
+        locks.unlock(self._file)
 
     def _tell(self, **facts: str | float) -> None:
-        self._write(f"{json.dumps(facts)}\n".encode())
+        self._write(f"{_encode(facts)}\n".encode())
 
     def _write(self, line: bytes) -> None:
         self._check()
-        if _write(self._file, line) < len(line):
+        if locks.write(self._file, line) < len(line):
             raise OSError("the disk is full")
 
 
@@ -150,7 +142,7 @@ def make_file(directory: str | None, lease_id: UUID) -> LeaseFile | None:
         return None
     try:
         return LeaseFile(directory, lease_id)
-    except (ImportError, OSError):
+    except OSError:
         return None
 
 
@@ -160,7 +152,7 @@ def in_use(file: LeaseFile | None, test_id: str) -> LeaseFile | None:
         return None
     try:
         file.begin(test_id)
-    except OSError:
+    except Exception:  # noqa: BLE001 - the test has its lease, and leaves it to nobody
         file.remove()
         return None
     return file
@@ -184,9 +176,9 @@ class IdleLease:
 class IdleLeases:
     """Those of one process, by their places."""
 
-    def __init__(self, forget: Callable[[Lease, bool], None]) -> None:
-        """`forget` has a lease renewed no more, and if it lives still, released."""
-        self._forget = forget
+    def __init__(self, give_back: Callable[[Lease], None]) -> None:
+        """`give_back` has a lease renewed no more, and released."""
+        self._release = give_back
         self._by_place: dict[Place, IdleLease] = {}
         self._is_ending = False
         on_fork(self)
@@ -194,13 +186,20 @@ class IdleLeases:
     def __len__(self) -> int:
         return len(self._by_place)
 
-    def take_up(self, place: Place, test_id: str) -> IdleLease | None:
-        """What the last test of a place has left, if it is there still."""
-        idle = self._by_place.pop(place, None)
-        if idle is None or idle.take_up(test_id):
-            return idle
-        self._give_back(idle)
-        return None
+    def at(self, place: Place) -> IdleLease | None:
+        """What the last test of a place has left."""
+        return self._by_place.get(place)
+
+    def forget(self, place: Place) -> None:
+        """A test has it now, or it was given back."""
+        self._by_place.pop(place, None)
+
+    def give_back(self, place: Place) -> None:
+        """End the lease of a place, which may be over already."""
+        idle = self._by_place[place]
+        self._release(idle.lease)
+        idle.file.remove()
+        self.forget(place)
 
     def leave(
         self, place: Place, holding: Holding, outcome: Outcome, *, clean: bool
@@ -217,19 +216,14 @@ class IdleLeases:
     def end(self) -> None:
         """Give all back, and leave nothing from now on: no test will come."""
         self._is_ending = True
-        while self._by_place:
-            _, idle = self._by_place.popitem()
-            self._give_back(idle)
+        for place in list(self._by_place):
+            self.give_back(place)
 
     def after_fork_in_child(self) -> None:
         # Closed, and not unlocked: the parent shares the locks.
         for idle in self._by_place.values():
             idle.file.close()
         self._by_place = {}
-
-    def _give_back(self, idle: IdleLease) -> None:
-        self._forget(idle.lease, not idle.file.is_gone)
-        idle.file.remove()
 
 
 def _idle_from(holding: Holding, outcome: Outcome, *, clean: bool) -> IdleLease | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -212,9 +212,9 @@ class Making:
 
 def _together(wants: Sequence[Want]) -> Sequence[Want]:
     """The wants, those that differ in their count alone as one."""
-    together: dict[str, Want] = {}
+    together: dict[Hashable, Want] = {}
     for want in wants:
-        name = str(replace(want, count=1))
+        name = replace(want, count=1).key
         count = want.count + (together[name].count if name in together else 0)
         together[name] = replace(want, count=count)
     return list(together.values())

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from pathlib import Path
-from typing import IO
 
-LOCKED = "locked while its process lives\n"
+from . import locks
+
+LOCKED = b"locked while its process lives\n"
 
 
 class Presence:
@@ -21,28 +21,22 @@ class Presence:
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._file: IO[str] | None = None
-        self._path: Path | None = None
+        self._file: int | None = None
+        self._path: str | None = None
         self._process = os.getpid()
 
     def show(self, directory: str | None) -> None:
         """Lock a file there. Where that cannot be done, leases end by their TTL."""
         if directory is None or self._path is not None or self._is_forked():
             return
-        self._path = Path(directory) / f"{self._run_id}.{os.getpid()}"
-        with suppress(ImportError, OSError):
-            import fcntl  # noqa: PLC0415  # not on Windows
-
+        self._path = f"{directory}/{self._run_id}.{os.getpid()}"
+        with suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             # Its owner's alone, whatever the umask of the run is.
-            self._file = os.fdopen(
-                os.open(self._path, flags, 0o600), "w", encoding="ascii"
-            )
-            # Not POSIX's locks, which any other close of the file would drop.
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._file = locks.open_file(self._path, flags, 0o600)
+            locks.lock(self._file, waits=True)
             # Locked first: a file that is empty is about to be.
-            self._file.write(LOCKED)
-            self._file.flush()
+            locks.write(self._file, LOCKED)
 
     def end(self, *, settled: bool) -> None:
         """The process leases nothing any more; if `settled`, nothing is left of it."""
@@ -50,8 +44,9 @@ class Presence:
             return
         if settled:
             with suppress(OSError):
-                self._path.unlink()
-        self._file.close()
+                locks.unlink(self._path)
+        with suppress(OSError):
+            locks.close_file(self._file)
         self._file = None
 
     def _is_forked(self) -> bool:

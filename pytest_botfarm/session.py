@@ -113,7 +113,7 @@ class LeaseSession:
         self._open: dict[UUID, Place] = {}
         self._had: dict[Place, Sequence[UUID]] = {}
         """The users that each place had last: their sessions are warm."""
-        self._idle = IdleLeases(self._forget_idle)
+        self._idle = IdleLeases(self._release_idle)
         self._kept: defaultdict[str, list[Lease]] = defaultdict(list)
         self._opening = Lock()
         self._is_forked = False
@@ -242,12 +242,22 @@ class LeaseSession:
 
     def _take_up(self, holding: Holding, place: Place, test_id: str) -> bool:
         """Fill a holding with what the test before has left, if it is there still."""
-        idle = self._idle.take_up(place, shortened(test_id))
+        idle = self._idle.at(place)
         if idle is None:
             return False
-        self._open.pop(holding.id, None)
-        holding.id, holding.file = idle.lease.id, idle.file
-        self._open[holding.id] = place
+        asked_as = holding.id
+        # First of all: whatever interrupts the rest, the test's release ends the lease.
+        self._open[idle.lease.id] = place
+        holding.id, holding.lease = idle.lease.id, idle.lease
+        holding.file, holding.lifetime = idle.file, idle.lifetime
+        self._open.pop(asked_as, None)
+        if not idle.take_up(shortened(test_id)):
+            self._idle.give_back(place)
+            self._open.pop(idle.lease.id, None)
+            holding.begin_anew()
+            self._open[holding.id] = place
+            return False
+        self._idle.forget(place)
         holding.asked = holding.answered = clock()
         lease = replace(idle.lease, waited=0.0)
         self._fill(holding, lease, idle.lifetime, test_id)
@@ -315,6 +325,7 @@ class LeaseSession:
                 self.notes.append(
                     f"lease {holding.id} was not released and ends by its TTL: {error}"
                 )
+            self._close_file(holding)
         else:
             self._forget(holding)
         noticed = holding.lifetime.loss if holding.lifetime else None
@@ -329,14 +340,12 @@ class LeaseSession:
         """End what tests have left to each other: none will come."""
         self._idle.end()
 
-    def _forget_idle(self, lease: Lease, lives: bool) -> None:
+    def _release_idle(self, lease: Lease) -> None:
         if self._heartbeat is not None:
             self._heartbeat.forget(lease.id)
-        if not lives:  # a server has ended it
-            return
         client = self.client()
         ending = client.protocol.release(lease.id, fence=lease.fence, outcome="passed")
-        with suppress(BotfarmError):  # the server ends it, or its time does
+        with suppress(BotfarmError):  # the server has ended it, or its time does
             client.run(ending)
 
     def _forget(self, holding: Holding) -> None:
@@ -344,6 +353,17 @@ class LeaseSession:
         self._open.pop(holding.id, None)
         if holding.file is not None:
             holding.file.remove()
+            holding.file = None
+
+    def _close_file(self, holding: Holding) -> None:
+        """Keep nothing open of a lease that cannot be given back; its tests are told
+        in the file, if there were any.
+        """
+        if holding.file is not None:
+            if holding.lease is None:
+                holding.file.remove()
+            else:
+                holding.file.close()
             holding.file = None
 
     def give_back_kept(self, test_id: str) -> list[UUID]:
@@ -362,7 +382,7 @@ class LeaseSession:
 
     def _take_place(self, holding: Holding) -> Place:
         """The first of two alike leases of a test has its users, and the second its."""
-        wants = " and ".join(map(str, holding.wants))
+        wants = tuple(want.key for want in holding.wants)
         taken = set(self._open.values())
         place = next(it for it in zip(repeat(wants), count()) if it not in taken)
         self._open[holding.id] = place

@@ -5,7 +5,7 @@ Durations are seconds. Instants (`deadline`) are readings of `client.clock`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
@@ -33,6 +33,12 @@ class Want:
             parts.append(f"project {self.project_id}")
         parts += [f"{name}={value}" for name, value in sorted(self.labels.items())]
         return " ".join(parts)
+
+    @property
+    def key(self) -> Hashable:
+        """The same for wants that are equal; what is shown of two may be the same."""
+        labels = tuple(sorted(self.labels.items()))
+        return (self.env, self.domain, self.project_id, labels, self.count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pytest_botfarm.client.errors import BotfarmError
 from pytest_botfarm.embedded import Endpoint
 from pytest_botfarm.holding import Holding, Identity
 from pytest_botfarm.idle import IdleLease
+from pytest_botfarm.limits import Limit
 from pytest_botfarm.masking import Masker
 from pytest_botfarm.session import LeaseSession
 from pytest_botfarm.settings import Settings
@@ -229,3 +230,98 @@ def test_what_a_cancelled_test_takes_up_after_its_end_is_the_next_ones(
         session.give_back_idle()
         assert not session.is_unsettled
     assert farm.leases(pool) == []
+
+
+CUTS_OFF = """
+    import os
+    import signal
+    import threading
+
+    import pytest
+    from pytest_botfarm import idle
+
+    begin = idle.LeaseFile.begin
+
+    def begin_and_end(file, test_id):
+        begin(file, test_id)
+        if "test_is_failed" in test_id:
+            pytest.fail("as pytest-timeout does")
+        if "test_is_interrupted" in test_id:
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait()
+
+    idle.LeaseFile.begin = begin_and_end
+    """
+CUT_OFF = """
+    import fcntl
+    import json
+    import os
+
+    def no(*arguments, **named):
+        raise TypeError("a double")
+
+    def test_locks_nothing(monkeypatch, bot_user):
+        monkeypatch.setattr(fcntl, "flock", lambda *given: None)
+        bot_user()
+
+    def test_is_failed(bot_user):
+        bot_user()
+
+    def test_encodes_nothing(monkeypatch, bot_user):
+        bot_user(wait=5)
+        monkeypatch.setattr(json, "dumps", no)
+
+    def test_closes_all(bot_user):
+        bot_user(wait=5)
+        for file in os.listdir("/proc/self/fd"):
+            try:
+                if os.readlink(f"/proc/self/fd/{file}").endswith(".lease"):
+                    os.close(int(file))
+            except OSError:
+                pass
+
+    def test_goes_on(bot_user):
+        bot_user(wait=5)
+
+    def test_is_interrupted(bot_user):
+        bot_user(wait=5)
+    """
+
+
+def test_whatever_cuts_off_what_is_done_with_a_lease_it_is_given_back(
+    suite: Suite, pool_file: Path
+) -> None:
+    """Doubles of what its file is made of, too."""
+    write_pool(pool_file, "alice@example.com")
+    suite.write(CUTS_OFF, "conftest")
+    suite.write(CUT_OFF)
+    with farm_of(pool_file) as farm:
+        result = suite.run("-p", "no:randomly", timeout=60)
+        assert result.ret == pytest.ExitCode.INTERRUPTED
+        result.assert_outcomes(passed=4, failed=1)
+        result.stdout.no_fnmatch_line("*eadlock*")
+        assert farm.leases() == []
+    assert files_of(suite) == []
+
+
+def test_a_server_that_is_not_there_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pytest_botfarm.client.core.RELEASE_PATIENCE", 0.1)
+    nowhere = "http://127.0.0.1:9"
+    session = LeaseSession(
+        Identity(),
+        Settings(nowhere, None, "stage", "regular", wait=5, ttl=60),
+        lambda: Endpoint(nowhere, "token", str(tmp_path)),
+        masker=Masker(),
+        say=lambda _: None,
+        limit=lambda: Limit(0.2),
+    )
+    holding = Holding([Want("stage", "regular")])
+    with closing(session):
+        with pytest.raises(BotfarmError, match="reached"):
+            session.acquire(holding, wait=5, test_id="test")
+        session.release(holding, outcome="failed", clean=True)
+        assert list(tmp_path.glob("*.lease")) == []
+        assert holding.file is None
+        assert session.is_unsettled

@@ -402,3 +402,11 @@ class TestNewAccounts:
         assert request.path == f"/api/v1/users?{query}"
         with pytest.raises(WrongAnswerError):
             stage.play(stage.protocol.count_free(want), [answer(200, {})])
+
+
+def test_wants_that_look_alike_are_told_apart() -> None:
+    one = Want("stage", "regular", labels={"a": "1 b=2"})
+    two = Want("stage", "regular", labels={"b": "2", "a": "1"})
+    assert str(one) == str(two)
+    assert one.key != two.key
+    assert two.key == Want("stage", "regular", labels={"a": "1", "b": "2"}).key
