@@ -18,7 +18,7 @@ import structlog
 
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.services.leases import LeaseService
-from botfarm_server.store.lease_files import left_idle
+from botfarm_server.store.lease_files import all_of, left_idle
 
 INTERVAL = 0.5
 """Seconds between two looks."""
@@ -46,6 +46,8 @@ class PresenceWatch:
             await self._end_the_dead()
             if idle := left_idle(self.directory):
                 await self.leases.end_idle(idle)
+            if with_files := all_of(self.directory):
+                await self.leases.remove_files(with_files)
         except Exception:  # noqa: BLE001 - the next round may do better
             _log.exception("dead runs could not be looked for")
 

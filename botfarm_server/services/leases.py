@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -319,6 +319,12 @@ class LeaseService:
             )
             granted = await hand_on_from(connection, endings, now=now, times=self.times)
         self.news.tell(endings, granted)
+
+    async def remove_files(self, lease_ids: Collection[LeaseId]) -> None:
+        """Remove the files of those leases that live no longer, and that nobody has."""
+        async with self.database.read() as connection:
+            live = await leases.in_use(connection, lease_ids)
+            lease_files.remove_left(connection, set(lease_ids) - live)
 
     async def show(self, lease_id: LeaseId) -> LeaseView:
         """Raises LeaseNotFoundError."""

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from botfarm_server.domain.access import EVERYTHING, Caller
-from botfarm_server.domain.lifecycle import LeaseTimes
+from botfarm_server.domain.lifecycle import LeaseTimes, is_kept
 from botfarm_server.domain.models import LeaseId, User, UserId
 from botfarm_server.services.ending import Ending, end_leases
 from botfarm_server.services.finding import user_of
@@ -38,7 +38,7 @@ async def reclaim(
     idle = [
         lease
         for lease in (await leases.lock_all(connection, names)).values()
-        if lease.state == "held"
+        if lease.state == "held" and not is_kept(lease)
     ]
     # Its holder may have the lock by now, and has seen then that it is withdrawn.
     return await end_leases(

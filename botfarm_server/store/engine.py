@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from functools import partial
@@ -45,6 +45,7 @@ IDLE = 1.0
 PREPARED_STATEMENTS = 500
 """Kept for each connection: more than there are."""
 POOL_TIMEOUT = 10.0
+_AFTER_COMMIT = "botfarm_after_commit"
 
 
 def _milliseconds(seconds: float) -> str:
@@ -130,8 +131,12 @@ class Database:
         with translated_errors():
             async with self._writer, self.engine.connect() as connection:
                 writing = await connection.execution_options(botfarm_write=True)
+                committed: list[Callable[[], None]] = []
+                writing.info[_AFTER_COMMIT] = committed
                 async with writing.begin():
                     yield writing
+                for follow in committed:
+                    follow()
 
     @asynccontextmanager
     async def queue(self) -> AsyncIterator[tuple[AsyncConnection, datetime]]:
@@ -156,6 +161,14 @@ class Database:
 
     async def dispose(self) -> None:
         await self.engine.dispose()
+
+
+def after_commit(connection: Connection, follow: Callable[[], None]) -> None:
+    """Have something follow the commit of a writing transaction, if that comes.
+
+    It must not raise: the transaction stands. If the process dies it does not follow.
+    """
+    connection.info[_AFTER_COMMIT].append(follow)
 
 
 class translated_errors:  # noqa: N801 - reads as a statement, as `suppress` does

@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,8 +40,10 @@ WRONG = (
 )
 """What comes of lines that are not what a holder writes."""
 STALE = 300.0
-"""Seconds without a word, after which an idle lease ends though nobody wants it, and a
-file goes that has no lease: its holder died before the lease was granted."""
+"""Seconds without a word, after which an idle lease ends though nobody wants it."""
+SETTLED = 5.0
+"""Seconds without a word, after which a file is no longer about to be locked by its
+maker, and its lease was not granted behind the look at the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +111,40 @@ def present_test(
 
 
 def remove(connection: AsyncConnection, lease_ids: Collection[LeaseId]) -> None:
-    """Forget the files of leases that are withdrawn and have ended."""
+    """Forget the files of leases whose end is committed.
+
+    Not before: what they tell would be lost with the transaction. What is left of them,
+    since a server died, `remove_left` removes.
+    """
     directory = directory_of(connection)
     if directory is not None:
         for name in lease_ids:
-            _path(directory, name).unlink(missing_ok=True)
+            with suppress(OSError):
+                _path(directory, name).unlink()
+
+
+def all_of(directory: Path) -> list[LeaseId]:
+    """The leases that have files, those that are over among them."""
+    return [lease_id for it in _files(directory) if (lease_id := _lease_id(it))]
+
+
+def remove_left(connection: AsyncConnection, lease_ids: Collection[LeaseId]) -> None:
+    """Remove the files of leases that do not live, unless a process has them still.
+
+    Each was made and locked before its lease was asked for. So who left it unlocked is
+    dead, or its call failed, or the server died behind the end of the lease.
+    """
+    directory = directory_of(connection)
+    paths = [] if directory is None else [_path(directory, it) for it in lease_ids]
+    for path in paths:
+        if time.time() - _changed_at(path) > SETTLED and _is_unlocked(path):
+            with suppress(OSError):
+                path.unlink()
 
 
 def left_idle(directory: Path) -> list[LeaseId]:
     """Idle leases that their holders do not give back, though they are withdrawn, or
-    have not used for long. Files that have no lease go.
+    have not used for long.
     """
     found = []
     for path in _files(directory):
@@ -127,17 +154,20 @@ def left_idle(directory: Path) -> list[LeaseId]:
         if told is None or not (told.is_withdrawn or is_stale):
             continue
         told = _look(path, withdraws=True)
-        if told is None or told.is_locked:
-            continue
-        if told.is_idle:
+        if told is not None and told.is_idle:
             found.append(told.lease_id)
-        elif is_stale:
-            path.unlink(missing_ok=True)
     return found
 
 
 def _path(directory: Path, lease_id: LeaseId) -> Path:
     return directory / f"{lease_id}{SUFFIX}"
+
+
+def _lease_id(path: Path) -> LeaseId | None:
+    try:
+        return LeaseId(UUID(path.name.removesuffix(SUFFIX)))
+    except ValueError:
+        return None
 
 
 def _files(directory: Path) -> Iterator[Path]:
@@ -155,10 +185,12 @@ def _changed_at(path: Path) -> float:
 
 
 def _look(path: Path, *, withdraws: bool = False) -> LeaseFile | None:
+    lease_id = _lease_id(path)
+    if lease_id is None:
+        return None
     try:
-        lease_id = LeaseId(UUID(path.name.removesuffix(SUFFIX)))
-        file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    except (OSError, ValueError):
+        file = _opened(path)
+    except OSError:
         return None
     try:
         if withdraws:
@@ -171,6 +203,21 @@ def _look(path: Path, *, withdraws: bool = False) -> LeaseFile | None:
     finally:
         os.close(file)
     return LeaseFile(lease_id, content[:1] == WITHDRAWN, is_locked, _uses(content))
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+
+
+def _is_unlocked(path: Path) -> bool:
+    try:
+        file = _opened(path)
+    except OSError:
+        return False
+    try:
+        return not _is_locked(file)
+    finally:
+        os.close(file)
 
 
 def _is_locked(file: int) -> bool:

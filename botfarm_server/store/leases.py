@@ -141,6 +141,20 @@ async def get_all(
     return {lease.id: lease for lease in map(lease_of, rows)}
 
 
+async def in_use(
+    connection: AsyncConnection, lease_ids: Collection[UUID]
+) -> set[LeaseId]:
+    """Which of these leases somebody waits for, or holds for a test: not kept ones."""
+    answer = await connection.execute(
+        select(leases.c.id).where(
+            is_one_of(connection, leases.c.id, lease_ids),
+            leases.c.state.in_(["waiting", "held"]),
+            leases.c.kept_at.is_(None),
+        )
+    )
+    return {LeaseId(row.id) for row in answer}
+
+
 async def insert_waiting(connection: AsyncConnection, lease: Lease) -> None:
     """Give a new lease its place at the end of the queue of each of its pools."""
     number = await _insert(connection, lease)

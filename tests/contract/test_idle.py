@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from typing import Any
 import pytest
 
 from botfarm_server.domain.errors import LeaseEndedError, UserLockedError
+from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, LeaseId, UserId, Want
+from botfarm_server.presence import PresenceWatch
 from botfarm_server.services.answers import Held, LeaseView
 from botfarm_server.services.credentials import UserDraft
-from botfarm_server.store.lease_files import DIRECTORY, STALE, SUFFIX, left_idle
+from botfarm_server.services.ending import end_leases
+from botfarm_server.store import lease_files, leases
+from botfarm_server.store.lease_files import DIRECTORY, SETTLED, SUFFIX, left_idle
 from pytest_botfarm.idle import LeaseFile, make_file
 
 from .conftest import Farm
@@ -99,6 +104,17 @@ async def history(farm: Farm) -> list[tuple[Any, ...]]:
     return [(it.lease.state, it.lease.holder.test_id, it.lease.outcome) for it in found]
 
 
+async def look(farm: Farm, worker: Worker) -> None:
+    """One round of the server's look at the directory."""
+    await PresenceWatch(worker.directory, farm.leases).look()
+
+
+def grow_old(path: Path, seconds: float) -> None:
+    """Let it be longer than that since anybody wrote the file, instead of waiting."""
+    then = path.stat().st_mtime - seconds - 1.0
+    os.utime(path, (then, then))
+
+
 async def views(farm: Farm) -> list[LeaseView]:
     return await farm.leases.find(states=["held", "waiting"], limit=99)
 
@@ -128,7 +144,7 @@ async def test_whoever_wants_what_is_idle_has_it_at_once_and_each_test_in_the_hi
     assert instants == sorted(instants)
     assert len(instants) == 6
     assert not use.file.take_up("fourth")
-    assert use.file.is_gone
+    assert not (worker.directory / f"{use.id}{SUFFIX}").exists()
 
 
 async def test_while_anybody_waits_no_lease_becomes_idle(
@@ -414,14 +430,68 @@ async def test_what_a_file_tells_is_made_fit_for_the_history(
 async def test_files_that_no_lease_has_are_removed_in_the_end(
     farm: Farm, worker: Worker
 ) -> None:
+    """Not one that its maker is about to lock, nor one that somebody uses."""
     await farm.add_user("alice")
-    left, old = uuid.uuid4(), uuid.uuid4()
-    for name in (left, old):
-        file = make_file(str(worker.directory), name)
+    await farm.add_user("bob")
+    used, idle = await worker.use(), await worker.idle()
+    young, locked, *left = [
+        make_file(str(worker.directory), uuid.uuid4()) for _ in range(4)
+    ]
+    for file in (young, *left):
         assert file is not None
         file.close()
-    path = worker.directory / f"{old}{SUFFIX}"
-    then = path.stat().st_mtime - STALE - 1.0
-    os.utime(path, (then, then))
-    assert left_idle(worker.directory) == []
-    assert [it.stem for it in worker.directory.iterdir()] == [str(left)]
+    assert locked is not None
+    for path in worker.directory.iterdir():
+        if young is not None and path != Path(young._path):
+            grow_old(path, SETTLED)
+    await look(farm, worker)
+    await look(farm, worker)
+    stay = {file._path for file in (young, locked, used.file, idle.file) if file}
+    assert {str(path) for path in worker.directory.iterdir()} == stay
+
+
+async def test_an_end_that_is_not_committed_loses_no_test(
+    farm: Farm, worker: Worker
+) -> None:
+    await farm.add_user("alice")
+    use = await worker.idle("first", "second")
+    with suppress(RuntimeError):
+        async with farm.database.queue() as (connection, now):
+            found = await leases.lock_all(connection, [use.id])
+            await end_leases(
+                connection, [*found.values()], "revoked", now=now, times=LeaseTimes()
+            )
+            raise RuntimeError
+    assert [view.lease.id for view in await views(farm)] == [use.id]
+    assert await history(farm) == []
+    await look(farm, worker)
+    assert await views(farm) == []
+    tests = [test_id for _, test_id, _ in await history(farm)]
+    assert tests == ["second", "first"]
+    assert list(worker.directory.iterdir()) == []
+
+
+async def test_what_a_server_died_over_removing_is_told_once(
+    farm: Farm, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("alice", "bob"):
+        await farm.add_user(name)
+    idle, failed = await worker.idle("first", "second"), await worker.idle("third")
+    assert failed.file.take_up("fails")
+    fence = failed.held.lease.fence
+    assert fence is not None
+    with monkeypatch.context() as dying:
+        dying.setattr(lease_files, "remove", lambda *_: None)
+        await farm.leases.end(idle.id)
+        await farm.leases.keep(failed.id, fence, seconds=60.0, outcome="failed")
+    failed.file._tell(ended=0.0)
+    failed.file.close()
+    for path in worker.directory.iterdir():
+        grow_old(path, SETTLED)
+    await farm.leases.end(idle.id)
+    assert len(left_idle(worker.directory)) == 2
+    await farm.leases.end_idle([idle.id, failed.id])
+    assert [view.lease.id for view in await views(farm)] == [failed.id]
+    await farm.leases.break_lease(failed.id, "seen", holder_is_dead=True)
+    tests = [test_id for _, test_id, _ in await history(farm)]
+    assert sorted(tests) == ["fails", "first", "second", "third"]
