@@ -193,7 +193,8 @@ def _look(path: Path, *, withdraws: bool = False) -> LeaseFile | None:
     except OSError:
         return None
     try:
-        if withdraws:
+        # Not again: by when it was written, idle leases and what is left of them end.
+        if withdraws and os.pread(file, 1, 0) != WITHDRAWN:
             os.pwrite(file, WITHDRAWN, 0)
         is_locked = not withdraws or _is_locked(file)
         # Behind the look at the lock: who lets it go has written its end before.

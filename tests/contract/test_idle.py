@@ -23,7 +23,13 @@ from botfarm_server.services.answers import Held, LeaseView
 from botfarm_server.services.credentials import UserDraft
 from botfarm_server.services.ending import end_leases
 from botfarm_server.store import lease_files, leases
-from botfarm_server.store.lease_files import DIRECTORY, SETTLED, SUFFIX, left_idle
+from botfarm_server.store.lease_files import (
+    DIRECTORY,
+    SETTLED,
+    STALE,
+    SUFFIX,
+    left_idle,
+)
 from pytest_botfarm.idle import LeaseFile, make_file
 
 from .conftest import Farm
@@ -495,3 +501,36 @@ async def test_what_a_server_died_over_removing_is_told_once(
     await farm.leases.break_lease(failed.id, "seen", holder_is_dead=True)
     tests = [test_id for _, test_id, _ in await history(farm)]
     assert sorted(tests) == ["fails", "first", "second", "third"]
+    for path in worker.directory.iterdir():
+        grow_old(path, SETTLED)
+    await look(farm, worker)
+    assert list(worker.directory.iterdir()) == []
+
+
+async def test_a_lease_that_is_withdrawn_once_is_not_written_to_again(
+    farm: Farm, worker: Worker
+) -> None:
+    """Or nobody could tell how long its holder has been silent."""
+    await farm.add_user("alice")
+    use = await worker.use("holds")
+    await farm.waiting()
+    path = worker.directory / f"{use.id}{SUFFIX}"
+    grow_old(path, STALE)
+    then = path.stat().st_mtime
+    await farm.waiting()
+    assert left_idle(worker.directory) == []
+    assert path.stat().st_mtime == then
+    assert not use.file.leave()
+
+
+async def test_a_lease_that_was_idle_for_long_ends_though_nobody_wants_it(
+    farm: Farm, worker: Worker
+) -> None:
+    await farm.add_user("alice")
+    use = await worker.idle("test")
+    await look(farm, worker)
+    assert [view.lease.id for view in await views(farm)] == [use.id]
+    grow_old(worker.directory / f"{use.id}{SUFFIX}", STALE)
+    await look(farm, worker)
+    assert await views(farm) == []
+    assert not use.file.take_up("next")
