@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -292,25 +293,33 @@ async def end(
     reason: str | None = None,
     knot: Sequence[KnotMember] | None = None,
 ) -> None:
-    """End leases of one state, which the caller has locked."""
+    """End leases of one state, which the caller has locked.
+
+    Those that are released have ended when their last tests did, if they say so.
+    """
     before = ended[0].state
-    changed = await connection.execute(
-        _end(connection),
-        {
-            "lease_ids": [it.id for it in ended],
-            "before": before,
-            "to": state,
-            "at": now,
-            "with_outcome": outcome,
-            "reason": reason,
-            "of_knot": (
-                None
-                if knot is None
-                else [{**asdict(it), "lease_id": str(it.lease_id)} for it in knot]
-            ),
-        },
-    )
-    expect(changed.rowcount, len(ended), "a lease was ended that was not locked")
+    by_time: defaultdict[datetime, list[LeaseId]] = defaultdict(list)
+    for lease in ended:
+        told = lease.ended_at if state == "released" else None
+        by_time[told or now].append(lease.id)
+    for at, names in by_time.items():
+        changed = await connection.execute(
+            _end(connection),
+            {
+                "lease_ids": names,
+                "before": before,
+                "to": state,
+                "at": at,
+                "with_outcome": outcome,
+                "reason": reason,
+                "of_knot": (
+                    None
+                    if knot is None
+                    else [{**asdict(it), "lease_id": str(it.lease_id)} for it in knot]
+                ),
+            },
+        )
+        expect(changed.rowcount, len(names), "a lease was ended that was not locked")
     if before == "waiting":
         await queue.leave(connection, [it.id for it in ended])
 

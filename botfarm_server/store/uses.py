@@ -21,8 +21,9 @@ async def record_uses(
 ) -> Lease:
     """Record each use of a held lease but the last as a lease that was released.
 
-    The lease itself becomes that of the last use, and the newest of them. SQLite alone
-    has such leases, and there nobody else writes meanwhile.
+    The lease itself becomes that of the last use, and the newest of them; it says when
+    that use ended, if it has. SQLite alone has such leases, and there nobody else
+    writes meanwhile.
     """
     *earlier, last = uses
     since = lease.granted_at or now
@@ -50,7 +51,7 @@ async def record_uses(
         )
         since = past.ended_at or since
     if not earlier:
-        return lease
+        return _ended(lease, last, now)
     told = _had_by(lease, last, _within(since, last.began, now))
     newest = select(func.max(leases.c.number) + 1).scalar_subquery()
     changed = await connection.execute(
@@ -64,12 +65,19 @@ async def record_uses(
         )
     )
     expect(changed.rowcount, 1, "the uses were told of a lease that was not held")
-    return told
+    return _ended(told, last, now)
 
 
 def _had_by(lease: Lease, use: Use, began: datetime) -> Lease:
     holder = replace(lease.holder, test_id=use.test_id)
     return replace(lease, holder=holder, created_at=began, granted_at=began)
+
+
+def _ended(lease: Lease, last: Use, now: datetime) -> Lease:
+    if last.ended is None:
+        return lease
+    began = lease.granted_at or now
+    return replace(lease, ended_at=_within(began, last.ended, now))
 
 
 def _within(first: datetime, told: datetime, last: datetime) -> datetime:

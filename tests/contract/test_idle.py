@@ -5,6 +5,7 @@ The holders are the plugin's own files; what it would send to a server is called
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Awaitable, Callable
@@ -431,6 +432,47 @@ async def test_what_a_file_tells_is_made_fit_for_the_history(
         assert ended is not None
         assert use.held.lease.granted_at <= granted <= ended  # type: ignore[operator]
     assert found[-1].lease.ended_at >= before  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("ended_by", ["reclaim", "release", "break"])
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_lease_ended_when_its_last_test_did(
+    farm: Farm, worker: Worker, ended_by: str, count: int
+) -> None:
+    """And not when somebody wanted it; its users are free from then on."""
+    await farm.add_user("alice")
+    use = await worker.use("first")
+    for column in ("created_at", "granted_at"):
+        await farm.set_time("leases", column, use.id, ago=300.0)
+    before = await farm.now()
+    granted = before.timestamp() - 300.0
+    told: list[dict[str, str | float]] = []
+    for number in range(count):
+        told += [{"test_id": str(number), "began": granted + number}]
+        told += [{"ended": granted + number + 0.5}]
+    lines = [b"-", *(json.dumps(it).encode() for it in told), b""]
+    (worker.directory / f"{use.id}{SUFFIX}").write_bytes(b"\n".join(lines))
+    if ended_by == "release":  # it has not unlocked it yet
+        await farm.leases.end(use.id, outcome="passed")
+    else:
+        use.file._unlock()
+    if ended_by == "reclaim":
+        assert (await farm.held()).lease.granted_at >= before  # type: ignore[operator]
+    if ended_by == "break":
+        await farm.leases.break_lease(use.id, "a person wants it")
+    found = await farm.leases.find(states=["released"], limit=9)
+    assert len(found) == count
+    for number, view in enumerate(reversed(found)):
+        lease = view.lease
+        assert lease.granted_at is not None
+        assert lease.ended_at is not None
+        assert lease.ended_at.timestamp() == pytest.approx(
+            granted + number + 0.5, 0, 0.1
+        )
+        held_for = (lease.ended_at - lease.granted_at).total_seconds()
+        assert held_for == pytest.approx(0.5, 0, 0.1)
+    rested_since = "SELECT count(*) FROM users WHERE released_at >= "
+    assert await farm.count(f"{rested_since}'{before:%Y-%m-%d %H:%M:%S.%f}'") == 1
 
 
 async def test_files_that_no_lease_has_are_removed_in_the_end(
