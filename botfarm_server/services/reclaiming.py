@@ -18,6 +18,8 @@ from botfarm_server.services.finding import user_of
 from botfarm_server.store import lease_files, leases
 from botfarm_server.store.engine import Connection
 
+WRONG_FILE = "what its holder has written of its tests cannot be read"
+
 
 async def reclaim(
     connection: Connection,
@@ -28,21 +30,36 @@ async def reclaim(
 ) -> list[Ending]:
     """Withdraw these leases, or all, and end those that are idle.
 
-    What is in use goes on, and is not idle afterwards. The caller has the queue lock,
-    and hands on what was ended.
+    What is in use goes on, and is not idle afterwards. Where nobody can tell whether a
+    lease is in use, nor does anybody lock its file, it ends as well. The caller has the
+    queue lock, and hands on what was ended.
     """
     told = lease_files.withdraw(connection, lease_ids)
-    names = [file.lease_id for file in told if file.is_idle]
+    names = [file.lease_id for file in told if file.is_idle or file.is_wrong]
     if not names:
         return []
-    idle = [
+    wrong = {file.lease_id for file in told if file.is_wrong}
+    held = [
         lease
         for lease in (await leases.lock_all(connection, names)).values()
         if lease.state == "held" and not is_kept(lease)
     ]
     # Its holder may have the lock by now, and has seen then that it is withdrawn.
     return await end_leases(
-        connection, idle, "released", now=now, times=times, outcome="passed"
+        connection,
+        [lease for lease in held if lease.id not in wrong],
+        "released",
+        now=now,
+        times=times,
+        outcome="passed",
+    ) + await end_leases(
+        connection,
+        [lease for lease in held if lease.id in wrong],
+        "released",
+        now=now,
+        times=times,
+        clean=False,
+        reason=WRONG_FILE,
     )
 
 

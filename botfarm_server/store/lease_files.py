@@ -8,7 +8,9 @@ the lease is withdrawn, which is for ever. Holders look at it behind the lock, a
 once they have let the lock go; a server writes it before it tries the lock. So whoever
 comes second sees the first.
 
-What a file tells may be cut off or wrong: then the lease counts as used.
+What a file tells may be cut off: then the lease counts as used. If it is wrong, nobody
+knows of the tests: once the file is withdrawn and not locked, its lease ends, and its
+users are dirty. Its maker locks it before its first line, and so before it is wrong.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ DIRECTORY = "alive"
 """Beside the SQLite file."""
 SUFFIX = ".lease"
 WITHDRAWN = b"W"
+FIRST_LINES = (b"-", b"W", b"W-")
+"""The last was withdrawn before its maker had written it, which it does at the end."""
 LONGEST = 4_000_000
 """Bytes that are read: some hundred uses, each with a name of 2,000 characters."""
 WRONG = (
@@ -64,6 +68,13 @@ class LeaseFile:
     is_locked: bool
     """True as well where nobody has tried the lock."""
     uses: Sequence[Use]
+    is_readable: bool = True
+    """False if something is wrong with what it tells; it tells of no use then."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether nobody knows who had the lease, and nobody has it now."""
+        return not self.is_locked and not self.is_readable
 
     @property
     def is_idle(self) -> bool:
@@ -144,7 +155,7 @@ def remove_left(connection: AsyncConnection, lease_ids: Collection[LeaseId]) -> 
 
 def left_idle(directory: Path) -> list[LeaseId]:
     """Idle leases that their holders do not give back, though they are withdrawn, or
-    have not used for long.
+    have not used for long; and those that end since what their files tell is wrong.
     """
     found = []
     for path in _files(directory):
@@ -154,7 +165,7 @@ def left_idle(directory: Path) -> list[LeaseId]:
         if told is None or not (told.is_withdrawn or is_stale):
             continue
         told = _look(path, withdraws=True)
-        if told is not None and told.is_idle:
+        if told is not None and (told.is_idle or told.is_wrong):
             found.append(told.lease_id)
     return found
 
@@ -203,7 +214,8 @@ def _look(path: Path, *, withdraws: bool = False) -> LeaseFile | None:
         return None
     finally:
         os.close(file)
-    return LeaseFile(lease_id, content[:1] == WITHDRAWN, is_locked, _uses(content))
+    is_withdrawn, uses = content[:1] == WITHDRAWN, _uses(content)
+    return LeaseFile(lease_id, is_withdrawn, is_locked, uses or (), uses is not None)
 
 
 def _opened(path: Path) -> int:
@@ -231,11 +243,14 @@ def _is_locked(file: int) -> bool:
     return False
 
 
-def _uses(content: bytes) -> Sequence[Use]:
-    """The uses that are told, none if something is wrong with them."""
-    uses: list[Use] = []
+def _uses(content: bytes) -> Sequence[Use] | None:
+    """The uses that are told, or None if something is wrong with them."""
     # Behind the last line's end stands what was being written.
-    for line in content.split(b"\n")[1:-1]:
+    first, *lines = content.split(b"\n")[:-1] or [b""]
+    if first not in FIRST_LINES:
+        return None
+    uses: list[Use] = []
+    for line in lines:
         try:
             told = json.loads(line)
             if "began" in told:
@@ -245,7 +260,7 @@ def _uses(content: bytes) -> Sequence[Use]:
             if "undone" not in told:
                 uses.append(Use(last.test_id, last.began, _time(told["ended"])))
         except WRONG:
-            return ()
+            return None
     return uses
 
 

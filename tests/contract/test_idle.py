@@ -365,35 +365,66 @@ async def test_a_kept_lease_is_the_tests_that_failed(
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"",
-        b"-",
-        b"\0" * 99,
-        b"-\n{}\n",
-        b"-\n[]\n",
-        b"-\nnull\n",
-        b'-\n{"ended": 1}\n',
-        b'-\n{"began": "x", "test_id": "t"}\n{"ended": 1}\n',
-        b'-\n{"began": 1e99, "test_id": "t"}\n{"ended": 1}\n',
-        b'-\n{"began": 1, "test_id": 7}\n{"ended": 1}\n',
-        b'-\n{"began": 1, "test_id": "t"}\n{"ended": 1',
-        b'-\n{"began": 1, "test_id": "t"}\n\xff\n',
-        b"-\n" + b"[" * 100_000 + b"\n",
-    ],
+    [b"-\n", b"W-\n", b'-\n{"began": 1, "test_id": "t"}\n{"ended": 1'],
 )
-async def test_a_file_that_tells_nothing_is_one_of_a_lease_in_use(
+async def test_a_file_that_tells_of_no_end_is_one_of_a_lease_in_use(
     farm: Farm, worker: Worker, content: bytes
 ) -> None:
     await farm.add_user("alice")
     use = await worker.idle()
-    path = worker.directory / f"{use.id}{SUFFIX}"
-    path.write_bytes(content)
-    (worker.directory / f"no-id{SUFFIX}").write_bytes(content)
+    (worker.directory / f"{use.id}{SUFFIX}").write_bytes(content)
     await farm.waiting()
     assert len(await views(farm)) == 2
     assert left_idle(worker.directory) == []
     await farm.leases.end(use.id)
+    assert [it[0] for it in await history(farm)] == ["released"]
+
+
+WRONG = (
+    b"",
+    b"-",
+    b"\0" * 99,
+    b"-\n{}\n",
+    b"-\n[]\n",
+    b"-\nnull\n",
+    b'-\n{"ended": 1}\n',
+    b'-\n{"began": "x", "test_id": "t"}\n{"ended": 1}\n',
+    b'-\n{"began": 1e99, "test_id": "t"}\n{"ended": 1}\n',
+    b'-\n{"began": 1, "test_id": 7}\n{"ended": 1}\n',
+    b'-\n{"began": 1, "test_id": "t"}\n\xff\n',
+    b"-\n" + b"[" * 100_000 + b"\n",
+)
+
+
+@pytest.mark.parametrize("content", WRONG)
+async def test_a_lease_whose_file_is_wrong_ends_unless_it_is_locked(
+    farm: Farm, worker: Worker, content: bytes
+) -> None:
+    """Nobody knows of its tests then, nor what they have left behind."""
+    await farm.add_user("alice")
+    use = await worker.idle()
+    path = worker.directory / f"{use.id}{SUFFIX}"
+    (worker.directory / f"no-id{SUFFIX}").write_bytes(content)
+    use.file._lock()
+    path.write_bytes(content)
+    waiter = await farm.waiting()
+    await look(farm, worker)
+    assert len(await views(farm)) == 2
+    use.file._unlock()
+    await look(farm, worker)
+    held = await farm.held(lease_id=waiter.lease.id)
+    assert held.users[0].dirty
     assert await history(farm) == [("released", "test", None)]
+    assert not path.exists()
+
+
+async def test_whoever_wants_what_has_a_wrong_file_has_it_at_once(
+    farm: Farm, worker: Worker
+) -> None:
+    await farm.add_user("alice")
+    use = await worker.idle()
+    (worker.directory / f"{use.id}{SUFFIX}").write_bytes(b"-\n{}\n")
+    assert (await farm.held()).users[0].dirty
 
 
 async def test_what_a_holder_has_locked_is_in_use_whatever_its_file_tells(
