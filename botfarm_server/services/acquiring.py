@@ -78,7 +78,7 @@ class AcquireService:
         lease_id = LeaseId(uuid.uuid4())
         async with self.database.queue() as (connection, now):
             user = await user_unless_idle(
-                connection, user_id, now=now, times=self.times, by=by
+                connection, user_id, now=now, times=self.times, news=self.news, by=by
             )
             want = Want(user.env, user.domain, user.project_id, user_id=user_id)
             kept: dict[LeaseId, Sequence[Candidate]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -22,7 +23,7 @@ from botfarm_server.services.news import News
 from botfarm_server.services.possibility import announce_hopeless, candidate_of
 from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.store import users
-from botfarm_server.store.engine import Database
+from botfarm_server.store.engine import Database, after_commit
 
 IMPORT_ATTEMPTS = 3
 """Several imports of the same users at once: each finds what the others stored."""
@@ -110,7 +111,8 @@ class ImportService:
                 await users.add(connection, prepared, now)
             if differing:
                 # Of which of them leases are idle is not looked up: all may be.
-                await reclaim(connection, now=now, times=self.times)
+                endings = await reclaim(connection, now=now, times=self.times)
+                after_commit(connection, partial(self.news.tell, endings))
             before = await users.stored(connection, [it.key for it, _ in differing])
             _check_known(before.values(), by)  # one may have moved since
             for (draft, _), (user_id, values) in zip(differing, changes, strict=True):

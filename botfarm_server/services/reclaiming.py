@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from functools import partial
 
 from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.lifecycle import LeaseTimes, is_kept
 from botfarm_server.domain.models import LeaseId, User, UserId
 from botfarm_server.services.ending import Ending, end_leases
 from botfarm_server.services.finding import user_of
+from botfarm_server.services.news import News
 from botfarm_server.store import lease_files, leases
-from botfarm_server.store.engine import Connection
+from botfarm_server.store.engine import Connection, after_commit
 
 WRONG_FILE = "what its holder has written of its tests cannot be read"
 
@@ -69,6 +71,7 @@ async def user_unless_idle(
     *,
     now: datetime,
     times: LeaseTimes,
+    news: News,
     by: Caller = EVERYTHING,
 ) -> User:
     """A user, taken from a lease that is idle; no other one will be idle with it.
@@ -79,5 +82,6 @@ async def user_unless_idle(
     user = await user_of(connection, user_id, now, by)
     if user.lease_id is None:
         return user
-    await reclaim(connection, now=now, times=times, lease_ids=[user.lease_id])
+    endings = await reclaim(connection, now=now, times=times, lease_ids=[user.lease_id])
+    after_commit(connection, partial(news.tell, endings))
     return await user_of(connection, user_id, now, by)

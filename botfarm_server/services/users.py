@@ -103,7 +103,7 @@ class UserService:
         async with self.database.queue() as (connection, now):
             for user_id in await users.not_listed(connection, keys):
                 user = await user_unless_idle(
-                    connection, user_id, now=now, times=self.times
+                    connection, user_id, now=now, times=self.times, news=self.news
                 )
                 lost += _lost(user)
                 if await users.remove(connection, user_id):
@@ -264,7 +264,7 @@ class UserService:
     ) -> tuple[User, User]:
         """Set columns of a user; how it was before, and how it is."""
         before = await user_unless_idle(
-            connection, user_id, now=now, times=self.times, by=by
+            connection, user_id, now=now, times=self.times, news=self.news, by=by
         )
         if values:
             await users.change(connection, user_id, values)
@@ -280,7 +280,7 @@ class UserService:
         """
         async with self.database.queue() as (connection, now):
             user = await user_unless_idle(
-                connection, user_id, now=now, times=self.times, by=by
+                connection, user_id, now=now, times=self.times, news=self.news, by=by
             )
             if not await users.remove(connection, user_id):
                 raise await locked(connection, user_id)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from botfarm_server.domain.errors import LeaseEndedError, UserLockedError
 from botfarm_server.domain.lifecycle import LeaseTimes
@@ -275,6 +276,34 @@ async def test_a_user_that_is_idle_can_be_removed_and_one_in_use_cannot(
     await farm.users.remove(use.user_id)
     assert not use.file.take_up("next")
     assert await farm.users.find() == []
+
+
+async def _remove(farm: Farm, user_id: UserId) -> None:
+    await farm.users.remove(user_id)
+
+
+async def _acquire(farm: Farm, user_id: UserId) -> None:
+    await farm.acquiring.acquire(user_id, ttl=None, holder=Holder())
+
+
+async def _wait(farm: Farm, _: UserId) -> None:
+    await farm.held()
+
+
+@pytest.mark.parametrize(
+    "want", [_quarantine, _change, _import, _unlist, _remove, _acquire, _wait]
+)
+async def test_the_end_of_an_idle_lease_is_logged_and_counted_whoever_wants_it(
+    farm: Farm, worker: Worker, want: Callable[[Farm, UserId], Awaitable[None]]
+) -> None:
+    await farm.add_user("alice")
+    use = await worker.idle()
+    with capture_logs() as log:
+        await want(farm, use.user_id)
+    told = [it["lease_id"] for it in log if it["event"] == "lease ended"]
+    assert told == [str(use.id)]
+    metrics = farm.leases.news.metrics
+    assert metrics._ended.labels("released", "passed")._value.get() == 1
 
 
 async def test_a_state_that_was_saved_is_the_next_leases(
