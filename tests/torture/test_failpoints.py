@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 import uuid
 from contextlib import suppress
 
+import httpx
 import pytest
 
+from botfarm_server.store.lease_files import DIRECTORY, SUFFIX
 from pytest_botfarm.client.errors import LeaseEndedError
 
 from .laboratory import (
@@ -55,6 +59,34 @@ async def test_a_release_whose_server_dies_after_the_commit_is_a_release(
     verdict = await scene.verdict()
     assert verdict.violations == []
     assert verdict.losses == 0
+
+
+async def test_a_release_whose_server_dies_before_the_commit_loses_no_test(
+    sqlite_laboratory: Laboratory,
+) -> None:
+    """Of those that had the lease in turn, as its file tells."""
+    laboratory = sqlite_laboratory
+    scene = await laboratory.scene()
+    actor = scene.actor(laboratory.first, *laboratory.servers)
+    lease = await actor.ask()
+    path = laboratory.folder / DIRECTORY / f"{lease.id}{SUFFIX}"
+    path.parent.mkdir(exist_ok=True)
+    now = time.time()
+    told = [
+        fact
+        for test_id in ("first", "second", "third")
+        for fact in ({"test_id": test_id, "began": now}, {"ended": now})
+    ]
+    path.write_text("\n".join(["-", *map(json.dumps, told), ""]), encoding="ascii")
+    laboratory.first.control.arm("before-commit", "crash", "end")
+    await actor.release(lease)
+    await dead(laboratory.first)
+    await scene.verdict()  # whose rules know a lease of one test alone
+    async with httpx.AsyncClient(base_url=laboratory.second.url) as http:
+        ended = (await http.get("/api/v1/leases?state=released")).json()
+    tests = [found["holder"]["test_id"] for found in ended]
+    assert tests == ["third", "second", "first"]
+    assert not path.exists()
 
 
 async def test_a_renewal_whose_server_dies_after_the_commit_keeps_the_lease(
