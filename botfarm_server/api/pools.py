@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented, told
@@ -67,14 +67,14 @@ async def count(state: State, by: By) -> Any:
     responses=documented(),
 )
 @needs("read")
-async def check(body: CheckIn, pools: Pools, by: By) -> Any:
+async def check(body: CheckIn, request: Request, pools: Pools, by: By) -> Any:
     """Tell of each what asking for it would be refused with, if it would be.
 
     Nothing is granted, and nothing waits. The errors are `no_such_pool`,
     `pool_too_small` and `invalid_request`, each with its facts.
     """
     leases = [wants_of(lease.wants, by) for lease in body.leases]
-    prospects = await pools.check(leases, by.project_id)
+    prospects = await pools.check(leases, by, request.is_disconnected)
     return {
         "leases": [
             {

@@ -6,7 +6,7 @@ number of seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NewType
@@ -56,6 +56,12 @@ class Want:
     @property
     def pool(self) -> Pool:
         return Pool(self.env, self.domain)
+
+    @property
+    def criteria(self) -> Hashable:
+        """What a user has to meet: the same of wants that differ in their count."""
+        labels = tuple(sorted(self.labels.items()))
+        return self.pool, self.project_id, self.user_id, labels
 
 
 @dataclass(frozen=True, slots=True)

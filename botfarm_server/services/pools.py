@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
+from weakref import WeakValueDictionary
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import BotfarmError
-from botfarm_server.domain.models import Want
+from botfarm_server.domain.models import TokenId, Want
 from botfarm_server.domain.vocabulary import Vocabulary
-from botfarm_server.services.possibility import outside_of, why_impossible
-from botfarm_server.store import candidates, users
+from botfarm_server.services.possibility import (
+    Existing,
+    Sizes,
+    outside_of,
+    why_impossible,
+)
+from botfarm_server.store import users
 from botfarm_server.store.engine import Connection, Database
 
 
@@ -34,12 +42,30 @@ class Prospect:
 
 
 @dataclass
+class _Look:
+    """What one check has found out."""
+
+    connection: Connection
+    existing: Existing
+    project_id: UUID | None
+    sizes: Sizes = field(default_factory=dict)
+
+
+async def _never() -> bool:
+    return False
+
+
+@dataclass
 class PoolService:
     """Reads alone: nothing is granted, and nobody gets a place in the queue."""
 
     database: Database
     vocabulary: Vocabulary
     _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _first_of: WeakValueDictionary[TokenId | None, asyncio.Lock] = field(
+        default_factory=WeakValueDictionary
+    )
+    """By token, whose first call alone waits for its turn beside those of others."""
 
     async def sizes(self, project_id: UUID | None = None) -> list[PoolSize]:
         """The pools that have users in rotation, by env and domain."""
@@ -49,28 +75,46 @@ class PoolService:
         return sorted(sizes, key=lambda it: (it.env, it.domain))
 
     async def check(
-        self, leases: Sequence[Sequence[Want]], project_id: UUID | None = None
+        self,
+        leases: Sequence[Sequence[Want]],
+        by: Caller = EVERYTHING,
+        has_left: Callable[[], Awaitable[bool]] = _never,
     ) -> list[Prospect]:
-        """The prospects of leases, each given as the wants that it would have."""
-        # One call may have a thousand wants: some such calls side by side would hold
-        # all connections to the database for a minute.
-        async with self._checking, self.database.read() as connection:
-            return [
-                await self._prospect(connection, wants, project_id) for wants in leases
-            ]
+        """The prospects of leases, each given as the wants that it would have.
 
-    async def _prospect(
-        self, connection: Connection, wants: Sequence[Want], project_id: UUID | None
-    ) -> Prospect:
-        outside = outside_of(project_id, wants)
+        Those that are not known yet when the caller `has_left` are not found out.
+        """
+        prospects: list[Prospect] = []
+        # Side by side such calls would hold all connections to the database.
+        async with self._turn_of(by):
+            if await has_left():
+                return prospects
+            async with self.database.read() as connection:
+                look = _Look(connection, Existing(connection, leases), by.project_id)
+                for wants in leases:
+                    if await has_left():
+                        break
+                    prospects.append(await self._prospect(look, wants))
+        return prospects
+
+    @asynccontextmanager
+    async def _turn_of(self, by: Caller) -> AsyncIterator[None]:
+        """One call at a time, of each token that has any in turn."""
+        first = self._first_of.setdefault(by.token_id, asyncio.Lock())
+        # Both locks let in first who came first.
+        async with first, self._checking:
+            yield
+
+    async def _prospect(self, look: _Look, wants: Sequence[Want]) -> Prospect:
+        outside = outside_of(look.project_id, wants)
         matching = [
-            0
-            if want in outside
-            else await candidates.count_in_rotation(connection, want)
-            for want in wants
+            0 if want in outside else await look.existing.number(want) for want in wants
         ]
         try:
             self.vocabulary.check_wants(wants)
         except BotfarmError as error:
             return Prospect(matching, error)
-        return Prospect(matching, await why_impossible(connection, wants, project_id))
+        refusal = await why_impossible(
+            look.connection, wants, look.project_id, look.sizes, look.existing
+        )
+        return Prospect(matching, refusal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from uuid import UUID
 
 from botfarm_server.domain.errors import (
@@ -11,7 +11,15 @@ from botfarm_server.domain.errors import (
     PoolTooSmallError,
 )
 from botfarm_server.domain.matching import assign, matches
-from botfarm_server.domain.models import Candidate, LeaseId, Pool, User, Want
+from botfarm_server.domain.models import (
+    Candidate,
+    LeaseId,
+    Pool,
+    Quarantined,
+    User,
+    UserId,
+    Want,
+)
 from botfarm_server.store import candidates, queue, users
 from botfarm_server.store.engine import Connection
 from botfarm_server.store.users import StoredUser
@@ -28,29 +36,91 @@ Sizes = dict[UUID | None, dict[Pool, int]]
 """The sizes of the pools that the callers of a project know of."""
 
 
+class Existing:
+    """The users that there are, as a transaction that changes none of them sees them.
+
+    It asks once for what any number of the leases want alike.
+    """
+
+    def __init__(
+        self, connection: Connection, leases: Iterable[Sequence[Want]] = ()
+    ) -> None:
+        self._connection = connection
+        self._most: dict[Hashable, int] = {}
+        """For how many users a lease asks that has the want, at most."""
+        self._found: dict[Hashable, Sequence[Candidate]] = {}
+        self._numbers: dict[Hashable, int] = {}
+        self._quarantined: dict[Hashable, Quarantined] = {}
+        for wants in leases:
+            asked = users_of(wants)
+            for want in wants:
+                known = self._most.get(want.criteria, 0)
+                self._most[want.criteria] = max(known, asked)
+
+    async def for_any(self, wants: Sequence[Want]) -> list[Candidate]:
+        """Users in rotation that could meet the wants of a lease: enough of them."""
+        found: dict[UserId, Candidate] = {}
+        asked = users_of(wants)
+        for want in wants:
+            meeting = await self._meeting(want)
+            found |= {user.id: user for user in meeting[:asked]}
+        return list(found.values())
+
+    async def has_any(self, want: Want) -> bool:
+        """Whether any user in rotation could meet the want."""
+        return bool(await self._meeting(want))
+
+    async def number(self, want: Want) -> int:
+        """How many users in rotation could meet the want."""
+        if want.criteria not in self._numbers:
+            meeting = await self._meeting(want)
+            are_all = len(meeting) < self._most[want.criteria]
+            self._numbers[want.criteria] = (
+                len(meeting)
+                if are_all
+                else await candidates.count_in_rotation(self._connection, want)
+            )
+        return self._numbers[want.criteria]
+
+    async def quarantined(self, wants: Sequence[Want]) -> Quarantined:
+        """Those in quarantine that meet any of the wants."""
+        key = frozenset(want.criteria for want in wants)
+        if key not in self._quarantined:
+            self._quarantined[key] = await candidates.quarantined_for(
+                self._connection, wants, limit=FIRST_QUARANTINED
+            )
+        return self._quarantined[key]
+
+    async def _meeting(self, want: Want) -> Sequence[Candidate]:
+        if want.criteria not in self._found:
+            self._found[want.criteria] = await candidates.in_rotation_for(
+                self._connection, [want], limit=self._most[want.criteria]
+            )
+        return self._found[want.criteria]
+
+
 async def why_impossible(
     connection: Connection,
     wants: Sequence[Want],
     project_id: UUID | None,
     sizes: Sizes | None = None,
+    existing: Existing | None = None,
 ) -> BotfarmError | None:
     """Why no users in rotation could ever meet the wants, if so it is.
 
     To a caller of a project there are no users but that project's. `sizes` keeps what
-    takes longest to find out, for the next question of the same transaction.
+    takes longest to find out, for the next question of the same transaction, and so
+    do the `existing` users, looked for with these wants among those of other leases.
     """
     sizes = {} if sizes is None else sizes
+    existing = existing or Existing(connection, [wants])
     outside = outside_of(project_id, wants)
-    asked = sum(want.count for want in wants)
-    existing = await candidates.in_rotation_for(connection, wants, limit=asked)
-    assignment = assign(wants, existing)
+    asked = users_of(wants)
+    assignment = assign(wants, await existing.for_any(wants))
     if assignment.complete and not outside:
         return None
     unmatched = [
-        want
-        for want in wants
-        if want in outside
-        or not await candidates.in_rotation_for(connection, [want], limit=1)
+        want for want in wants if want in outside or not await existing.has_any(want)
     ]
     if unmatched:
         if project_id not in sizes:
@@ -59,15 +129,13 @@ async def why_impossible(
         return NoSuchPoolError(
             unmatched,
             _nearest(unmatched[0], sizes[project_id]),
-            await candidates.quarantined_for(
-                connection, inside, limit=FIRST_QUARANTINED
-            ),
+            await existing.quarantined(inside),
         )
     return PoolTooSmallError(
         wants,
         asked,
         len(assignment.taken),
-        await candidates.quarantined_for(connection, wants, limit=FIRST_QUARANTINED),
+        await existing.quarantined(wants),
     )
 
 
@@ -97,9 +165,13 @@ async def announce_hopeless(
 
 
 async def _is_possible(connection: Connection, wants: Sequence[Want]) -> bool:
-    asked = sum(want.count for want in wants)
-    existing = await candidates.in_rotation_for(connection, wants, limit=asked)
-    return assign(wants, existing).complete
+    found = await Existing(connection, [wants]).for_any(wants)
+    return assign(wants, found).complete
+
+
+def users_of(wants: Iterable[Want]) -> int:
+    """For how many users they ask."""
+    return sum(want.count for want in wants)
 
 
 def candidate_of(user: User | StoredUser) -> Candidate:

@@ -192,11 +192,7 @@ def _is_any_of_its_pool(want: Want) -> bool:
 
 
 def _distinct(wants: Collection[Want]) -> list[Want]:
-    seen: dict[object, Want] = {}
-    for want in wants:
-        labels = tuple(sorted(want.labels.items()))
-        seen[want.pool, want.project_id, want.user_id, labels] = want
-    return list(seen.values())
+    return list({want.criteria: want for want in wants}.values())
 
 
 async def any_free_and_waited_for(

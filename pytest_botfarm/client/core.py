@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -61,7 +62,9 @@ SHORTEST_SLICE = 0.5
 LAST_ANSWER = 0.7
 """Seconds that an answer has after the end of a wait that has an end."""
 MAXIMUM_RENEWALS = 1_000
-MAXIMUM_PROSPECTS = 50
+MAXIMUM_PROSPECTS, MAXIMUM_CHECKED, MAXIMUM_CHECK = 50, 100, 131_072
+"""Leases of one check, wants of all of them, and bytes: half of what a server takes,
+and twice what a lease has that can be asked for."""
 MAXIMUM_PREFERRED = 100
 """Users that one call may name as those which it would like best."""
 
@@ -302,9 +305,8 @@ class LeaseProtocol(Exchange):
         `patience` as for the pools.
         """
         told: list[Prospect] = []
-        for start in range(0, len(leases), MAXIMUM_PROSPECTS):
-            part = leases[start : start + MAXIMUM_PROSPECTS]
-            body = {"leases": [{"wants": wire.wants_body(wants)} for wants in part]}
+        for part in _checked_together(leases):
+            body = {"leases": part}
             path = "/api/v1/pools/check"
             request = Request("POST", path, body, ANSWER_TIME, patience)
             _, response = yield from self.call(request, patience=patience)
@@ -433,3 +435,24 @@ class _Words:
         if self._listener is not None and now >= self._next:
             self._listener(waiting)
             self._next += NEXT_WORD
+
+
+def _checked_together(leases: Sequence[Sequence[Want]]) -> Iterator[list[wire.Json]]:
+    """The leases as a check has them, in as few parts as a server takes."""
+    part: list[wire.Json] = []
+    number = size = 0
+    for wants in leases:
+        lease: wire.Json = {"wants": wire.wants_body(wants)}
+        own = len(json.dumps(lease))
+        if part and (
+            len(part) == MAXIMUM_PROSPECTS
+            or number + len(wants) > MAXIMUM_CHECKED
+            or size + own > MAXIMUM_CHECK
+        ):
+            yield part
+            part, number, size = [], 0, 0
+        part.append(lease)
+        number += len(wants)
+        size += own
+    if part:
+        yield part

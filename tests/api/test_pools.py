@@ -54,6 +54,20 @@ async def test_each_lease_is_checked_as_asking_for_it_would_be_answered(
 
 
 async def test_a_check_is_bounded(client: httpx.AsyncClient) -> None:
-    leases = [{"wants": [WANT]}] * 51
-    answer = await client.post("/api/v1/pools/check", json={"leases": leases})
-    assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
+    for leases in ([[WANT]] * 51, [[WANT] * 20] * 5 + [[WANT]]):
+        answer = await client.post(
+            "/api/v1/pools/check", json={"leases": [{"wants": it} for it in leases]}
+        )
+        assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
+    assert "must have at most 100 wants in all" in answer.json()["detail"]
+
+
+async def test_the_largest_check_passes(client: httpx.AsyncClient) -> None:
+    """No other bound comes before those of leases, of wants and of labels."""
+    labels = {f"label-{number}": "x" * 40 for number in range(20)}
+    want = {**WANT, "project_id": str(uuid.uuid4()), "labels": labels, "count": 1}
+    leases = [[want] * 20, [want] * 20, [want] * 12, *([[want]] * 46), [want] * 2]
+    body = {"leases": [{"wants": wants} for wants in leases]}
+    answer = await client.post("/api/v1/pools/check", json=body)
+    assert (len(leases), sum(map(len, leases))) == (50, 100)
+    assert answer.status_code == 200, answer.text

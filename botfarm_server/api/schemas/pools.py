@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from botfarm_server.api.schemas.errors import ErrorOut
 from botfarm_server.api.schemas.fields import Request
 from botfarm_server.api.schemas.wants import Wanted, Wants
 
 MAXIMUM_PROSPECTS = 50
+MAXIMUM_CHECKED = 100
+"""Wants of all leases of one check: each takes the database a millisecond or some."""
 
 
 class ProspectIn(Request):
@@ -19,9 +21,22 @@ class ProspectIn(Request):
     wants: Wants[Wanted]
 
 
+def _few_enough(leases: list[ProspectIn]) -> list[ProspectIn]:
+    if sum(len(lease.wants) for lease in leases) > MAXIMUM_CHECKED:
+        msg = f"must have at most {MAXIMUM_CHECKED} wants in all"
+        raise ValueError(msg)
+    return leases
+
+
 class CheckIn(Request):
     leases: Annotated[
-        list[ProspectIn], Field(min_length=1, max_length=MAXIMUM_PROSPECTS)
+        list[ProspectIn],
+        Field(
+            min_length=1,
+            max_length=MAXIMUM_PROSPECTS,
+            description=f"With at most {MAXIMUM_CHECKED} wants in all.",
+        ),
+        AfterValidator(_few_enough),
     ]
 
 

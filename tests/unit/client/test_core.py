@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -402,6 +404,28 @@ class TestNewAccounts:
         assert request.path == f"/api/v1/users?{query}"
         with pytest.raises(WrongAnswerError):
             stage.play(stage.protocol.count_free(want), [answer(200, {})])
+
+    def test_checks_are_sent_in_as_few_parts_as_a_server_takes(
+        self, stage: Stage
+    ) -> None:
+        """Fifty leases, a hundred wants, and half of the bytes at most in each."""
+        want, long = (
+            Want("stage", "regular"),
+            {"note": "\u20ac" * 255, "other": "x" * 255},
+        )
+        heavy = [replace(want, labels={**long, str(it): "x"}) for it in range(20)]
+        leases = [*([[want]] * 51), *([[want] * 20] * 6), *([heavy] * 7)]
+
+        def told(request: Request) -> Response:
+            parts = request.body["leases"]
+            prospects = [{"matching": [1] * len(it["wants"])} for it in parts]
+            return answer(200, {"leases": [{**it, "error": None} for it in prospects]})
+
+        prospects = stage.play(stage.protocol.check(leases, patience=1.0), [told])
+        sent = [request.body["leases"] for request in stage.requests]
+        assert [len(it.matching) for it in prospects] == list(map(len, leases))
+        assert [len(it) for it in sent] == [50, 5, 5, 3, 1]
+        assert max(len(json.dumps(it)) for it in sent) < 140_000
 
 
 def test_wants_that_look_alike_are_told_apart() -> None:
