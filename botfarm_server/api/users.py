@@ -17,7 +17,7 @@ from botfarm_server.api.errors import documented
 from botfarm_server.api.headers import NEXT_CURSOR_HEADER
 from botfarm_server.api.leases import holder_of, shown
 from botfarm_server.api.routes import BoundedRoute
-from botfarm_server.api.schemas.fields import MAXIMUM_LABELS, Text
+from botfarm_server.api.schemas.fields import MAXIMUM_LABELS, LabelText, Text
 from botfarm_server.api.schemas.leases import LeaseOut
 from botfarm_server.api.schemas.users import (
     AcquiredOut,
@@ -116,7 +116,7 @@ async def find(
     label: Annotated[
         list[
             Annotated[
-                Text,
+                LabelText,
                 Field(pattern=r"^[^=]+=", json_schema_extra={"format": "label"}),
             ]
         ],

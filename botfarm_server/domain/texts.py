@@ -15,13 +15,15 @@ _INVISIBLE = frozenset(
         chr,
         (
             *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0),
+            *(0x2800, 0xFFFC, 0x13441, 0x13442, 0x16FE4, 0x1D159),
             *range(0x180B, 0x1810),
             *range(0xFE00, 0xFE10),
             *range(0xE0100, 0xE01F0),
         ),
     )
 )
-"""What Unicode lets programs ignore, and does not already count as format (Cf)."""
+"""What Unicode lets programs ignore, and does not already count as format (Cf), and
+what it draws as nothing: blanks, fillers, an empty pattern, a place for an object."""
 
 
 def printable(text: str) -> str:
@@ -55,7 +57,26 @@ def unreadable(text: str) -> str | None:
 
 
 def no_name(text: str) -> str | None:
-    """Two names that are not the same must not look the same."""
+    """Two names that are not the same must not look the same.
+
+    What this Python's Unicode does not have may look like anything, or nothing. That is
+    refused here, although a newer Python may know it as a letter or an emoji.
+    """
+    if flaw := no_label(text):
+        return flaw
+    for character in text:
+        if unicodedata.category(character) == "Cn":
+            version = unicodedata.unidata_version
+            return f"must not contain {_named(character)}, unknown to Unicode {version}"
+    return None
+
+
+def no_label(text: str) -> str | None:
+    """As of names, but for characters that a newer Unicode may have.
+
+    Labels are the suites' own words. Whether they are taken should not depend on the
+    Python that a server runs on.
+    """
     if text.isascii() and text.isprintable() and text == text.strip():
         return None
     if flaw := unstorable(text):
@@ -67,9 +88,18 @@ def no_name(text: str) -> str | None:
             return f"must not contain the control character {_named(character)}"
         if unicodedata.category(character) == "Cf" or character in _INVISIBLE:
             return f"must not contain the invisible character {_named(character)}"
+        if unicodedata.category(character) == "Co" or _is_none(character):
+            return (
+                f"must not contain {_named(character)}, which Unicode does not define"
+            )
     if not unicodedata.is_normalized("NFC", text):
         return "must be in Unicode's normal form NFC, as keyboards write it"
     return None
+
+
+def _is_none(character: str) -> bool:
+    """Whether Unicode says that it will never be a character."""
+    return 0xFDD0 <= ord(character) <= 0xFDEF or ord(character) & 0xFFFE == 0xFFFE
 
 
 def _named(character: str) -> str:

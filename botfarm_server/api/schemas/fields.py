@@ -14,7 +14,7 @@ from pydantic import (
     SecretStr,
 )
 
-from botfarm_server.domain.texts import no_name, unreadable, unstorable
+from botfarm_server.domain.texts import no_label, no_name, unreadable, unstorable
 
 MINIMUM_TTL, MAXIMUM_TTL = 5.0, 86_400.0
 MAXIMUM_LABELS = 20
@@ -65,7 +65,12 @@ LongText = Annotated[
     Field(min_length=1, max_length=2_000, json_schema_extra={"format": "text"}),
     without(unreadable),
 ]
-Labels = Annotated[dict[Text, Text], Field(max_length=MAXIMUM_LABELS)]
+LabelText = Annotated[
+    str,
+    Field(min_length=1, max_length=255, json_schema_extra={"format": "name"}),
+    without(no_label),
+]
+Labels = Annotated[dict[LabelText, LabelText], Field(max_length=MAXIMUM_LABELS)]
 NUMBER = BeforeValidator(_number)
 """An integer may be written 2.0, as JSON has it, but not "2"."""
 FenceIn = Annotated[
