@@ -174,13 +174,13 @@ class Settings(BaseSettings):
         default="token",
         description="Who may see `/docs` and `/openapi.json`: `token`, who has one or "
         "sits at the server's machine; `public`, everybody; `off`, nobody.",
-        examples=["public"],
+        examples=["off"],
     )
     metrics: Readers = Field(
         default="token",
         description="Who may read `/metrics`: `token`, who has one of any role; "
         "`public`, everybody; `off`, nobody.",
-        examples=["public"],
+        examples=["off"],
     )
     board: Literal["token", "off"] = Field(
         default="token",
@@ -323,6 +323,11 @@ class Settings(BaseSettings):
     @classmethod
     def _in_capitals(cls, given: Any) -> Any:
         return given.upper() if isinstance(given, str) else given
+
+    @field_validator("pages", "metrics", "board", mode="before")
+    @classmethod
+    def _in_small_letters(cls, given: Any) -> Any:
+        return given.strip().lower() if isinstance(given, str) else given
 
     @field_validator("database_url")
     @classmethod

@@ -49,6 +49,22 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().envs == ("blue", "green")
 
 
+@pytest.mark.parametrize("name", ["BOTFARM_METRICS", "BOTFARM_PAGES", "BOTFARM_BOARD"])
+def test_who_closes_what_is_for_readers_is_understood_or_shown_how(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """And never how to open it to everybody."""
+    field = name.removeprefix("BOTFARM_").lower()
+    for given, understood in (("OFF", "off"), (" off ", "off"), ("Token", "token")):
+        monkeypatch.setenv(name, given)
+        assert getattr(load_settings(), field) == understood
+    for given in ("no", "0", "false", "none"):
+        monkeypatch.setenv(name, given)
+        with pytest.raises(SettingsError) as caught:
+            load_settings()
+        assert str(caught.value).endswith(f"Example: {name}=off")
+
+
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
