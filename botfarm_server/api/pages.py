@@ -15,7 +15,14 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from botfarm_server.api.auth import admit_to_page, needs
 from botfarm_server.board import page as board_page
 
-SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
+SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/"
+SWAGGER_JS, SWAGGER_CSS = f"{SWAGGER}swagger-ui-bundle.js", f"{SWAGGER}swagger-ui.css"
+INTEGRITY: Mapping[str, str] = {
+    SWAGGER_JS: "gjRm0bEPMeTmMh5jT2cHccIwCUZSTd8YC+j0d0sXw0MdGEfScduGpSyF3ZSSLkX9",
+    SWAGGER_CSS: "WlYgdmXYOOBWL5apwjDEZwN+U3HmXSSu5R6V5aGxEcf7z+KuRNwBhoxKVN1i3D5I",
+}
+"""SHA-384 of the files of that npm package. Another script in their place could read
+the token that the board keeps, on the same origin."""
 FAVICON = "https://fastapi.tiangolo.com"
 INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
@@ -35,14 +42,15 @@ async def docs(request: Request) -> Any:
     page = get_swagger_ui_html(
         openapi_url=f"{request.scope.get('root_path', '').rstrip('/')}/openapi.json",
         title=request.app.title,
-        swagger_js_url=f"{SWAGGER}swagger-ui-bundle.js",
-        swagger_css_url=f"{SWAGGER}swagger-ui.css",
+        swagger_js_url=SWAGGER_JS,
+        swagger_css_url=SWAGGER_CSS,
     )
+    page = _pinned(page)
     return _guarded(
         page,
         {
-            "script-src": f"{_own(page, 'script')} {SWAGGER}",
-            "style-src": f"'unsafe-inline' {SWAGGER}",
+            "script-src": f"{_own(page, 'script')} {SWAGGER_JS}",
+            "style-src": f"'unsafe-inline' {SWAGGER_CSS}",
             "img-src": f"'self' data: {FAVICON}",
         },
     )
@@ -61,6 +69,15 @@ async def board() -> Any:
             "require-trusted-types-for": "'script'",
         },
     )
+
+
+def _pinned(page: HTMLResponse) -> HTMLResponse:
+    """Have browsers refuse other files than those that are known."""
+    text = bytes(page.body).decode()
+    for url, digest in INTEGRITY.items():
+        known = f'"{url}" integrity="sha384-{digest}" crossorigin="anonymous"'
+        text = text.replace(f'"{url}"', known)
+    return HTMLResponse(text)
 
 
 def _own(page: HTMLResponse, kind: str) -> str:

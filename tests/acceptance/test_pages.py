@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import uuid
@@ -119,6 +120,8 @@ with sync_playwright() as playwright:
     browser.close()
 """
 """Looks at the live page with a token, then without it."""
+OF_THE_REAL_ONE = re.compile(r' (integrity|crossorigin)="[^"]*"')
+"""What would keep the stand-in from the page."""
 HOSTILE = "<img src=x onerror='window.broken=1'>"
 JOB = "https://ci.example.com/jobs/7"
 
@@ -148,7 +151,8 @@ def browse(program: str, *given: object) -> Any:
 
 def test_docs_runs_its_own_scripts_under_its_policy_and_no_others() -> None:
     page = asyncio.run(docs())
-    told = browse(BROWSE, page.text, dict(page.headers), LISTEN)
+    text = OF_THE_REAL_ONE.sub("", page.text)
+    told = browse(BROWSE, text, dict(page.headers), LISTEN)
     assert told == ["drawn", ["script-src-elem inline"]]
 
 

@@ -187,3 +187,21 @@ async def test_other_host_names_than_the_servers_are_refused(start: Start) -> No
         assert answer.json()["error"] == "host_not_allowed"
         assert answer.headers["Botfarm-Protocol"] == "1"
         assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_docs_loads_from_elsewhere_what_is_known_to_the_byte_alone(
+    client: httpx.AsyncClient,
+) -> None:
+    """Each script and style has an exact version and a hash, and no other may run."""
+    page = await client.get("/docs")
+    tags = re.findall(r"<(?:script|link)\b[^>]*//[^>]*>", page.text)
+    loaded = [tag for tag in tags if "icon" not in tag]
+    assert len(loaded) == 2
+    policy = page.headers["content-security-policy"].replace(";", "").split()
+    for tag in loaded:
+        assert re.search(r'\bintegrity="sha384-[A-Za-z0-9+/]{64}"', tag), tag
+        assert 'crossorigin="anonymous"' in tag
+        [url] = re.findall(r'(?:src|href)="([^"]+)"', tag)
+        assert re.search(r"@\d+\.\d+\.\d+/", url)
+        assert url in policy
+    assert sum(it.startswith("https://cdn.") for it in policy) == len(loaded)
