@@ -16,6 +16,7 @@ from botfarm_server.api.state import state_of
 from botfarm_server.domain.access import ANYBODY, Caller
 from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
 from botfarm_server.domain.models import LeaseId, Role, UserId
+from botfarm_server.domain.tokens import digest_of
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -58,6 +59,12 @@ def role_needed(endpoint: Callable[..., Any]) -> Role:
 
 def has_reserve(endpoint: Callable[..., Any]) -> bool:
     return getattr(endpoint, _HAS_RESERVE, False)
+
+
+async def digest_of_token(request: Request) -> str | None:
+    """Of what is sent as a token, however the header spells it; `None` if none is."""
+    credentials = await _bearer(request)
+    return digest_of(credentials.credentials) if credentials else None
 
 
 async def admit(request: Request) -> None:

@@ -9,11 +9,12 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from botfarm_server.api.addresses import address_of
-from botfarm_server.api.auth import admit, has_reserve
+from botfarm_server.api.auth import admit, digest_of_token, has_reserve
 from botfarm_server.api.bodies import has_body, is_drained
 from botfarm_server.api.document import operation_id
 from botfarm_server.api.errors import refused
 from botfarm_server.api.state import state_of
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import BodyTimeoutError, BotfarmError
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -33,7 +34,7 @@ class BoundedRoute(APIRoute):
             state = state_of(request)
             # By what is sent as a token: to look it up is a part of the work. What
             # leases depend on does not wait for the rest.
-            sender = request.headers.get("authorization") or address_of(request)
+            sender = await digest_of_token(request) or address_of(request)
             turn = request.state.turn = state.lanes.turn((sender, apart))
             try:
                 await turn.begin()
@@ -41,8 +42,12 @@ class BoundedRoute(APIRoute):
                     await admit(request)
                     if has_body(request):
                         turn.end()
+                        by: Caller = request.state.by
                         request = await state.bodies.read(
-                            request, operation, sender=sender, turn=turn
+                            request,
+                            operation,
+                            sender=by.token_id or by.address,
+                            turn=turn,
                         )
                 except BotfarmError as error:
                     turn.end()

@@ -8,7 +8,7 @@ import json
 import socket
 import tracemalloc
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -29,6 +29,7 @@ from botfarm_server.api.schemas.wants import MAXIMUM_COUNT, MAXIMUM_WANTS
 from botfarm_server.api.state import AppState
 from botfarm_server.app import create_app
 from botfarm_server.connections import MAXIMUM_HEAD
+from botfarm_server.domain.tokens import digest_of
 from botfarm_server.services import lanes
 from botfarm_server.settings import fixed_settings
 
@@ -544,7 +545,7 @@ async def test_who_sends_much_at_once_waits_for_itself_and_nobody_else(
         client.headers["Authorization"] = f"Bearer {TOKEN}"
         named = {"name": "other", "role": "read"}
         other = (await client.post("/api/v1/tokens", json=named)).json()["token"]
-        under_way = state.lanes.turn((f"Bearer {TOKEN}", False))
+        under_way = state.lanes.turn((digest_of(TOKEN), False))
         await under_way.begin()
         told: list[Answer] = []
 
@@ -563,6 +564,48 @@ async def test_who_sends_much_at_once_waits_for_itself_and_nobody_else(
             while not told:
                 await anyio.sleep(0.01)
         assert told == [(200, None)]
+
+
+SPELLINGS = (f"Bearer {TOKEN}", f"bEaReR {TOKEN}", f"Bearer   {TOKEN}  ")
+
+
+@pytest.mark.anyio
+async def test_a_token_has_one_lane_and_one_part_of_the_bodies_however_it_is_spelt(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bootstrap_token": TOKEN,
+    }
+    app = create_app(fixed_settings(settings))
+    state: AppState = app.state.botfarm
+    entered: list[object] = []
+    whose: list[object] = []
+    turn, read = state.lanes.turn, state.bodies.read
+
+    def noted_turn(lane: Hashable) -> lanes.Turn:
+        entered.append(lane)
+        return turn(lane)
+
+    async def noted_read(*given: Any, sender: Hashable, **more: Any) -> Any:
+        whose.append(sender)
+        return await read(*given, sender=sender, **more)
+
+    monkeypatch.setattr(state.lanes, "turn", noted_turn)
+    monkeypatch.setattr(state.bodies, "read", noted_read)
+    async with running(app) as client:
+        named = {"name": "suite", "role": "admin"}
+        made = await client.post(
+            "/api/v1/tokens", json=named, headers={"Authorization": SPELLINGS[0]}
+        )
+        token = made.json()["token"]
+        entered.clear()
+        whose.clear()
+        for spelling in SPELLINGS:
+            spelt = {**JSON, "Authorization": spelling.replace(TOKEN, token)}
+            assert (await answer_to(client, user(), spelt))[0] in {201, 400}
+    assert entered == [(digest_of(token), False)] * len(SPELLINGS)
+    assert whose == [uuid.UUID(made.json()["id"])] * len(SPELLINGS)
 
 
 class FakeClock:
