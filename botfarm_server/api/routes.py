@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.types import Message
 
 from botfarm_server.api.addresses import address_of
 from botfarm_server.api.auth import admit, digest_of_token, has_reserve
@@ -35,10 +37,19 @@ class BoundedRoute(APIRoute):
             # By what is sent as a token: to look it up is a part of the work. What
             # leases depend on does not wait for the rest.
             sender = await digest_of_token(request) or address_of(request)
-            turn = request.state.turn = state.lanes.turn((sender, apart))
+            turn = request.state.turn = state.lanes.turn(
+                (sender, apart), has_reserve=apart
+            )
             try:
-                await turn.begin()
                 try:
+                    await turn.begin()
+                    # What keeps or ends leases is done even if nobody hears of it, and
+                    # a body tells by itself whether somebody is there who sends it.
+                    if turn.has_waited and not (apart or has_body(request)):
+                        present = await _if_present(request)
+                        if present is None:
+                            return Response(status_code=408)  # for nobody to read
+                        request = present
                     await admit(request)
                     if has_body(request):
                         turn.end()
@@ -57,6 +68,21 @@ class BoundedRoute(APIRoute):
                 turn.end()
 
         return handle_in_turn
+
+
+async def _if_present(request: Request) -> Request | None:
+    """The call, unless its client has left; what has come of it is still to be had."""
+    come: list[Message] = []
+    with anyio.CancelScope() as look:
+        look.cancel()
+        come.append(await request.receive())
+    if come and come[0]["type"] == "http.disconnect":
+        return None
+
+    async def receive() -> Message:
+        return come.pop() if come else await request.receive()
+
+    return Request(request.scope, receive)
 
 
 async def _refusal(request: Request, error: BotfarmError) -> Response:

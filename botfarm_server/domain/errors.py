@@ -553,10 +553,17 @@ class TooManyRequestsError(BotfarmError):
     code: ClassVar[str] = "too_many_requests"
     retry_after: ClassVar[int] = 1
     limit: int
-    """Requests a second."""
+    """Requests a second, or of those that wait for their turn."""
+    at_once: bool = False
 
     @property
     def detail(self) -> str:
+        if self.at_once:
+            return (
+                "As many requests wait for their turn at this server as it takes of a "
+                f"token, or of an address without one that it knows ({self.limit}). "
+                "Ask again shortly."
+            )
         return (
             f"This token has sent more than {self.limit} requests a second to this "
             "server for a while. Ask again shortly."

@@ -11,9 +11,16 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from botfarm_server.domain.errors import TooManyRequestsError
+
 MOST_AT_ONCE = 32
 """Calls of one lane: enough for a turn of `services/turns.py` to settle many together,
 and few enough for the calls of another caller to come soon."""
+MOST_IN_LINE = 512
+"""Calls of one lane that wait for a place, each of which takes some 70 KB."""
+MOST_IN_RESERVE = 2_048
+"""The same where the call keeps or ends leases: ten times the workers of a large run,
+each of which sends one or two such calls at once."""
 
 
 class _Lane:
@@ -24,13 +31,28 @@ class _Lane:
 class Turn:
     """The turn of one call. One that waits for something far off ends it before."""
 
-    def __init__(self, lane: _Lane) -> None:
+    def __init__(self, lane: _Lane, most_in_line: int) -> None:
         self._lane = lane
+        self._most_in_line = most_in_line
         self._has_place = False
+        self.has_waited = False
+        """Whether it did not begin at once, so that its client may have left."""
 
     async def begin(self) -> None:
-        """Wait for a place: whoever came first has it first."""
-        await self._lane.places.acquire()
+        """Wait for a place: whoever came first has it first.
+
+        Raises:
+            TooManyRequestsError: too many others wait.
+
+        """
+        places = self._lane.places
+        try:
+            places.acquire_nowait()
+        except anyio.WouldBlock:
+            if places.statistics().tasks_waiting >= self._most_in_line:
+                raise TooManyRequestsError(self._most_in_line, at_once=True) from None
+            self.has_waited = True
+            await places.acquire()
         self._has_place = True
 
     def end(self) -> None:
@@ -47,9 +69,12 @@ class Lanes:
         # A lane is there for as long as a call is in it.
         self._lanes: WeakValueDictionary[Hashable, _Lane] = WeakValueDictionary()
 
-    def turn(self, lane: Hashable) -> Turn:
-        """A turn in the lane of this name, which has not begun."""
+    def turn(self, lane: Hashable, *, has_reserve: bool = False) -> Turn:
+        """A turn in the lane of this name, which has not begun.
+
+        `has_reserve` lets it wait where others are too many.
+        """
         found = self._lanes.get(lane)
         if found is None:
             found = self._lanes[lane] = _Lane()
-        return Turn(found)
+        return Turn(found, MOST_IN_RESERVE if has_reserve else MOST_IN_LINE)

@@ -583,9 +583,9 @@ async def test_a_token_has_one_lane_and_one_part_of_the_bodies_however_it_is_spe
     whose: list[object] = []
     turn, read = state.lanes.turn, state.bodies.read
 
-    def noted_turn(lane: Hashable) -> lanes.Turn:
+    def noted_turn(lane: Hashable, **more: Any) -> lanes.Turn:
         entered.append(lane)
-        return turn(lane)
+        return turn(lane, **more)
 
     async def noted_read(*given: Any, sender: Hashable, **more: Any) -> Any:
         whose.append(sender)
@@ -606,6 +606,78 @@ async def test_a_token_has_one_lane_and_one_part_of_the_bodies_however_it_is_spe
             assert (await answer_to(client, user(), spelt))[0] in {201, 400}
     assert entered == [(digest_of(token), False)] * len(SPELLINGS)
     assert whose == [uuid.UUID(made.json()["id"])] * len(SPELLINGS)
+
+
+@pytest.mark.anyio
+async def test_of_those_that_wait_in_line_one_too_many_is_refused_and_who_left_dropped(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(lanes, "MOST_IN_LINE", 2)
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bootstrap_token": TOKEN,
+    }
+    app = create_app(fixed_settings(settings))
+    state: AppState = app.state.botfarm
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    identified: list[object] = []
+    identify = state.access.identify
+
+    async def noted(given: str | None, **more: Any) -> Any:
+        identified.append(given)
+        return await identify(given, **more)
+
+    async def call(client_has_left: bool, told: list[int]) -> None:
+        came = {"type": "http.request", "body": b"", "more_body": False}
+        messages = [] if client_has_left else [came]
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            if not client_has_left:
+                await anyio.sleep_forever()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                told.append(message["status"])
+
+        headers = [(b"authorization", f"Bearer {TOKEN}".encode())]
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": USERS,
+            "headers": headers,
+            "query_string": b"",
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 8000),
+            "scheme": "http",
+        }
+        await app(scope, receive, send)
+
+    async with running(app) as client, anyio.create_task_group() as calls:
+        client.headers.update(bearer)
+        assert await answer_to(client, listing("limit=1")) == (200, None)
+        under_way = state.lanes.turn((digest_of(TOKEN), False))
+        await under_way.begin()
+        monkeypatch.setattr(state.access, "identify", noted)
+        left: list[int] = []
+        stayed: list[int] = []
+        calls.start_soon(call, True, left)
+        calls.start_soon(call, False, stayed)
+        await anyio.wait_all_tasks_blocked()
+        refused = await client.get(USERS)
+        assert (refused.status_code, refused.json()["error"]) == (
+            *(429, "too_many_requests"),
+        )
+        assert refused.headers["Retry-After"] == "1"
+        assert identified == []
+        under_way.end()
+        with anyio.fail_after(60):
+            while not (left and stayed):
+                await anyio.sleep(0.01)
+        assert (left, stayed, identified) == ([408], [200], [TOKEN])
 
 
 class FakeClock:
