@@ -51,6 +51,7 @@ from botfarm_server.services.expiry import ExpiryLoop
 from botfarm_server.services.guessing import WrongTokens
 from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
+from botfarm_server.services.known_tokens import KnownTokens
 from botfarm_server.services.lanes import Lanes
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.news import News
@@ -194,6 +195,7 @@ class _Farm:
             ),
             throttle=Throttle(settings.max_requests_per_second),
             lanes=Lanes(),
+            known_tokens=KnownTokens(),
             bodies=Bodies(
                 maximum=settings.max_body_bytes, timeout=settings.request_timeout
             ),

@@ -17,6 +17,8 @@ from botfarm_server.domain.access import ANYBODY, Caller
 from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
 from botfarm_server.domain.models import LeaseId, Role, UserId
 from botfarm_server.domain.tokens import digest_of
+from botfarm_server.services.guessing import source_of
+from botfarm_server.services.lanes import Turn
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -61,10 +63,30 @@ def has_reserve(endpoint: Callable[..., Any]) -> bool:
     return getattr(endpoint, _HAS_RESERVE, False)
 
 
-async def digest_of_token(request: Request) -> str | None:
-    """Of what is sent as a token, however the header spells it; `None` if none is."""
+async def turn_of(request: Request) -> Turn:
+    """In which lane a call waits until it is looked at who sends it.
+
+    A token that was let in before has lanes of its own, and is counted here: to look it
+    up is a part of the work. All others of an address share one. What leases depend on
+    does not wait for the rest.
+
+    Raises:
+        TooManyRequestsError: the token has sent more than it may.
+
+    """
+    state, apart = state_of(request), has_reserve(request.scope["endpoint"])
     credentials = await _bearer(request)
-    return digest_of(credentials.credentials) if credentials else None
+    if credentials is not None:
+        digest = digest_of(credentials.credentials)
+        known = state.known_tokens.caller_of(digest)
+        if known is not None:
+            state.throttle.count(known, has_reserve=apart)
+            request.state.is_counted = True
+            return state.lanes.turn((digest, apart), has_reserve=apart)
+    source = source_of(address_of(request) or "")
+    # Where a token is needed these are strangers, who lose no lease.
+    has_own = apart and not state.access.asks_for_tokens
+    return state.lanes.turn((source, has_own), has_reserve=apart)
 
 
 async def admit(request: Request) -> None:
@@ -86,7 +108,8 @@ async def admit(request: Request) -> None:
     access = state.access
     by = request.state.by = await _identify(request, await _bearer(request))
     endpoint = request.scope["endpoint"]
-    state.throttle.count(by, has_reserve=has_reserve(endpoint))
+    if not getattr(request.state, "is_counted", False):
+        state.throttle.count(by, has_reserve=has_reserve(endpoint))
     needed = role_needed(endpoint)
     if not by.may(needed):
         raise ForbiddenError(
@@ -135,15 +158,18 @@ async def _identify(
     request: Request, credentials: HTTPAuthorizationCredentials | None
 ) -> Caller:
     state = state_of(request)
+    token = credentials.credentials if credentials else None
     try:
         known = await state.access.identify(
-            credentials.credentials if credentials else None,
-            over_loopback=_comes_from_this_machine(request),
+            token, over_loopback=_comes_from_this_machine(request)
         )
     except UnauthorizedError as error:
-        if credentials is not None:
+        if token is not None:
+            state.known_tokens.forget(digest_of(token))
             state.wrong_tokens.note(address_of(request) or "", error)
         raise
+    if token is not None:
+        state.known_tokens.note(digest_of(token), known)
     return replace(known, address=address_of(request))
 
 

@@ -10,8 +10,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Message
 
-from botfarm_server.api.addresses import address_of
-from botfarm_server.api.auth import admit, digest_of_token, has_reserve
+from botfarm_server.api.auth import admit, has_reserve, turn_of
 from botfarm_server.api.bodies import has_body, is_drained
 from botfarm_server.api.document import operation_id
 from botfarm_server.api.errors import refused
@@ -34,12 +33,10 @@ class BoundedRoute(APIRoute):
 
         async def handle_in_turn(request: Request) -> Response:
             state = state_of(request)
-            # By what is sent as a token: to look it up is a part of the work. What
-            # leases depend on does not wait for the rest.
-            sender = await digest_of_token(request) or address_of(request)
-            turn = request.state.turn = state.lanes.turn(
-                (sender, apart), has_reserve=apart
-            )
+            try:
+                turn = request.state.turn = await turn_of(request)
+            except BotfarmError as error:
+                return await _refusal(request, error)
             try:
                 try:
                     await turn.begin()

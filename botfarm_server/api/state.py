@@ -17,6 +17,7 @@ from botfarm_server.services.census import CensusService
 from botfarm_server.services.guessing import WrongTokens
 from botfarm_server.services.importing import ImportService
 from botfarm_server.services.kept_states import KeptStateService
+from botfarm_server.services.known_tokens import KnownTokens
 from botfarm_server.services.lanes import Lanes
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.pools import PoolService
@@ -41,6 +42,7 @@ class AppState:
     access: AccessService
     throttle: Throttle
     lanes: Lanes
+    known_tokens: KnownTokens
     bodies: Bodies
     tokens: TokenService
     wrong_tokens: WrongTokens

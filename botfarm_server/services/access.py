@@ -45,8 +45,12 @@ class AccessService:
     @property
     def is_open(self) -> bool:
         """Whether all may call, as far as this process knows without a look."""
-        has_none = self.bootstrap_token is None and not self._has_had_tokens
-        return self.open_to_all and has_none
+        return self.open_to_all and not self.asks_for_tokens
+
+    @property
+    def asks_for_tokens(self) -> bool:
+        """Whether nobody may call without one, as far as this process knows."""
+        return self.bootstrap_token is not None or self._has_had_tokens
 
     async def identify(self, given: str | None, *, over_loopback: bool) -> Caller:
         """The caller that sends this token, or none.
@@ -93,11 +97,11 @@ class AccessService:
 
     async def _needs_token(self) -> bool:
         """Once true, it stays so: a token that was revoked is still a row."""
-        if self.bootstrap_token is None and not self._has_had_tokens:
+        if not self.asks_for_tokens:
             self._check_serving()
             async with self.database.glance() as connection:
                 self._has_had_tokens = await tokens.exist(connection)
-        return self.bootstrap_token is not None or self._has_had_tokens
+        return self.asks_for_tokens
 
     async def _stored(self, given: str) -> Caller | None:
         # Found by an index over SHA-256: how long that takes tells of the digest at

@@ -49,7 +49,7 @@ class WrongTokens:
             TooManyWrongTokensError: there were too many from this address.
 
         """
-        source, now = _source(address), self.clock()
+        source, now = source_of(address), self.clock()
         window = self._windows.get(source)
         if window is None or now - window.began >= WINDOW:
             self._windows.pop(source, None)
@@ -72,7 +72,7 @@ class WrongTokens:
         )
 
 
-def _source(address: str) -> str:
+def source_of(address: str) -> str:
     """What one sender cannot change at will: of IPv6 the network, not the host."""
     try:
         parsed = ipaddress.ip_address(address)

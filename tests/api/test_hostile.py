@@ -599,6 +599,8 @@ async def test_a_token_has_one_lane_and_one_part_of_the_bodies_however_it_is_spe
             "/api/v1/tokens", json=named, headers={"Authorization": SPELLINGS[0]}
         )
         token = made.json()["token"]
+        first = {"Authorization": f"Bearer {token}"}
+        await answer_to(client, listing("limit=1"), first)  # known from here on
         entered.clear()
         whose.clear()
         for spelling in SPELLINGS:
@@ -678,6 +680,93 @@ async def test_of_those_that_wait_in_line_one_too_many_is_refused_and_who_left_d
             while not (left and stayed):
                 await anyio.sleep(0.01)
         assert (left, stayed, identified) == ([408], [200], [TOKEN])
+
+
+@pytest.mark.anyio
+async def test_strangers_of_an_address_share_a_lane_and_keep_out_no_known_token(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tokens they make up, and whatever they call with them."""
+    monkeypatch.setattr(lanes, "MOST_AT_ONCE", 1)
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bootstrap_token": TOKEN,
+    }
+    app = create_app(fixed_settings(settings))
+    state: AppState = app.state.botfarm
+    parked, go_on = list[object](), anyio.Event()
+    identify = state.access.identify
+
+    async def park(given: str | None, **more: Any) -> Any:
+        if given is not None and given.startswith("made-up"):
+            parked.append(given)
+            await go_on.wait()
+        return await identify(given, **more)
+
+    monkeypatch.setattr(state.access, "identify", park)
+    renewal = {"leases": [{"id": str(uuid.UUID(int=1)), "fence": 1}]}
+    renewing = ("POST", "/api/v1/leases/renew", renewal)
+
+    def known(token: str) -> dict[str, str]:
+        return {**JSON, "Authorization": f"Bearer {token}"}
+
+    told: list[Answer] = []
+
+    async def ask(call: Call, token: str) -> None:
+        told.append(await answer_to(client, call, known(token)))
+
+    async with running(app) as client, anyio.create_task_group() as calls:
+        named = {"name": "suite", "role": "lease"}
+        made = await client.post("/api/v1/tokens", json=named, headers=known(TOKEN))
+        token, token_id = made.json()["token"], made.json()["id"]
+        # New tokens of a whole CI are strangers until their first call.
+        assert await answer_to(client, listing("limit=1"), known(token)) == (200, None)
+        for number in range(4):
+            calls.start_soon(ask, listing("limit=1"), f"made-up-{number}")
+            calls.start_soon(ask, renewing, f"made-up-{number}-too")
+        await anyio.wait_all_tasks_blocked()
+        assert len(parked) == 1
+        with anyio.fail_after(60):
+            for call in (listing("limit=1"), renewing):
+                assert await answer_to(client, call, known(token)) == (200, None)
+            path = f"/api/v1/tokens/{token_id}"
+            await client.delete(path, headers=known(TOKEN))
+            refused = await answer_to(client, listing("limit=1"), known(token))
+            assert refused == (401, "token_revoked")
+            calls.start_soon(ask, listing("limit=1"), token)
+            await anyio.wait_all_tasks_blocked()
+            assert told == []
+            go_on.set()
+            while len(told) < 9:
+                await anyio.sleep(0.01)
+        assert {status for status, _ in told} == {401}
+
+
+@pytest.mark.anyio
+async def test_a_known_token_is_counted_before_its_turn(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "MOST_AT_ONCE", 1)
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bootstrap_token": TOKEN,
+        "max_requests_per_second": 1,
+    }
+    app = create_app(fixed_settings(settings))
+    state: AppState = app.state.botfarm
+    state.throttle.clock = FakeClock()
+    async with running(app) as client, anyio.create_task_group() as calls:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert await answer_to(client, listing("limit=1")) == (200, None)
+        under_way = state.lanes.turn((digest_of(TOKEN), False))
+        await under_way.begin()
+        for _ in range(9):
+            calls.start_soon(answer_to, client, listing("limit=1"))
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(60):
+            refused = await answer_to(client, listing("limit=1"))
+        assert refused == (429, "too_many_requests")
+        under_way.end()
 
 
 class FakeClock:
