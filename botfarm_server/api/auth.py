@@ -133,25 +133,31 @@ async def admitted(request: Request, _: Credentials) -> Caller:
 By = Annotated[Caller, Depends(admitted)]
 
 
-async def admit_to_page(request: Request, _: Credentials) -> None:
+async def admit_all(request: Request) -> None:
+    """Let whoever asks."""
+    request.state.by = ANYBODY
+
+
+async def admit_to_page(request: Request) -> None:
     """Let whoever sits at this machine see a page, and all where a setting says so.
 
     Raises as `admit` does for any other.
     """
-    if not (state_of(request).public_pages or _comes_from_this_machine(request)):
+    if state_of(request).public_pages or _comes_from_this_machine(request):
+        await admit_all(request)
+    else:
         await admit(request)
 
 
-async def admit_to_metrics(request: Request, _: Credentials) -> Caller:
+async def admit_to_metrics(request: Request) -> None:
     """Let whoever may read users read numbers, and all where a setting says so.
 
     Raises as `admit` does for any other.
     """
     if state_of(request).public_metrics:
-        return ANYBODY
-    await admit(request)
-    by: Caller = request.state.by
-    return by
+        await admit_all(request)
+    else:
+        await admit(request)
 
 
 async def _identify(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from botfarm_server.api.bodies import Bodies
@@ -61,6 +62,8 @@ and the body that they take from it."""
 class DocumentedApp(FastAPI):
     """FastAPI with the deployment's own words in its document."""
 
+    _encoded: bytes | None = None
+
     def openapi(self) -> Json:
         if self.openapi_schema is None:
             state = cast("AppState", self.state.botfarm)
@@ -68,6 +71,12 @@ class DocumentedApp(FastAPI):
             names = {"env": vocabulary.envs, "domain": vocabulary.domains}
             _complete(super().openapi(), names, state.bodies)
         return super().openapi()
+
+    def encoded_document(self) -> bytes:
+        """The document as JSON text, which is made once: it is long."""
+        if self._encoded is None:
+            self._encoded = bytes(JSONResponse(self.openapi()).body)
+        return self._encoded
 
 
 def operation_id(route: APIRoute) -> str:

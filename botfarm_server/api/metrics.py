@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
-from botfarm_server.api.auth import admit_to_metrics, needs
+from botfarm_server.api.auth import By, needs
 from botfarm_server.api.errors import documented
 from botfarm_server.api.example_answers import METRICS
+from botfarm_server.api.routes import MetricsRoute
 from botfarm_server.api.state import State
-from botfarm_server.domain.access import Caller
 from botfarm_server.metrics import CONTENT_TYPE
 
-router = APIRouter(tags=["metrics"])
+router = APIRouter(tags=["metrics"], route_class=MetricsRoute)
 
 
 @router.get(
@@ -31,9 +29,7 @@ router = APIRouter(tags=["metrics"])
     },
 )
 @needs("read")
-async def read(
-    state: State, by: Annotated[Caller, Depends(admit_to_metrics)]
-) -> Response:
+async def read(state: State, by: By) -> Response:
     """What there is, up to a second old, and what this process has counted.
 
     To a token of a project only the first, and of its project alone. While the database

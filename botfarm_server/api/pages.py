@@ -6,13 +6,15 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 
-from botfarm_server.api.auth import admit_to_page, needs
+from botfarm_server.api.auth import needs
+from botfarm_server.api.document import DocumentedApp
+from botfarm_server.api.routes import OpenRoute, PageRoute
 from botfarm_server.board import page as board_page
 
 SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/"
@@ -26,14 +28,15 @@ the token that the board keeps, on the same origin."""
 FAVICON = "https://fastapi.tiangolo.com"
 INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
-board_router = APIRouter(include_in_schema=False)
-router = APIRouter(include_in_schema=False, dependencies=[Depends(admit_to_page)])
+board_router = APIRouter(include_in_schema=False, route_class=OpenRoute)
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 
 @router.get("/openapi.json")
 @needs("read")
 async def openapi(request: Request) -> Any:
-    return JSONResponse(request.app.openapi())
+    app = cast("DocumentedApp", request.app)
+    return Response(app.encoded_document(), media_type="application/json")
 
 
 @router.get("/docs")

@@ -10,7 +10,14 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Message
 
-from botfarm_server.api.auth import admit, has_reserve, turn_of
+from botfarm_server.api.auth import (
+    admit,
+    admit_all,
+    admit_to_metrics,
+    admit_to_page,
+    has_reserve,
+    turn_of,
+)
 from botfarm_server.api.bodies import has_body, is_drained
 from botfarm_server.api.document import operation_id
 from botfarm_server.api.errors import refused
@@ -26,6 +33,8 @@ class BoundedRoute(APIRoute):
 
     By itself FastAPI reads and parses a body before it looks who has sent it.
     """
+
+    lets_in: Callable[[Request], Coroutine[Any, Any, None]] = staticmethod(admit)
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
@@ -47,7 +56,7 @@ class BoundedRoute(APIRoute):
                         if present is None:
                             return Response(status_code=408)  # for nobody to read
                         request = present
-                    await admit(request)
+                    await self.lets_in(request)
                     if has_body(request):
                         turn.end()
                         by: Caller = request.state.by
@@ -65,6 +74,24 @@ class BoundedRoute(APIRoute):
                 turn.end()
 
         return handle_in_turn
+
+
+class PageRoute(BoundedRoute):
+    """What people look at, in its turn."""
+
+    lets_in = staticmethod(admit_to_page)
+
+
+class OpenRoute(BoundedRoute):
+    """What tells nothing, to all, in its turn."""
+
+    lets_in = staticmethod(admit_all)
+
+
+class MetricsRoute(BoundedRoute):
+    """Numbers, in their turn."""
+
+    lets_in = staticmethod(admit_to_metrics)
 
 
 async def _if_present(request: Request) -> Request | None:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx
@@ -20,6 +20,7 @@ from support.servers import TOKEN, ServerProcess
 
 from botfarm_server.api import bodies
 from botfarm_server.api.bodies import MOST_BODIES, MOST_NAMES, ORDINARY
+from botfarm_server.api.document import DocumentedApp
 from botfarm_server.api.errors import MOST_FLAWS
 from botfarm_server.api.schemas.fields import MAXIMUM_FENCE, MAXIMUM_LABELS, MAXIMUM_TTL
 from botfarm_server.api.schemas.kept_states import MAXIMUM_STATE_BYTES
@@ -740,6 +741,54 @@ async def test_strangers_of_an_address_share_a_lane_and_keep_out_no_known_token(
             while len(told) < 9:
                 await anyio.sleep(0.01)
         assert {status for status, _ in told} == {401}
+
+
+@pytest.mark.anyio
+async def test_pages_and_numbers_wait_in_the_lane_of_who_asks_for_them(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where they are public."""
+    monkeypatch.setattr(lanes, "MOST_AT_ONCE", 1)
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bootstrap_token": TOKEN,
+        "pages": "public",
+        "metrics": "public",
+    }
+    app = create_app(fixed_settings(settings))
+    state: AppState = app.state.botfarm
+    told: list[Answer] = []
+
+    async def ask(path: str) -> None:
+        answer = await client.get(path)
+        told.append((answer.status_code, None))
+
+    async with running(app) as client, anyio.create_task_group() as calls:
+        strangers = state.lanes.turn(("127.0.0.1", False))
+        await strangers.begin()
+        for path in ("/openapi.json", "/docs", "/board", "/metrics"):
+            calls.start_soon(ask, path)
+        await anyio.wait_all_tasks_blocked()
+        assert told == []
+        strangers.end()
+        with anyio.fail_after(60):
+            while len(told) < 4:
+                await anyio.sleep(0.01)
+        assert told == [(200, None)] * 4
+        known = {**JSON, "Authorization": f"Bearer {TOKEN}"}
+        assert await answer_to(client, listing("limit=1"), known) == (200, None)
+        await strangers.begin()
+        with anyio.fail_after(60):
+            numbers = await client.get("/metrics", headers=known)
+        assert numbers.status_code == 200
+        strangers.end()
+
+
+def test_the_document_is_encoded_once(tmp_path: object) -> None:
+    settings = {"database_url": f"sqlite:///{tmp_path}/farm.sqlite3"}
+    app = cast("DocumentedApp", create_app(fixed_settings(settings)))
+    assert app.encoded_document() is app.encoded_document()
+    assert json.loads(app.encoded_document()) == app.openapi()
 
 
 @pytest.mark.anyio
