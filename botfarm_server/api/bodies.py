@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.lowlevel
@@ -90,11 +91,33 @@ class _CountedNames:
         return dict(pairs)
 
 
+class _Share:
+    """What one caller's bodies may have of the bound, by the lengths that they tell."""
+
+    def __init__(self) -> None:
+        self._expected = 0
+        self._first = anyio.Lock()
+        self._less = anyio.Event()
+
+    async def take(self, size: int, most: int) -> None:
+        """Wait until the caller's own bodies leave room; whoever came first has it."""
+        async with self._first:
+            while self._expected and self._expected + size > most:
+                self._less = anyio.Event()
+                await self._less.wait()
+            self._expected += size
+
+    def give_back(self, size: int) -> None:
+        self._expected -= size
+        self._less.set()
+
+
 class Bodies:
     """The bodies that one process has not parsed yet, within a bound of them all.
 
-    One too many ends one of the caller who has most of them, which is the one that has
-    been there for the longest. A body that is no JSON by its header is refused unread,
+    A caller's own wait for each other before they are read. Beside those of others one
+    too many ends one of the caller who has most of them, which is the one that has been
+    there for the longest. A body that is no JSON by its header is refused unread,
     and so is a compressed one: nothing that is sent grows here.
     """
 
@@ -104,6 +127,8 @@ class Bodies:
         self._held: dict[anyio.CancelScope, tuple[Hashable, int]] = {}
         """Of whom each body is, and its bytes; the first first."""
         self._before_large = anyio.Lock()
+        # A share is there for as long as a body waits for it or has a part of it.
+        self._shares: WeakValueDictionary[Hashable, _Share] = WeakValueDictionary()
 
     def limit_of(self, operation: str) -> int:
         """How many bytes the body of a call may have."""
@@ -121,6 +146,23 @@ class Bodies:
         """
         limit = self.limit_of(operation)
         _check(request, limit)
+        share = self._shares.get(sender)
+        if share is None:
+            share = self._shares[sender] = _Share()
+        size = int(request.headers.get("content-length", limit))
+        with anyio.move_on_after(self._timeout) as waited:
+            await share.take(size, MOST_BODIES * self._maximum)
+        if waited.cancelled_caught:
+            raise BodyTimeoutError(self._timeout)
+        try:
+            return await self._read(request, operation, sender=sender, turn=turn)
+        finally:
+            share.give_back(size)
+
+    async def _read(
+        self, request: Request, operation: str, *, sender: Hashable, turn: Turn
+    ) -> ReadRequest:
+        limit = self.limit_of(operation)
         content = bytearray()
         with anyio.move_on_after(self._timeout) as held:
             try:

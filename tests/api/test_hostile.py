@@ -494,6 +494,42 @@ async def test_only_so_much_is_held_of_bodies_and_of_who_may_not_send_them_nothi
 
 
 @pytest.mark.anyio
+async def test_a_callers_own_bodies_wait_for_each_other_and_none_of_them_is_ended(
+    tmp_path: object,
+) -> None:
+    settings = {
+        "database_url": f"sqlite:///{tmp_path}/farm.sqlite3",
+        "bootstrap_token": TOKEN,
+        "max_body_bytes": MAXIMUM_BODY,
+        "request_timeout": 300,
+    }
+    go_on = anyio.Event()
+    begun, told = list[int](), list[int]()
+
+    async def send(number: int) -> None:
+        async def content() -> AsyncIterator[bytes]:
+            begun.append(number)
+            yield b" " * (MAXIMUM_BODY - 1)
+            await go_on.wait()
+            yield b" "
+
+        length = {**JSON, "Content-Length": str(MAXIMUM_BODY)}
+        answer = await client.post(f"{USERS}/import", content=content(), headers=length)
+        told.append(answer.status_code)
+
+    async with running(create_app(fixed_settings(settings))) as client:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as calls:
+                for number in range(2 * MOST_BODIES):
+                    calls.start_soon(send, number)
+                await anyio.wait_all_tasks_blocked()
+                assert (len(begun), told) == (MOST_BODIES, [])
+                go_on.set()
+    assert told == [422] * (2 * MOST_BODIES)
+
+
+@pytest.mark.anyio
 async def test_a_call_that_waits_holds_neither_its_padding_nor_a_place_in_its_lane(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
