@@ -26,6 +26,7 @@ from botfarm_server.domain.models import (
 from botfarm_server.domain.queueing import Grant
 from botfarm_server.services.answers import log_held
 from botfarm_server.services.ending import (
+    Cause,
     end_lapsed,
     end_leases,
     hand_on_from,
@@ -139,7 +140,7 @@ class AcquireService:
                 raise await locked(connection, user_id)
             else:
                 endings = await end_leases(
-                    connection, [lease], "released", now=now, times=self.times
+                    connection, [lease], Cause("released"), now=now, times=self.times
                 )
                 await record_endings(connection, endings, by, now)
             granted = await hand_on_from(connection, endings, now=now, times=self.times)

@@ -18,7 +18,7 @@ from botfarm_server.domain.models import (
     LeaseId,
 )
 from botfarm_server.domain.wording import describe_want
-from botfarm_server.services.ending import Ending, end_leases, hand_on_from
+from botfarm_server.services.ending import Cause, Ending, end_leases, hand_on_from
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.store import candidates, leases, parties, queue
@@ -51,14 +51,9 @@ async def break_knots(
             youngest = await leases.lock(connection, knot[-1].lease_id)
             if youngest is None or youngest.state != "waiting":
                 raise AssertionError("a waiter changed behind the queue lock")
+            cause = Cause("cancelled", reason="deadlock", knot=members)
             endings += await end_leases(
-                connection,
-                [youngest],
-                "cancelled",
-                now=now,
-                times=times,
-                reason="deadlock",
-                knot=members,
+                connection, [youngest], cause, now=now, times=times
             )
         if endings:
             granted |= await hand_on_from(connection, endings, now=now, times=times)

@@ -51,6 +51,24 @@ _log = structlog.get_logger("botfarm.leases")
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """Why leases end, and what their holder told of them."""
+
+    state: EndedState
+    """What they become."""
+    outcome: Outcome | None = None
+    clean: bool = True
+    reason: str | None = None
+    knot: Sequence[KnotMember] | None = None
+    holder_is_dead: bool = False
+    """Whether nobody uses their users any more, which then need no delay."""
+
+
+LAST_TEST = Cause("released", outcome="passed")
+"""What ends a lease that is idle."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """A lease that a transaction ends. Log it once that is committed."""
 
@@ -87,55 +105,32 @@ class Ending:
 async def end_leases(
     connection: Connection,
     ended: Sequence[Lease],
-    state: EndedState,
+    cause: Cause,
     *,
     now: datetime,
     times: LeaseTimes,
-    outcome: Outcome | None = None,
-    clean: bool = True,
-    reason: str | None = None,
-    knot: Sequence[KnotMember] | None = None,
     held: Sequence[HeldUser] | None = None,
-    holder_is_dead: bool = False,
 ) -> list[Ending]:
     """End waiting, held or kept leases, those of each kind in one way.
 
     The caller has the queue lock, and locked them behind it. `held` are the users of
-    the held ones, if the caller knows them. What a dead holder had needs no delay. A
-    lease that is idle was given back by its last test, whatever ends it now.
+    the held ones, if the caller knows them. A lease that is idle was given back by its
+    last test, whatever ends it now.
     """
     used, idle = await told_apart(connection, ended, now)
-    given_back = await _end(
-        connection, idle, "released", now=now, times=times, outcome="passed", held=held
-    )
+    given_back = await _end(connection, idle, LAST_TEST, now, times, held)
     return [replace(ending, was_idle=True) for ending in given_back] + await _end(
-        connection,
-        used,
-        state,
-        now=now,
-        times=times,
-        outcome=outcome,
-        clean=clean,
-        reason=reason,
-        knot=knot,
-        held=held,
-        holder_is_dead=holder_is_dead,
+        connection, used, cause, now, times, held
     )
 
 
 async def _end(
     connection: Connection,
     ended: Sequence[Lease],
-    state: EndedState,
-    *,
+    cause: Cause,
     now: datetime,
     times: LeaseTimes,
-    outcome: Outcome | None = None,
-    clean: bool = True,
-    reason: str | None = None,
-    knot: Sequence[KnotMember] | None = None,
-    held: Sequence[HeldUser] | None = None,
-    holder_is_dead: bool = False,
+    held: Sequence[HeldUser] | None,
 ) -> list[Ending]:
     freed: list[HeldUser] = []
     for before, kept in KINDS:
@@ -143,10 +138,16 @@ async def _end(
         if not alike:
             continue
         await leases.end(
-            connection, alike, state, now=now, outcome=outcome, reason=reason, knot=knot
+            connection,
+            alike,
+            cause.state,
+            now=now,
+            outcome=cause.outcome,
+            reason=cause.reason,
+            knot=cause.knot,
         )
         names = [lease.id for lease in alike]
-        if before == "waiting" and state != "abandoned":
+        if before == "waiting" and cause.state != "abandoned":
             # Their calls may wait on another replica.
             await queue.announce(connection, names)
         if before == "held":
@@ -161,14 +162,16 @@ async def _end(
                 now=now,
                 rest_until=rests_until(
                     now,
-                    state,
+                    cause.state,
                     times,
                     ttl=max(
                         (it.ttl for it in alike if it.ttl is not None), default=None
                     ),
-                    left=kept or holder_is_dead,
+                    left=kept or cause.holder_is_dead,
                 ),
-                dirty=leaves_dirty(state, outcome, clean=clean, kept=kept),
+                dirty=leaves_dirty(
+                    cause.state, cause.outcome, clean=cause.clean, kept=kept
+                ),
             )
             freed += theirs
     quarantined: defaultdict[LeaseId, dict[str, str]] = defaultdict(dict)
@@ -176,7 +179,7 @@ async def _end(
         by_id = {lease.id: lease for lease in ended}
         for user in freed:
             lease = by_id[user.lease_id]
-            came_to = outcome or lease.outcome
+            came_to = cause.outcome or lease.outcome
             test_id = lease.holder.test_id
             why = await _count_failure(connection, user, test_id, came_to, now, times)
             if why is not None:
@@ -184,9 +187,9 @@ async def _end(
     return [
         Ending(
             lease,
-            state,
-            outcome or lease.outcome,
-            reason,
+            cause.state,
+            cause.outcome or lease.outcome,
+            cause.reason,
             # What was kept for a waiter is free for others now.
             {want.pool for want in lease.wants}
             if lease.state == "waiting"
@@ -251,17 +254,14 @@ async def end_lapsed(
     """End leases whose time is over."""
     endings = []
     for lease in lapsed:
-        endings += await end_leases(
-            connection,
-            [lease],
+        cause = Cause(
             lapsed_state(lease.state),
-            now=now,
-            times=times,
             outcome=outcome,
             clean=False,
             reason=_why_lapsed(lease),
             holder_is_dead=holder_is_dead,
         )
+        endings += await end_leases(connection, [lease], cause, now=now, times=times)
     return endings
 
 

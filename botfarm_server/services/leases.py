@@ -42,6 +42,7 @@ from botfarm_server.services.answers import (
 from botfarm_server.services.calls import Returned
 from botfarm_server.services.departed import HOLDER_ENDED, remember
 from botfarm_server.services.ending import (
+    Cause,
     Ending,
     end_lapsed,
     end_leases,
@@ -220,15 +221,14 @@ class LeaseService:
                 lapsed = await reread(connection, lease_id)
                 refusal = await ended(connection, lapsed, now)
             else:
-                endings = await end_leases(
-                    connection,
-                    [lease],
+                cause = Cause(
                     "revoked",
-                    now=now,
-                    times=self.times,
                     clean=False,
                     reason=reason,
                     holder_is_dead=holder_is_dead,
+                )
+                endings = await end_leases(
+                    connection, [lease], cause, now=now, times=self.times
                 )
                 told = {"state": "revoked", "holder_is_dead": holder_is_dead}
                 [logins] = [ending.logins for ending in endings]
@@ -295,15 +295,14 @@ class LeaseService:
                     if lease.state == state and not has_lapsed(lease, now)
                 ]
                 if alike:
-                    endings += await end_leases(
-                        connection,
-                        alike,
+                    cause = Cause(
                         ended_by_holder(alike[0]),
-                        now=now,
-                        times=self.times,
                         outcome=outcome,
                         clean=clean,
                         reason=HOLDER_ENDED,
+                    )
+                    endings += await end_leases(
+                        connection, alike, cause, now=now, times=self.times
                     )
             await remember(connection, run_id, worker_id, by=by, now=now)
             await record_endings(connection, endings, by, now)

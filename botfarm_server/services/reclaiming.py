@@ -14,13 +14,17 @@ from functools import partial
 from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.lifecycle import LeaseTimes, is_kept
 from botfarm_server.domain.models import LeaseId, User, UserId
-from botfarm_server.services.ending import Ending, end_leases
+from botfarm_server.services.ending import LAST_TEST, Cause, Ending, end_leases
 from botfarm_server.services.finding import user_of
 from botfarm_server.services.news import News
 from botfarm_server.store import lease_files, leases
 from botfarm_server.store.engine import Connection, after_commit
 
-WRONG_FILE = "what its holder has written of its tests cannot be read"
+WRONG_FILE = Cause(
+    "released",
+    clean=False,
+    reason="what its holder has written of its tests cannot be read",
+)
 
 
 async def reclaim(
@@ -47,22 +51,12 @@ async def reclaim(
         if lease.state == "held" and not is_kept(lease)
     ]
     # Its holder may have the lock by now, and has seen then that it is withdrawn.
-    return await end_leases(
-        connection,
-        [lease for lease in held if lease.id not in wrong],
-        "released",
-        now=now,
-        times=times,
-        outcome="passed",
-    ) + await end_leases(
-        connection,
-        [lease for lease in held if lease.id in wrong],
-        "released",
-        now=now,
-        times=times,
-        clean=False,
-        reason=WRONG_FILE,
-    )
+    readable = [lease for lease in held if lease.id not in wrong]
+    unreadable = [lease for lease in held if lease.id in wrong]
+    return [
+        *await end_leases(connection, readable, LAST_TEST, now=now, times=times),
+        *await end_leases(connection, unreadable, WRONG_FILE, now=now, times=times),
+    ]
 
 
 async def user_unless_idle(

@@ -25,7 +25,6 @@ from botfarm_server.domain.models import (
     Holder,
     Lease,
     LeaseId,
-    Outcome,
     Pool,
 )
 from botfarm_server.domain.queueing import Grant, Waiter, plan_grants, users_needed
@@ -41,6 +40,7 @@ from botfarm_server.services.answers import (
 from botfarm_server.services.calls import Asked, Call, Returned
 from botfarm_server.services.departed import came_late, ends_of
 from botfarm_server.services.ending import (
+    Cause,
     Ending,
     end_lapsed,
     end_leases,
@@ -200,8 +200,7 @@ class Turn:
         found: Mapping[LeaseId, Lease],
         users_held: Sequence[HeldUser],
     ) -> None:
-        alike: defaultdict[tuple[EndedState, Outcome | None, bool], list[Lease]]
-        alike = defaultdict(list)
+        alike: defaultdict[Cause, list[Lease]] = defaultdict(list)
         for call in calls:
             lease = found.get(call.lease_id)
             answer: BotfarmError | None = None
@@ -220,19 +219,18 @@ class Turn:
                 if call.fence is not None and lease.fence != call.fence:
                     answer = LeaseMismatchError(call.lease_id, "fence")
                 else:
-                    key = (ended_by_holder(lease), call.outcome, call.clean)
-                    alike[key].append(lease)
+                    state = ended_by_holder(lease)
+                    cause = Cause(state, outcome=call.outcome, clean=call.clean)
+                    alike[cause].append(lease)
             self._settled[call.lease_id] = Settled(answer)
         callers = {call.lease_id: call.by for call in calls}
-        for (state, outcome, clean), together in alike.items():
+        for cause, together in alike.items():
             endings = await end_leases(
                 self.connection,
                 together,
-                state,
+                cause,
                 now=self.now,
                 times=self.times,
-                outcome=outcome,
-                clean=clean,
                 held=users_held,
             )
             for ending in endings:
@@ -306,13 +304,9 @@ class Turn:
         """Move the time until which the place is kept; end what cannot be met."""
         refusal = await self._why_impossible(call)
         if refusal is not None:
+            cause = Cause("cancelled", reason=refusal.code)
             endings = await end_leases(
-                self.connection,
-                [lease],
-                "cancelled",
-                now=self.now,
-                times=self.times,
-                reason=refusal.code,
+                self.connection, [lease], cause, now=self.now, times=self.times
             )
             self.endings += endings
             await self._hand_on_from(endings)

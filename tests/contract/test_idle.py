@@ -23,7 +23,7 @@ from botfarm_server.domain.models import Holder, LeaseId, UserId, Want
 from botfarm_server.presence import PresenceWatch
 from botfarm_server.services.answers import Held, LeaseView
 from botfarm_server.services.credentials import UserDraft
-from botfarm_server.services.ending import end_leases
+from botfarm_server.services.ending import Cause, end_leases
 from botfarm_server.store import lease_files, leases
 from botfarm_server.store.lease_files import (
     DIRECTORY,
@@ -566,9 +566,8 @@ async def test_an_end_that_is_not_committed_loses_no_test(
     with suppress(RuntimeError):
         async with farm.database.queue() as (connection, now):
             found = await leases.lock_all(connection, [use.id])
-            await end_leases(
-                connection, [*found.values()], "revoked", now=now, times=LeaseTimes()
-            )
+            over, cause = [*found.values()], Cause("revoked")
+            await end_leases(connection, over, cause, now=now, times=LeaseTimes())
             raise RuntimeError
     assert [view.lease.id for view in await views(farm)] == [use.id]
     assert await history(farm) == []
