@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
@@ -13,7 +13,7 @@ from fastapi.routing import iter_route_contexts
 from pydantic import TypeAdapter
 
 from botfarm_server.api.bodies import LARGER
-from botfarm_server.api.document import LINKS
+from botfarm_server.api.document import LINKS, DocumentedApp
 from botfarm_server.api.examples import EXAMPLES
 from botfarm_server.api.schemas.errors import ErrorOut
 from botfarm_server.app import create_app
@@ -116,3 +116,10 @@ def test_each_parameter_has_an_example(operations: dict[str, Any]) -> None:
     for name, operation in operations.items():
         for parameter in operation.get("parameters", []):
             assert "example" in parameter, (name, parameter["name"])
+
+
+def test_it_is_encoded_once(app: FastAPI) -> None:
+    documented = cast("DocumentedApp", app)
+    encoded = documented.encoded_document()
+    assert documented.encoded_document() is encoded
+    assert json.loads(encoded) == app.openapi()
