@@ -358,4 +358,5 @@ def shown(view: LeaseView) -> dict[str, Any]:
         "outcome": lease.outcome,
         "end_reason": lease.end_reason,
         "kept_at": lease.kept_at,
+        "idle": view.is_idle,
     }

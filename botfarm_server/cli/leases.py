@@ -90,7 +90,7 @@ def show(
         return
     facts = [
         ("lease", found["id"]),
-        ("state", found["state"]),
+        ("state", _state(found)),
         ("wants", "\n".join(map(_want, found["wants"]))),
         ("users", "\n".join(map(_user, found["users"])) or "-"),
         *holder_facts(found),
@@ -167,16 +167,21 @@ def _row(lease: Any) -> tuple[str, ...]:
     held_for = in_words(lease["held_for"])
     if lease["state"] == "waiting":
         held_for = f"waits {in_words(lease['waited'])}"
-    is_kept = lease["state"] == "held" and lease["kept_at"]
     return (
         lease["id"][:SHORT_ID],
-        "kept" if is_kept else lease["state"],
+        _state(lease),
         users or "\n".join(map(_want, lease["wants"])),
         holder["test_id"] or "-",
         holder["worker_id"] or "-",
         held_for,
         _expiry(lease),
     )
+
+
+def _state(lease: Any) -> str:
+    if lease["state"] == "held" and lease["kept_at"]:
+        return "kept"
+    return "idle" if lease["idle"] else str(lease["state"])
 
 
 def _expiry(lease: Any) -> str:

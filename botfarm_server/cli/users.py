@@ -287,7 +287,8 @@ def _named(user: Any) -> str:
 
 
 def _state(user: Any) -> str:
-    return f"{user['state']}, dirty" if user["dirty"] else str(user["state"])
+    state = "idle" if user["idle"] and user["state"] == "held" else user["state"]
+    return f"{state}, dirty" if user["dirty"] else str(state)
 
 
 def _quarantine(user: Any) -> str:

@@ -108,6 +108,8 @@ class User:
     dirty: bool
     quarantine_reason: str | None
     quarantined_by: str | None
+    idle: bool
+    """Whether its lease is held, and no test has that at present."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ class LeaseView:
     lease: Lease
     users: Sequence[LeaseUser]
     now: datetime
+    is_idle: bool
+    """Whether it is held, and no test has it at present."""
 
 
 def log_held(lease: Lease, logins: Sequence[str]) -> None:

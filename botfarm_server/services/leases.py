@@ -58,6 +58,7 @@ from botfarm_server.services.uses import told_apart
 from botfarm_server.store import grants, holdings, lease_files, leases
 from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
+from botfarm_server.store.holdings import LeaseUser
 
 LIVE_STATES: Sequence[LeaseState] = ("waiting", "held")
 
@@ -332,9 +333,8 @@ class LeaseService:
             lease = await leases.get(connection, lease_id)
             if lease is None:
                 raise LeaseNotFoundError(lease_id)
-            lease = _at_present(connection, lease)
             granted = await holdings.users_of(connection, [lease_id])
-        return LeaseView(lease, granted, now)
+            return _view(connection, lease, granted, now)
 
     async def find(
         self,
@@ -360,22 +360,22 @@ class LeaseService:
                 before=before,
                 limit=limit,
             )
-            found = [_at_present(connection, lease) for lease in found]
             granted = await holdings.users_of(connection, [lease.id for lease in found])
-        return [
-            LeaseView(
-                lease, [user for user in granted if user.lease_id == lease.id], now
-            )
-            for lease in found
-        ]
+            return [_view(connection, lease, granted, now) for lease in found]
 
 
-def _at_present(connection: Connection, lease: Lease) -> Lease:
+def _view(
+    connection: Connection, lease: Lease, granted: Iterable[LeaseUser], now: datetime
+) -> LeaseView:
     """The lease with the test that has it now, of those that had it in turn."""
+    users = [user for user in granted if user.lease_id == lease.id]
     if lease.state != "held":
-        return lease
-    test_id = lease_files.present_test(connection, lease.id, lease.holder.test_id)
-    return replace(lease, holder=replace(lease.holder, test_id=test_id))
+        return LeaseView(lease, users, now, is_idle=False)
+    told = lease_files.told_of(connection, lease.id)
+    test_id = lease_files.present_test(told, lease.holder.test_id)
+    lease = replace(lease, holder=replace(lease.holder, test_id=test_id))
+    is_idle = told is not None and told.is_between_tests and not is_kept(lease)
+    return LeaseView(lease, users, now, is_idle)
 
 
 async def _record_renewals(

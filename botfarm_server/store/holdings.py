@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.models import Fence, Holder, LeaseId, TokenId, UserId
-from botfarm_server.store.lease_files import present_test
+from botfarm_server.store.lease_files import present_test, told_of
 from botfarm_server.store.tables import grants, leases, users
 
 
@@ -65,7 +65,8 @@ def _holdings() -> Select[Any]:
 
 def _holding(connection: AsyncConnection, row: Any) -> HoldingRow:
     is_told = row.lease_project_id in {None, row.project_id}
-    test_id = present_test(connection, LeaseId(row.lease_id), row.test_id)
+    told = told_of(connection, LeaseId(row.lease_id))
+    test_id = present_test(told, row.test_id)
     holder = Holder(row.run_id, row.worker_id, test_id, row.host, row.job_url)
     return HoldingRow(
         user_id=UserId(row.user_id),

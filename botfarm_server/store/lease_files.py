@@ -78,7 +78,12 @@ class LeaseFile:
 
     @property
     def is_idle(self) -> bool:
-        return not self.is_locked and self.present_use is None and bool(self.uses)
+        return not self.is_locked and self.is_between_tests
+
+    @property
+    def is_between_tests(self) -> bool:
+        """Whether no test has it, by what it tells, be it locked or not."""
+        return self.present_use is None and bool(self.uses)
 
     @property
     def present_use(self) -> Use | None:
@@ -110,12 +115,14 @@ def withdraw(
     return [file for file in told if file is not None]
 
 
-def present_test(
-    connection: AsyncConnection, lease_id: LeaseId, first: str | None
-) -> str | None:
-    """Which test has a lease now that was granted to `first`; None if it is idle."""
+def told_of(connection: AsyncConnection, lease_id: LeaseId) -> LeaseFile | None:
+    """What the file of a lease tells, if it has one, which is left as it is."""
     directory = directory_of(connection)
-    told = None if directory is None else _look(_path(directory, lease_id))
+    return None if directory is None else _look(_path(directory, lease_id))
+
+
+def present_test(told: LeaseFile | None, first: str | None) -> str | None:
+    """Which test has a lease now that was granted to `first`; None if it is idle."""
     if told is None or not told.uses:
         return first
     return None if told.present_use is None else told.present_use.test_id

@@ -38,6 +38,7 @@ from botfarm_server.domain.models import (
     UserState,
 )
 from botfarm_server.store.dialects import built_once, is_among, labels_contain
+from botfarm_server.store.lease_files import told_of
 from botfarm_server.store.tables import Row, grants, leases, users
 
 
@@ -289,10 +290,14 @@ async def find(
         query = query.where(tuple_(users.c.env, users.c.login) > after)
     if limit is not None:
         query = query.limit(limit)
-    return [
-        User(**{**row._mapping, "id": UserId(row.id), "fence": Fence(row.fence)})  # noqa: SLF001 - a row's public mapping
-        for row in await connection.execute(query)
-    ]
+    return [_user(connection, row) for row in await connection.execute(query)]
+
+
+def _user(connection: AsyncConnection, row: Any) -> User:
+    told = None if row.lease_id is None else told_of(connection, row.lease_id)
+    typed = {"id": UserId(row.id), "fence": Fence(row.fence)}
+    idle = told is not None and told.is_between_tests
+    return User(**{**row._mapping, **typed, "idle": idle})  # noqa: SLF001 - a row's public mapping
 
 
 async def password_hash(connection: AsyncConnection, user_id: UserId) -> str | None:

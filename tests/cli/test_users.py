@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from support.farm import write_pool
 
-from .conftest import Botfarm, Farm
+from botfarm_server.store.lease_files import DIRECTORY
+from pytest_botfarm.idle import make_file
+
+from .conftest import Botfarm, Farm, Serve
 
 WHERE = ("--env", "stage", "--domain", "regular")
 
@@ -30,6 +33,34 @@ def test_add_takes_the_password_from_a_variable_and_never_shows_it(
         json={"wants": [{"env": "stage", "domain": "regular"}]},
     )
     assert found.json()["users"][0]["password"] == "s3cret-of-alice"
+
+
+def test_what_no_test_has_at_present_is_told_from_what_is_in_use(
+    serve: Serve, botfarm: Botfarm, tmp_path: Path
+) -> None:
+    directory = tmp_path / DIRECTORY
+    directory.mkdir()
+    farm = serve(url=f"sqlite:///{tmp_path / 'farm.sqlite3'}")
+    farm.add_user("alice")
+    lease = farm.lease(test_id="test_it")
+    file = make_file(str(directory), uuid.UUID(lease))
+    assert file is not None
+
+    def told(*command: str) -> str:
+        ran = botfarm(*command, "--url", farm.url)
+        assert ran.exit_code == 0, ran.err
+        return ran.out
+
+    commands = (
+        *(("users", "list"), ("users", "show", "alice")),
+        *(("leases", "list"), ("leases", "show", lease)),
+    )
+    file.begin("test_it")
+    assert ["idle" in told(*it) for it in commands] == [False] * 4
+    assert file.leave()
+    assert ["idle" in told(*it) for it in commands] == [True] * 4
+    assert not any("held " in told(group, "list") for group in ("users", "leases"))
+    file.close()
 
 
 def test_add_takes_the_password_from_stdin_without_its_line_end(

@@ -286,6 +286,28 @@ async def test_a_lease_is_its_present_tests_for_whoever_asks(
     assert not use.file.leave()
 
 
+async def test_whoever_looks_is_told_what_is_idle(farm: Farm, worker: Worker) -> None:
+    await farm.add_user("alice")
+    await farm.add_user("bob")
+    used, idle = await worker.use(), await worker.idle()
+
+    async def told() -> list[bool]:
+        views_of = {view.lease.id: view for view in await views(farm)}
+        users_of = {user.lease_id: user for user in await farm.users.find()}
+        listed = [views_of[it.id].is_idle for it in (used, idle)]
+        assert [
+            (await farm.leases.show(it.id)).is_idle for it in (used, idle)
+        ] == listed
+        assert [users_of[it.id].idle for it in (used, idle)] == listed
+        assert {user.state for user in users_of.values()} == {"held"}
+        return listed
+
+    assert await told() == [False, True]
+    assert idle.file.take_up("next")
+    assert used.file.leave()
+    assert await told() == [True, False]
+
+
 async def test_a_kept_lease_is_the_tests_that_failed(
     farm: Farm, worker: Worker
 ) -> None:

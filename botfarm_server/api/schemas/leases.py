@@ -261,6 +261,9 @@ class LeaseOut(BaseModel):
         datetime | None,
         Field(description="Since when it is kept for a person to look at, or null."),
     ]
+    idle: Annotated[
+        bool, Field(description="Whether it is held, and no test has it at present.")
+    ]
 
 
 class FreedOut(BaseModel):

@@ -162,6 +162,10 @@ class UserOut(BaseModel):
     quarantined_by: Annotated[
         str | None, Field(description="`botfarm` if the server did it by itself.")
     ]
+    idle: Annotated[
+        bool,
+        Field(description="Whether no test has it at present, though it is leased."),
+    ]
 
 
 class VerifiedPasswordOut(BaseModel):
