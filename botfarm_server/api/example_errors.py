@@ -31,8 +31,12 @@ _FACTS: Mapping[str, Any] = {
     "has_key": False,
     "key": "k1",
     "knot": [
-        KnotMember(_LEASE, "test_a", "gw0", "7", "ci-1", ["alice"], ["bob"]),
-        KnotMember(_OTHER_LEASE, "test_b", "gw1", "7", "ci-1", ["bob"], ["alice"]),
+        KnotMember(
+            _LEASE, "test_a", "gw0", "7", "ci-1", ["alice"], ["bob"], ["test_a"]
+        ),
+        KnotMember(
+            _OTHER_LEASE, "test_b", "gw1", "7", "ci-1", ["bob"], ["alice"], ["test_b"]
+        ),
     ],
     "lease_id": _LEASE,
     "limit": 100,

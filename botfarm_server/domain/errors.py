@@ -396,11 +396,24 @@ class DeadlockError(BotfarmError):
 
     @property
     def detail(self) -> str:
+        told, whose = "these tests wait for accounts that only they have", "The"
+        if self._is_of_one_worker:
+            told, whose = "a worker waits for accounts that only it has itself", "Its"
         members = "; ".join(describe_member(member) for member in self.knot)
+        has_others = any({*it.leased_for} - {None, it.test_id} for it in self.knot)
         return (
-            f"Deadlock: these tests wait for accounts that only they have. {members}. "
-            "The youngest wait was ended. Ask for all accounts of a test at once, "
-            "with count=2 or a mark for each (@pytest.mark.bot_user), or add accounts."
+            f"Deadlock: {told}. {members}. {whose} youngest wait was ended. "
+            f"{'Use what is leased already, ask' if has_others else 'Ask'} for all "
+            "accounts of a test at once, with count=2 or a mark for each "
+            "(@pytest.mark.bot_user), or add accounts."
+        )
+
+    @property
+    def _is_of_one_worker(self) -> bool:
+        workers = {(it.run_id, it.worker_id) for it in self.knot}
+        # Those that are not named may be several.
+        return len(self.knot) == 1 or (
+            len(workers) == 1 and (None, None) not in workers
         )
 
     @property

@@ -196,6 +196,9 @@ class KnotMember:
     has: Sequence[str]
     """The logins that it holds, or that are kept for it."""
     waits_for: Sequence[str]
+    leased_for: Sequence[str | None] = ()
+    """The test, class, file or run that each of the logins was leased for; `None` for
+    one that is kept for it, and for what the waiter must not see."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,12 @@ def describe_holder(holder: Holder) -> str:
 def describe_member(member: KnotMember) -> str:
     """What a waiter of a knot has, and what it waits for."""
     holder = Holder(member.run_id, member.worker_id, member.test_id, member.host)
-    has, waits_for = ", ".join(member.has), " and ".join(member.waits_for)
+    leased_for = member.leased_for or [None] * len(member.has)
+    has = ", ".join(
+        login if whose in {None, member.test_id} else f"{login} (leased for {whose})"
+        for login, whose in zip(member.has, leased_for, strict=True)
+    )
+    waits_for = " and ".join(member.waits_for)
     return f"{describe_holder(holder)} has {has} and waits for {waits_for}"
 
 

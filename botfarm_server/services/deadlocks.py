@@ -135,6 +135,7 @@ def _member(lease: Lease, having: Possessions, told_to: UUID | None) -> KnotMemb
     has = having.get(party_of(lease.holder, lease.id), ())
     its_projects = {lease.project_id, *(it.user.project_id for it in has)}
     holder = lease.holder if told_to in {None, *its_projects} else Holder()
+    is_told = [told_to in {None, it.user.project_id} for it in has]
     return KnotMember(
         lease_id=lease.id,
         test_id=holder.test_id,
@@ -142,13 +143,16 @@ def _member(lease: Lease, having: Possessions, told_to: UUID | None) -> KnotMemb
         run_id=holder.run_id,
         host=holder.host,
         has=[
-            it.login if told_to in {None, it.user.project_id} else OF_ANOTHER_PROJECT
-            for it in has
+            it.login if told else OF_ANOTHER_PROJECT
+            for it, told in zip(has, is_told, strict=True)
         ],
         waits_for=[
             describe_want(want)
             if told_to is None or want.project_id in {None, told_to}
             else OF_ANOTHER_PROJECT
             for want in lease.wants
+        ],
+        leased_for=[
+            it.test_id if told else None for it, told in zip(has, is_told, strict=True)
         ],
     )

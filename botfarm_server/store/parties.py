@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from botfarm_server.domain.deadlock import Party
 from botfarm_server.domain.models import Candidate, Lease, LeaseId
 from botfarm_server.store.candidates import CANDIDATE
+from botfarm_server.store.lease_files import present_test, told_of
 from botfarm_server.store.leases import lease_of
 from botfarm_server.store.tables import leases, queue_entries, users
 
@@ -22,6 +23,8 @@ class Possession:
 
     user: Candidate
     login: str
+    test_id: str | None = None
+    """Who has it at present; `None` for one that is kept for a waiter."""
 
 
 async def waiting_with_users(connection: AsyncConnection) -> list[Lease]:
@@ -65,7 +68,12 @@ async def held_by(
     """The users in rotation that each of the named runs' workers holds and uses."""
     named = [party for party in parties if isinstance(party, tuple)]
     rows = await connection.execute(
-        select(*CANDIDATE, users.c.login, leases.c.run_id, leases.c.worker_id)
+        select(
+            *CANDIDATE,
+            users.c.login,
+            users.c.lease_id,
+            *(leases.c.run_id, leases.c.worker_id, leases.c.test_id),
+        )
         .join_from(users, leases, users.c.lease_id == leases.c.id)
         .where(
             and_(
@@ -80,7 +88,9 @@ async def held_by(
     found: defaultdict[Party, list[Possession]] = defaultdict(list)
     for row in rows:
         user = Candidate(*row[: len(CANDIDATE)])
-        found[row.run_id, row.worker_id].append(Possession(user, row.login))
+        test_id = present_test(told_of(connection, row.lease_id), row.test_id)
+        possession = Possession(user, row.login, test_id)
+        found[row.run_id, row.worker_id].append(possession)
     return found
 
 

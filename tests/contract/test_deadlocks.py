@@ -40,8 +40,37 @@ async def test_a_worker_that_waits_for_its_own_user_is_told(farm: Farm) -> None:
     (member,) = caught.value.knot
     assert (member.test_id, member.worker_id) == ("tests/test_it.py::test_gw0", "gw0")
     assert (list(member.has), list(member.waits_for)) == (["alice"], ["stage/regular"])
-    assert "count=2" in caught.value.detail
+    assert caught.value.detail == (
+        "Deadlock: a worker waits for accounts that only it has itself. "
+        "tests/test_it.py::test_gw0 on gw0 at ci-1 in run run has alice and waits for "
+        "stage/regular. Its youngest wait was ended. Ask for all accounts of a test "
+        "at once, with count=2 or a mark for each (@pytest.mark.bot_user), or add "
+        "accounts."
+    )
     await farm.leases.end(waiting.lease.id)
+
+
+async def test_what_a_worker_has_for_more_than_its_test_is_told_as_such(
+    farm: Farm,
+) -> None:
+    """In two waits of one worker as well."""
+    await farm.add_user("alice")
+    await farm.add_user("bob")
+    whole_file = Holder("run", "gw0", "tests/test_it.py", "ci-1")
+    await farm.held(holder=whole_file)
+    await farm.held(holder=worker("gw0"))
+    waits = [await farm.waiting(holder=worker("gw0")) for _ in range(2)]
+    await farm.expiry.look()
+    with pytest.raises(DeadlockError) as caught:
+        await ask_again(farm, waits[1])
+    for member in caught.value.knot:
+        assert list(member.has) == ["alice", "bob"]
+        leased_for = ["tests/test_it.py", "tests/test_it.py::test_gw0"]
+        assert list(member.leased_for) == leased_for
+    detail = caught.value.detail
+    assert "a worker waits for accounts that only it has itself" in detail
+    assert "has alice (leased for tests/test_it.py), bob and waits for" in detail
+    assert "Use what is leased already, ask for all accounts of a test" in detail
 
 
 async def test_of_two_that_wait_for_each_other_the_youngest_gives_way(
@@ -88,6 +117,9 @@ async def test_a_knot_names_nothing_that_is_of_other_projects_alone(
         ("gw3", [OF_ANOTHER_PROJECT], "tests/test_it.py::test_gw3"),
         ("gw0", ["ada"], "tests/test_it.py::test_gw0"),
     ]
+    leased_for = [list(it.leased_for) for it in caught.value.knot]
+    own = [[f"tests/test_it.py::test_{name}"] for name in ("gw1", "gw0")]
+    assert leased_for == [own[0], [None], [None], own[1]]
     assert all(it not in caught.value.detail for it in ("gw2", "cora", "dan"))
     assert str(theirs) not in caught.value.detail
 

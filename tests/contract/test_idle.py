@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from botfarm_server.domain.errors import LeaseEndedError, UserLockedError
+from botfarm_server.domain.errors import DeadlockError, LeaseEndedError, UserLockedError
 from botfarm_server.domain.models import Holder, UserId, Want
 from botfarm_server.services.credentials import UserDraft
 from botfarm_server.store.lease_files import STALE, SUFFIX, left_idle
@@ -120,6 +120,23 @@ async def test_no_deadlock_is_found_for_what_is_idle(
     assert (await farm.held(bob, lease_id=waits[0].lease.id)).users
     await farm.leases.end(has_alice.id)
     assert (await farm.held(alice, lease_id=waits[1].lease.id)).users
+
+
+async def test_a_deadlock_names_the_test_that_has_a_lease_by_now(
+    farm: Farm, worker: Worker
+) -> None:
+    await farm.add_user("alice")
+    use = await worker.idle("first")
+    assert use.file.take_up("second")
+    waiting = await farm.waiting(holder=worker.holder("second"))
+    await farm.expiry.look()
+    with pytest.raises(DeadlockError) as caught:
+        await farm.ask(
+            *waiting.lease.wants, lease_id=waiting.lease.id, holder=waiting.lease.holder
+        )
+    (member,) = caught.value.knot
+    assert list(member.leased_for) == ["second"]
+    assert "leased for" not in caught.value.detail
 
 
 async def test_the_first_api_takes_what_is_idle_and_tells_who_uses_what_is_not(

@@ -333,7 +333,7 @@ def test_a_test_that_waits_for_itself_is_told_to_ask_for_all_at_once(
         """
     )
     text = failure(suite.run())
-    assert "Deadlock: these tests wait for accounts that only they have" in text
+    assert "Deadlock: a worker waits for accounts that only it has itself" in text
     assert f"has alice@{pool}, bob@{pool} and waits for stage/{pool}" in text
     assert "Ask for all accounts of a test at once" in text
 
