@@ -203,10 +203,10 @@ def put_marks_first(item: Any) -> None:
 def leasing(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
     """Lease test accounts: `user = bot_user("stage", "regular")`.
 
-    The account is this test's alone until its teardown. `bot_user.leased` are all of
-    them, those of the mark `bot_user` first.
+    The account is this test's alone until its teardown. `bot_user.leased` are
+    all of them, those of the mark `bot_user` first.
 
-    What all the fixtures are made of, for one of your own:
+    Those of other scopes, in a conftest.py of your own, are made of this:
     `package_bot_user = pytest.fixture(scope="package")(leasing)`.
     """
     __tracebackhide__ = _has_other_lines
@@ -266,10 +266,11 @@ def _shared(scope: Literal["class", "module", "package", "session"]) -> Any:
     def fixture(request: pytest.FixtureRequest) -> Iterator[BotUserFactory]:
         yield from leasing(request)
 
+    # pytest ends those of packages late, unless they are defined in the package.
+    end = "the run ends" if scope == "package" else "it ends"
     fixture.__doc__ = (
-        f"As `bot_user`, for all tests of a {scope}: leased once, given back when the "
-        "last of them ends.\n\nThe marks lease for each test by itself, and so "
-        "through `bot_user` alone."
+        f"As `bot_user`, leased once for all tests of a {scope}, until {end}.\n\n"
+        "The marks lease for each test by itself, and so through `bot_user` alone."
     )
     return pytest.fixture(scope=scope, name=f"{scope}_{MARK}")(fixture)
 

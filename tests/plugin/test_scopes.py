@@ -227,15 +227,23 @@ def test_what_a_worker_holds_for_its_session_is_given_back_at_the_end(
     assert farm.outcomes(pool) == ["passed"] * 2
 
 
-def test_pytest_shows_what_the_fixtures_are_for(suite: Suite, pool: str) -> None:
-    result = suite.run("--fixtures")
+def test_pytest_shows_what_the_fixtures_are_for_in_80_columns(
+    suite: Suite, pool: str
+) -> None:
+    result = suite.run("--fixtures", "-v")
+    result.stdout.fnmatch_lines(["bot_user -- *", "    Lease test accounts: *"])
     for scope in SCOPES:
         result.stdout.fnmatch_lines(
             [
                 f"{scope}_bot_user [[]{scope} scope[]] -- *",
-                f"    As `bot_user`, for all tests of a {scope}: leased once, *",
+                f"    As `bot_user`, leased once for all tests of a {scope}, until *",
             ]
         )
+    _, _, own = result.stdout.str().partition("defined from pytest_botfarm.fixtures")
+    own, _, _ = own.partition(" fixtures defined from ")
+    lines = [line for line in own.splitlines() if line.startswith("    ")]
+    assert len(lines) >= len(SCOPES) + 1
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_package_can_have_the_fixture_end_with_it(
