@@ -86,6 +86,7 @@ async def test_of_two_that_wait_for_each_other_the_youngest_gives_way(
     with pytest.raises(DeadlockError) as caught:
         await ask_again(farm, younger)
     assert [list(it.has) for it in caught.value.knot] == [["alice"], ["bob"]]
+    assert "these tests wait for accounts that only they have" in caught.value.detail
     await farm.expiry.look()
     assert isinstance(await ask_again(farm, older), Waiting)
     await farm.release(second)
