@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from uuid import UUID
@@ -11,6 +12,8 @@ from uuid import UUID
 import pytest
 
 if TYPE_CHECKING:
+    from .client.models import Outcome
+    from .holding import Holding
     from .preparing import Preparation
     from .report import Record
     from .session import LeaseSession
@@ -138,22 +141,30 @@ class BotUserFactory:
         outcome = self._record.outcome
         self._record.is_over = True
         problems: list[str] = []
-        for holding in reversed(self._record.holdings):
-            holding.is_over = True
-            try:
-                problems += self._preparation.tell_release(holding, outcome)
-            finally:
-                loss = self._session.release(
-                    holding, outcome=outcome, clean=outcome != "unknown"
-                )
-            if loss is not None:
-                problems.append(str(loss))
-                self._record.lost.append(str(loss).splitlines()[0])
+        # The last first, and each whatever is raised in the release of another.
+        with ExitStack() as stack:
+            for holding in self._record.holdings:
+                stack.callback(self._give_back, holding, outcome, problems)
         self._record.notes += self._session.take_notes()
         # Where something else is being raised, Ctrl-C say, it goes first.
         if problems and sys.exc_info()[0] is None:
             # As a failure without a traceback: none of its lines is the test's.
             pytest.fail("\n".join(problems), pytrace=False)
+
+    def _give_back(
+        self, holding: Holding, outcome: Outcome, problems: list[str]
+    ) -> None:
+        __tracebackhide__ = True
+        holding.is_over = True
+        try:
+            problems += self._preparation.tell_release(holding, outcome)
+        finally:
+            loss = self._session.release(
+                holding, outcome=outcome, clean=outcome != "unknown"
+            )
+        if loss is not None:
+            problems.append(str(loss))
+            self._record.lost.append(str(loss).splitlines()[0])
 
     def _from_mark(self, wish: Wish) -> BotUser | None:
         for user in self._from_marks:

@@ -176,8 +176,11 @@ class IdleLease:
 class IdleLeases:
     """Those of one process, by their places."""
 
-    def __init__(self, give_back: Callable[[Lease], None]) -> None:
-        """`give_back` has a lease renewed no more, and released."""
+    def __init__(self, give_back: Callable[[Lease], bool]) -> None:
+        """`give_back` has a lease renewed no more, and released.
+
+        It returns whether the server has heard of it, and so read of its tests.
+        """
         self._release = give_back
         self._by_place: dict[Place, IdleLease] = {}
         self._is_ending = False
@@ -197,8 +200,10 @@ class IdleLeases:
     def give_back(self, place: Place) -> None:
         """End the lease of a place, which may be over already."""
         idle = self._by_place[place]
-        self._release(idle.lease)
-        idle.file.remove()
+        if self._release(idle.lease):
+            idle.file.remove()
+        else:  # what ends it later reads there that it is idle, and of its tests
+            idle.file.close()
         self.forget(place)
 
     def leave(

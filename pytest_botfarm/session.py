@@ -115,7 +115,9 @@ class LeaseSession:
         """The users that each place had last: their sessions are warm."""
         self._idle = IdleLeases(self._release_idle)
         self._kept: defaultdict[str, list[Lease]] = defaultdict(list)
-        self._opening = Lock()
+        self._opening, self._placing = Lock(), Lock()
+        self._cut_off: list[tuple[Holding, Outcome, bool]] = []
+        """What was being released when something else was raised, a timeout, say."""
         self._is_forked = False
         self._presence = Presence(identity.run_id)
         self._directory: str | None = None
@@ -166,6 +168,7 @@ class LeaseSession:
         With `keep_place` it waits on after an AcquireTimeoutError, for some seconds.
         """
         client = self.client()
+        self._release_cut_off()
         if self._heartbeat is None:
             self._heartbeat = self._make_heartbeat()
         place = self._open.get(holding.id) or self._take_place(holding)
@@ -253,9 +256,9 @@ class LeaseSession:
         self._open.pop(asked_as, None)
         if not idle.take_up(shortened(test_id)):
             self._idle.give_back(place)
-            self._open.pop(idle.lease.id, None)
             holding.begin_anew()
             self._open[holding.id] = place
+            self._open.pop(idle.lease.id, None)
             return False
         self._idle.forget(place)
         holding.asked = holding.answered = clock()
@@ -292,10 +295,27 @@ class LeaseSession:
     ) -> LeaseLostError | None:
         """End a holding, whatever became of it, or keep it. Returns an error if lost.
 
-        A server that cannot be reached is only noted: the TTL ends the lease.
+        A server that cannot be reached is only noted: the TTL ends the lease. What is
+        cut off, by the timeout of a test, say, is done before the next lease.
         """
         if not self.holds(holding):
             return None  # the parent's, in a forked child; or never asked for
+        try:
+            return self._release(holding, outcome, clean=clean)
+        except BaseException:
+            self._cut_off.append((holding, outcome, clean))
+            raise
+
+    def _release_cut_off(self) -> None:
+        while self._cut_off:
+            holding, outcome, clean = self._cut_off.pop()
+            lost = self.release(holding, outcome=outcome, clean=clean)
+            if lost is not None:
+                self.notes.append(str(lost))
+
+    def _release(
+        self, holding: Holding, outcome: Outcome, *, clean: bool
+    ) -> LeaseLostError | None:
         # Before it is left or sent: the next holder may have it before the answer.
         holding.ended = clock()
         place = self._open[holding.id]
@@ -321,9 +341,11 @@ class LeaseSession:
             self._forget(holding)
             loss = Loss(clock() - (error.ended_ago or 0), error.detail, error.users)
         except BotfarmError as error:
-            if client.protocol.was_reached:
+            if client.protocol.was_reached and holding.lease is not None:
+                names = names_of(holding.lease)
                 self.notes.append(
-                    f"lease {holding.id} was not released and ends by its TTL: {error}"
+                    f"{names} of {holding.test_id}: not given back, and free again by "
+                    f"the TTL of lease {holding.id}: {error}"
                 )
             self._close_file(holding)
         else:
@@ -338,15 +360,22 @@ class LeaseSession:
 
     def give_back_idle(self) -> None:
         """End what tests have left to each other: none will come."""
+        self._release_cut_off()
         self._idle.end()
 
-    def _release_idle(self, lease: Lease) -> None:
+    def _release_idle(self, lease: Lease) -> bool:
+        """Returns whether the server knows that it is over."""
         if self._heartbeat is not None:
             self._heartbeat.forget(lease.id)
         client = self.client()
         ending = client.protocol.release(lease.id, fence=lease.fence, outcome="passed")
-        with suppress(BotfarmError):  # the server has ended it, or its time does
+        try:
             client.run(ending)
+        except LeaseEndedError:
+            return True
+        except BotfarmError:
+            return False
+        return True
 
     def _forget(self, holding: Holding) -> None:
         """Nothing of it is left to be given back."""
@@ -383,9 +412,10 @@ class LeaseSession:
     def _take_place(self, holding: Holding) -> Place:
         """The first of two alike leases of a test has its users, and the second its."""
         wants = tuple(want.key for want in holding.wants)
-        taken = set(self._open.values())
-        place = next(it for it in zip(repeat(wants), count()) if it not in taken)
-        self._open[holding.id] = place
+        with self._placing:  # threads of a test would take up the same lease there
+            taken = set(self._open.values())
+            place = next(it for it in zip(repeat(wants), count()) if it not in taken)
+            self._open[holding.id] = place
         return place
 
     def _keep(self, holding: Holding, outcome: Outcome) -> bool:
@@ -512,7 +542,8 @@ class LeaseSession:
         self._open = {}
         self._had = {}
         self._kept.clear()
-        self._opening = Lock()
+        self._opening, self._placing = Lock(), Lock()
+        self._cut_off.clear()
         self._is_forked = True
 
     def locate(self) -> Endpoint:

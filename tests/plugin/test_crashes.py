@@ -227,7 +227,7 @@ def test_a_server_that_keeps_dying_is_started_again_three_times(
     result.stdout.fnmatch_lines(
         [
             f"*EmbeddedServerError: {reason}*",
-            f"lease * was not released and ends by its TTL: {reason}*",
+            f"*test_it[[]*]: not given back, and free again by the TTL of *: {reason}*",
             "the server of this run ended and was started again 3 times",
         ]
     )

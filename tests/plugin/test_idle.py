@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError, Event, Thread
+from typing import Any
 
 import pytest
 from support.farm import Farm, eventually, farm_of, write_pool
@@ -13,14 +17,15 @@ from support.suites import Suite
 
 from pytest_botfarm import Want
 from pytest_botfarm.client.errors import BotfarmError
-from pytest_botfarm.embedded import Endpoint
-from pytest_botfarm.holding import Holding, Identity
-from pytest_botfarm.idle import IdleLease
+from pytest_botfarm.embedded import EmbeddedServer, Endpoint
+from pytest_botfarm.holding import Holding, Identity, Place
+from pytest_botfarm.idle import IdleLease, IdleLeases
 from pytest_botfarm.limits import Limit
 from pytest_botfarm.masking import Masker
 from pytest_botfarm.session import LeaseSession
 from pytest_botfarm.settings import Settings
 
+ASKING: dict[str, Any] = {"wait": 5, "test_id": "test"}
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
 
@@ -199,17 +204,81 @@ def test_a_process_that_stands_still_or_dies_keeps_nothing_that_is_idle(
         assert user["dirty"]
 
 
-def test_what_a_cancelled_test_takes_up_after_its_end_is_the_next_ones(
-    farm: Farm, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = LeaseSession(
+def leasing(endpoint: Endpoint, pool: str = "regular") -> LeaseSession:
+    """One process's part in a run over a server."""
+    return LeaseSession(
         Identity(),
-        Settings(farm.url, None, "stage", pool, wait=5, ttl=60),
-        lambda: Endpoint(farm.url, farm.token, str(tmp_path)),
+        Settings(endpoint.url, None, "stage", pool, wait=5, ttl=60),
+        lambda: endpoint,
         masker=Masker(),
         say=lambda _: None,
         limit=lambda: None,
     )
+
+
+def test_what_is_idle_when_no_server_answers_is_told_to_the_next(
+    pool_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All tests that had it, and that its account is clean."""
+    monkeypatch.setattr("pytest_botfarm.client.core.RELEASE_PATIENCE", 0.1)
+    write_pool(pool_file, "alice@example.com")
+    tests = ["first", "second", "third"]
+    server = EmbeddedServer(pool_file)
+    session = leasing(server.endpoint())
+    with closing(session):
+        for test_id in tests:
+            holding = Holding([Want("stage", "regular")])
+            session.acquire(holding, wait=5, test_id=test_id)
+            session.release(holding, outcome="passed", clean=True)
+        server.stop()
+        session.give_back_idle()
+    with farm_of(pool_file) as farm:
+        eventually(lambda: not farm.leases(), "nothing is held")
+        ended = farm.leases(state="ended")
+        told = {it["holder"]["test_id"]: it["outcome"] for it in ended if it["users"]}
+        assert told == dict.fromkeys(tests, "passed")
+        [user] = farm.http.get("/api/v1/users/").json()
+        assert not user["dirty"]
+
+
+def test_threads_of_a_test_do_not_take_up_the_same(
+    farm: Farm, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = leasing(Endpoint(farm.url, farm.token, str(tmp_path)), pool)
+    before, mine, other = (Holding([Want("stage", pool)]) for _ in range(3))
+    late = Thread(target=session.acquire, args=[other], kwargs=ASKING)
+    both_look, both_found, at = Event(), Barrier(2), IdleLeases.at
+
+    def look_while_another_does() -> Iterator[int]:
+        if late.ident is None:
+            late.start()
+            both_look.wait(0.5)  # in vain, if the other waits for this one
+        else:
+            both_look.set()
+        return count()
+
+    def at_once(idle: IdleLeases, place: Place) -> IdleLease | None:
+        found = at(idle, place)
+        with suppress(BrokenBarrierError):
+            both_found.wait(0.5)
+        return found
+
+    with closing(session):
+        session.acquire(before, **ASKING)
+        session.release(before, outcome="passed", clean=True)
+        monkeypatch.setattr("pytest_botfarm.session.count", look_while_another_does)
+        monkeypatch.setattr(IdleLeases, "at", at_once)
+        session.acquire(mine, **ASKING)
+        late.join()
+        assert mine.users[0].login != other.users[0].login
+        for holding in (mine, other):
+            session.release(holding, outcome="failed", clean=True)
+
+
+def test_what_a_cancelled_test_takes_up_after_its_end_is_the_next_ones(
+    farm: Farm, pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = leasing(Endpoint(farm.url, farm.token, str(tmp_path)), pool)
     first, late, last = (Holding([Want("stage", pool)]) for _ in range(3))
     take_up = IdleLease.take_up
 
@@ -238,7 +307,18 @@ CUTS_OFF = """
     import threading
 
     import pytest
-    from pytest_botfarm import idle
+    from pytest_botfarm import idle, session
+
+    run = session.LeaseSession._keep
+    CUT = []
+
+    def keep_or_end(leases, holding, outcome):
+        if "test_releases" in holding.test_id and not CUT:
+            CUT.append(holding)
+            pytest.fail("as pytest-timeout does in a release")
+        return run(leases, holding, outcome)
+
+    session.LeaseSession._keep = keep_or_end
 
     begin = idle.LeaseFile.begin
 
@@ -256,6 +336,8 @@ CUT_OFF = """
     import fcntl
     import json
     import os
+
+    BOTH = {"alice@example.com", "bob@example.com"}
 
     def no(*arguments, **named):
         raise TypeError("a double")
@@ -280,8 +362,12 @@ CUT_OFF = """
             except OSError:
                 pass
 
+    def test_releases(bot_user):
+        for _ in range(2):
+            bot_user(wait=5).save_state("so that it does not stay idle")
+
     def test_goes_on(bot_user):
-        bot_user(wait=5)
+        assert {bot_user(wait=5).login, bot_user(wait=5).login} == BOTH
 
     def test_is_interrupted(bot_user):
         bot_user(wait=5)
@@ -292,13 +378,13 @@ def test_whatever_cuts_off_what_is_done_with_a_lease_it_is_given_back(
     suite: Suite, pool_file: Path
 ) -> None:
     """Doubles of what its file is made of, too."""
-    write_pool(pool_file, "alice@example.com")
+    write_pool(pool_file, "alice@example.com", "bob@example.com")
     suite.write(CUTS_OFF, "conftest")
     suite.write(CUT_OFF)
     with farm_of(pool_file) as farm:
         result = suite.run("-p", "no:randomly", timeout=60)
         assert result.ret == pytest.ExitCode.INTERRUPTED
-        result.assert_outcomes(passed=4, failed=1)
+        result.assert_outcomes(passed=5, failed=1, errors=1)
         result.stdout.no_fnmatch_line("*eadlock*")
         assert farm.leases() == []
     assert files_of(suite) == []
