@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.suites import AS_USERS
+from support.suites import as_users
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 LIMIT = 300.0
@@ -23,7 +23,7 @@ def run_suite(*options: str) -> tuple[int, dict[str, int], str]:
         [sys.executable, "-m", "pytest", "-n", "4", *options],
         check=False,
         cwd=QUICKSTART,
-        env={**env, **AS_USERS},
+        env={**env, **as_users()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

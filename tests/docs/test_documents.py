@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 from support.documents import BLOCK, write_files
-from support.suites import AS_USERS
+from support.suites import UNUSED, as_users
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -127,13 +127,14 @@ def test_all_python_of_a_page_is_in_files_that_are_run(document: Path) -> None:
 )
 def test_commands_run_as_written(document: Path, tmp_path: Path) -> None:
     port = str(free_port())
+    needed = [name for name in UNUSED if f"mark.{name}" in document.read_text()]
     foreign = ("BOTFARM_", "DATABASE_URL", "PYTEST_")
     env = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     shell = subprocess.Popen(
         ["bash", "-c", script(document, tmp_path).replace(":8000", f":{port}")],
         cwd=tmp_path,
-        env={**env, **AS_USERS, "BOTFARM_PORT": port},
+        env={**env, **as_users(*needed), "BOTFARM_PORT": port},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -26,8 +26,13 @@ def without(plugins: Iterable[str]) -> tuple[str, ...]:
 
 
 PLUGINS = without(UNUSED)
-AS_USERS = {"PYTEST_ADDOPTS": " ".join(without(OWN))}
-"""Variables for commands that start pytest by themselves."""
+
+
+def as_users(*needed: str) -> dict[str, str]:
+    """Variables for commands that start pytest by themselves, and need such plugins."""
+    unused = [name for name in UNUSED if name not in needed]
+    return {"PYTEST_ADDOPTS": " ".join(without(unused))}
+
 
 OUTER_RUN = ("CI", "BUILD_NUMBER", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT")
 """What this run is told, and what makes pytest print more, or a test think that it is
