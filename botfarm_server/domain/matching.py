@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,47 @@ def matches(want: Want, user: Candidate) -> bool:
         and user.domain == want.domain
         and (want.project_id is None or user.project_id == want.project_id)
         and (want.user_id is None or user.id == want.user_id)
-        and all(user.labels.get(name) == value for name, value in want.labels.items())
+        and want.labels.items() <= user.labels.items()
     )
+
+
+class Group:
+    """Users of one pool, in order, of whom those that have labels are found at once.
+
+    However many there are, a want costs a step for each of its labels: a number stands
+    for some of the users, with a bit for each.
+    """
+
+    def __init__(self, users: Sequence[Candidate]) -> None:
+        self._users = users
+        self._every = (1 << len(users)) - 1
+        self._with: defaultdict[tuple[str, str], int] = defaultdict(int)
+        for place, user in enumerate(users):
+            for label in user.labels.items():
+                self._with[label] |= 1 << place
+
+    def having(self, labels: Mapping[str, str]) -> int:
+        """Those that have all the labels."""
+        those = self._every
+        for label in labels.items():
+            those &= self._with.get(label, 0)
+        return those
+
+    def first(self, those: int, limit: int) -> int:
+        """The first of them, at most `limit`."""
+        if those.bit_count() <= limit:
+            return those
+        lowest, highest = 0, len(self._users)
+        while lowest < highest:
+            middle = (lowest + highest) // 2
+            if (those & ((1 << middle) - 1)).bit_count() < limit:
+                lowest = middle + 1
+            else:
+                highest = middle
+        return those & ((1 << lowest) - 1)
+
+    def users(self, those: int) -> list[Candidate]:
+        return [user for place, user in enumerate(self._users) if those >> place & 1]
 
 
 def alike(wants: Sequence[Want]) -> Hashable:

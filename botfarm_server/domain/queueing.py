@@ -59,10 +59,13 @@ def plan_grants(
     for waiter in waiters:
         if not left:
             break
+        is_patient = now - waiter.since < timedelta(seconds=patience)
+        if is_patient and users_needed([waiter]) > len(left):
+            continue
         assignment = assign(waiter.wants, _in_order_for(waiter, left))
         if assignment.complete:
             grants.append(Grant(waiter.id, assignment.taken))
-        elif now - waiter.since < timedelta(seconds=patience):
+        elif is_patient:
             continue
         else:
             kept[waiter.id] = [user for user in left if user.id in assignment.taken]

@@ -61,19 +61,22 @@ class Existing:
         """Users in rotation that could meet the wants of a lease: enough of them."""
         found: dict[UserId, Candidate] = {}
         asked = users_of(wants)
+        await self._look_for(wants)
         for want in wants:
-            meeting = await self._meeting(want)
+            meeting = self._found[want.criteria]
             found |= {user.id: user for user in meeting[:asked]}
         return list(found.values())
 
     async def has_any(self, want: Want) -> bool:
         """Whether any user in rotation could meet the want."""
-        return bool(await self._meeting(want))
+        await self._look_for([want])
+        return bool(self._found[want.criteria])
 
     async def number(self, want: Want) -> int:
         """How many users in rotation could meet the want."""
         if want.criteria not in self._numbers:
-            meeting = await self._meeting(want)
+            await self._look_for([want])
+            meeting = self._found[want.criteria]
             are_all = len(meeting) < self._most[want.criteria]
             self._numbers[want.criteria] = (
                 len(meeting)
@@ -91,12 +94,17 @@ class Existing:
             )
         return self._quarantined[key]
 
-    async def _meeting(self, want: Want) -> Sequence[Candidate]:
-        if want.criteria not in self._found:
-            self._found[want.criteria] = await candidates.in_rotation_for(
-                self._connection, [want], limit=self._most[want.criteria]
-            )
-        return self._found[want.criteria]
+    async def _look_for(self, wants: Sequence[Want]) -> None:
+        unknown = [want for want in wants if want.criteria not in self._found]
+        if not unknown:
+            return
+        found = await candidates.in_rotation_for(
+            self._connection,
+            unknown,
+            limit=max(self._most[want.criteria] for want in unknown),
+        )
+        for want in unknown:
+            self._found[want.criteria] = [it for it in found if matches(want, it)]
 
 
 async def why_impossible(

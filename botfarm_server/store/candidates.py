@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, get_args
 
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
+    Row,
     Select,
     and_,
     bindparam,
@@ -22,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from botfarm_server.domain.matching import Group
 from botfarm_server.domain.models import (
     Candidate,
     Pool,
@@ -35,6 +39,12 @@ from botfarm_server.store.dialects import built_once, is_among, labels_contain
 from botfarm_server.store.holdings import HoldingRow, holdings_where
 from botfarm_server.store.tables import queue_entries, users
 from botfarm_server.store.users import state_at
+
+FEW_WANTS = 4
+"""Wants of a pool and project that have a statement each, which reads few rows."""
+USERS_PER_WANT, MOST_TOGETHER = 50, 2_000
+"""Users that are read together for more wants: as many as are read in the time of a
+statement for each, and what one statement may read."""
 
 
 def _meets(connection: AsyncConnection, want: Want) -> ColumnElement[bool]:
@@ -118,8 +128,18 @@ async def free_for(
     In order of preference: those that fewest others need, then the longest rested. The
     `preferred` users, where they are free and meet a want, come beyond the limit.
     """
-    found: dict[UserId, tuple[tuple[Any, ...], Candidate]] = {}
-    for want in _distinct(wants):
+    condition = _IS_FREE
+    if besides:
+        condition = and_(condition, users.c.id.not_in(list(besides)))
+    found, others = await _found_together(
+        connection,
+        wants,
+        _candidates(condition, *_PREFERENCE),
+        {"now": now},
+        limit=limit,
+        are_enough=not preferred,
+    )
+    for want in others:
         given: dict[str, Any] = {"limit": limit, "now": now}
         query: Select[Any] | CompoundSelect[Any]
         if _is_any_of_its_pool(want) and not besides:
@@ -128,36 +148,92 @@ async def free_for(
             )
             given |= {"asked_env": want.env, "asked_domain": want.domain}
         else:
-            condition = _meets(connection, want)
+            meets = _meets(connection, want)
             if besides:
-                condition = and_(condition, users.c.id.not_in(list(besides)))
-            query = _FREE.where(condition)
+                meets = and_(meets, users.c.id.not_in(list(besides)))
+            query = _FREE.where(meets)
             if preferred:
-                query = _or_preferred(connection, query, condition)
+                query = _or_preferred(connection, query, meets)
         if preferred:
             given["preferred"] = list(preferred)
-        for row in await connection.execute(query, given):
-            candidate = Candidate(*row[: len(CANDIDATE)])
-            found[candidate.id] = (row[len(CANDIDATE) :], candidate)
+        found |= _by_id(await connection.execute(query, given))
     return [candidate for _, candidate in sorted(found.values(), key=lambda it: it[0])]
+
+
+async def _found_together(
+    connection: AsyncConnection,
+    wants: Collection[Want],
+    query: Select[Any],
+    given: Mapping[str, Any],
+    *,
+    limit: int,
+    are_enough: bool = True,
+) -> tuple[_Found, list[Want]]:
+    """Users that meet any of many wants, `limit` for each; wants not looked for yet.
+
+    What one statement reads of a pool, or of a project's part of it, decides most wants
+    of it. The others are few, or more users are there than it reads. Those of a want
+    are its first ones; without `are_enough`, all are needed.
+    """
+    shares: defaultdict[Hashable, list[Want]] = defaultdict(list)
+    for want in _distinct(wants):
+        shares[want.pool, want.project_id, want.user_id].append(want)
+    found: _Found = {}
+    others: list[Want] = []
+    for its in shares.values():
+        if len(its) <= FEW_WANTS:
+            others += its
+            continue
+        most = min(MOST_TOGETHER, USERS_PER_WANT * len(its))
+        any_of_it = replace(its[0], labels={})
+        fewest = min(len(want.labels) for want in its)
+        rows = _by_id(
+            await connection.execute(
+                query.where(
+                    _meets(connection, any_of_it), users.c.label_count >= fewest
+                ),
+                {**given, "limit": most},
+            )
+        )
+        group = Group([candidate for _, candidate in rows.values()])
+        are_all = len(rows) < most
+        those = 0
+        for want in its:
+            having = group.having(want.labels)
+            if are_all or (are_enough and having.bit_count() >= limit):
+                those |= group.first(having, limit) if are_enough else having
+            else:
+                others.append(want)
+        found |= {user.id: rows[user.id] for user in group.users(those)}
+    return found, others
+
+
+_Found = dict[UserId, tuple[tuple[Any, ...], Candidate]]
+"""Users with what they are ordered by."""
+
+
+def _by_id(rows: Iterable[Row[Any]]) -> _Found:
+    found = {}
+    for row in rows:
+        candidate = Candidate(*row[: len(CANDIDATE)])
+        found[candidate.id] = (tuple(row[len(CANDIDATE) :]), candidate)
+    return found
 
 
 async def in_rotation_for(
     connection: AsyncConnection, wants: Collection[Want], *, limit: int
 ) -> list[Candidate]:
     """Users, free or not, that could meet any of the wants, in whichever order."""
-    found: dict[UserId, Candidate] = {}
-    for want in _distinct(wants):
+    found, others = await _found_together(connection, wants, _ROTATING, {}, limit=limit)
+    for want in others:
         given: dict[str, Any] = {"limit": limit}
         if _is_any_of_its_pool(want):
             query = _ROTATING_OF_POOL
             given |= {"asked_env": want.env, "asked_domain": want.domain}
         else:
             query = _ROTATING.where(_meets(connection, want))
-        for row in await connection.execute(query, given):
-            candidate = Candidate(*row[: len(CANDIDATE)])
-            found[candidate.id] = candidate
-    return list(found.values())
+        found |= _by_id(await connection.execute(query, given))
+    return [candidate for _, candidate in found.values()]
 
 
 async def count_in_rotation(connection: AsyncConnection, want: Want) -> int:

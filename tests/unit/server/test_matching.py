@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from botfarm_server.domain.matching import assign, matches
+from botfarm_server.domain.matching import Group, assign, matches
 from botfarm_server.domain.models import Candidate, UserId, Want
 
 
@@ -92,3 +92,19 @@ def test_an_assignment_is_found_whenever_one_exists(
         assert matches(wants[index], by_id[user_id])
     for index, it in enumerate(wants):
         assert list(assignment.taken.values()).count(index) <= it.count
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")), max_size=9),
+    st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")),
+    st.integers(1, 9),
+)
+def test_of_a_group_those_are_found_that_match_and_the_first_of_them(
+    labels: list[dict[str, str]], wanted: dict[str, str], limit: int
+) -> None:
+    users = [user(number, **its) for number, its in enumerate(labels)]
+    group = Group(users)
+    having = group.having(wanted)
+    matching = [it for it in users if matches(want(**wanted), it)]
+    assert group.users(having) == matching
+    assert group.users(group.first(having, limit)) == matching[:limit]
