@@ -60,7 +60,7 @@ class Want:
     @property
     def criteria(self) -> Hashable:
         """What a user has to meet: the same of wants that differ in their count."""
-        labels = tuple(sorted(self.labels.items()))
+        labels = frozenset(self.labels.items())
         return self.pool, self.project_id, self.user_id, labels
 
 

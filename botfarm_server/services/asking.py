@@ -174,7 +174,13 @@ class AskService:
             else:
                 return
             pools = {want.pool for want in lease.wants}
-            granted = await hand_on(connection, pools, now=now, times=self.times)
+            granted = await hand_on(
+                connection,
+                pools,
+                now=now,
+                times=self.times,
+                projects={want.project_id for want in lease.wants},
+            )
         self.news.tell(granted=granted, others=[lease_id])
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from botfarm_server.domain.deadlock import Claim, Party, find_knots, party_of
 from botfarm_server.domain.lifecycle import LeaseTimes
-from botfarm_server.domain.matching import alike
+from botfarm_server.domain.matching import alike, matches
 from botfarm_server.domain.models import (
     Candidate,
     Holder,
@@ -20,6 +20,7 @@ from botfarm_server.domain.models import (
 from botfarm_server.domain.wording import describe_want
 from botfarm_server.services.ending import Cause, Ending, end_leases, hand_on_from
 from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.possibility import users_of
 from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.store import candidates, leases, parties, queue
 from botfarm_server.store.engine import Connection, Database
@@ -99,18 +100,28 @@ async def _claims(
     kept: Mapping[LeaseId, Sequence[Candidate]],
 ) -> list[Claim]:
     had = {it.user.id for possessions in having.values() for it in possessions}
+    waiting = list(waiting)
+    wants = [want for lease in waiting for want in lease.wants]
+    # So many that enough are left without those that the parties have. Many wait for
+    # the same: it is read once, behind the lock that all wait for.
+    most = max((users_of(lease.wants) for lease in waiting), default=0)
+    rotating = [
+        user
+        for user in await candidates.in_rotation_for(
+            connection, wants, limit=most + len(had)
+        )
+        if user.id not in had
+    ]
     found: dict[Hashable, list[Candidate]] = {}
     claims = []
     for lease in waiting:
-        # Many wait for the same: it is read once, behind the lock that all wait for.
         key = alike(lease.wants)
         if key not in found:
-            # So many that enough are left without those that the parties have.
-            limit = sum(want.count for want in lease.wants) + len(had)
-            rotating = await candidates.in_rotation_for(
-                connection, lease.wants, limit=limit
-            )
-            found[key] = [user for user in rotating if user.id not in had]
+            found[key] = [
+                user
+                for user in rotating
+                if any(matches(want, user) for want in lease.wants)
+            ]
         claims.append(
             Claim(
                 lease_id=lease.id,

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from uuid import UUID
 
 import structlog
 
@@ -78,6 +79,8 @@ class Ending:
     reason: str | None
     pools: Collection[Pool]
     """What is to be handed on."""
+    projects: Collection[UUID | None]
+    """Whose users may be among it; `None` stands for any."""
     logins: Sequence[str]
     quarantined: Mapping[str, str]
     """Users that went out of rotation with it, and why."""
@@ -194,6 +197,9 @@ async def _end(
             {want.pool for want in lease.wants}
             if lease.state == "waiting"
             else {user.pool for user in freed if user.lease_id == lease.id},
+            {want.project_id for want in lease.wants}
+            if lease.state == "waiting"
+            else {user.project_id for user in freed if user.lease_id == lease.id},
             [user.login for user in freed if user.lease_id == lease.id],
             quarantined[lease.id],
         )
@@ -281,5 +287,11 @@ async def hand_on_from(
     times: LeaseTimes,
 ) -> dict[LeaseId, float]:
     """Hand on what the ended leases had; the waiters that were granted."""
-    pools = {pool for ending in endings for pool in ending.pools}
-    return await hand_on(connection, pools, now=now, times=times)
+    endings = list(endings)
+    return await hand_on(
+        connection,
+        {pool for ending in endings for pool in ending.pools},
+        now=now,
+        times=times,
+        projects={named for ending in endings for named in ending.projects},
+    )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import structlog
 
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
-from botfarm_server.domain.models import LeaseId
+from botfarm_server.domain.models import LeaseId, Pool
 from botfarm_server.services.deadlocks import break_knots
 from botfarm_server.services.ending import end_lapsed
 from botfarm_server.services.hand_on import hand_on
@@ -19,7 +21,7 @@ from botfarm_server.services.news import News
 from botfarm_server.services.waiting import wait_up_to
 from botfarm_server.store import audit, candidates, leases, queue
 from botfarm_server.store.dialects import read_clock
-from botfarm_server.store.engine import Database
+from botfarm_server.store.engine import Connection, Database
 
 BATCH = 200
 """Leases that one transaction ends: it holds the queue lock for all of them."""
@@ -79,17 +81,23 @@ class ExpiryLoop:
             if await leases.any_lapsed(connection, now):
                 return True
             pools = await queue.pools_waited_for(connection)
-            return bool(pools) and await candidates.any_free_and_waited_for(
-                connection, pools, now=now
-            )
+            return bool(await _projects_due(connection, pools, now))
 
     async def _end_lapsed_and_hand_on(self) -> int:
         async with self.database.queue() as (connection, now):
             lapsed = await leases.lapsed(connection, now, limit=BATCH)
             endings = await end_lapsed(connection, lapsed, now=now, times=self.times)
             pools = {pool for ending in endings for pool in ending.pools}
-            pools |= await queue.pools_waited_for(connection)
-            granted = await hand_on(connection, pools, now=now, times=self.times)
+            projects = {named for ending in endings for named in ending.projects}
+            waited_for = await queue.pools_waited_for(connection)
+            projects |= await _projects_due(connection, waited_for, now)
+            granted = await hand_on(
+                connection,
+                pools | waited_for,
+                now=now,
+                times=self.times,
+                projects=projects,
+            )
         self.news.tell(endings, granted)
         return len(lapsed)
 
@@ -118,3 +126,19 @@ class ExpiryLoop:
                 async with self.database.write() as connection:
                     before = await read_clock(connection) - retention
                     gone = await forget(connection, before, limit=FORGET_BATCH)
+
+
+async def _projects_due(
+    connection: Connection, pools: Collection[Pool], now: datetime
+) -> set[UUID | None]:
+    """The projects that have free users in the pools, and are waited for.
+
+    `None` stands for any. Who waits for users of another one is not looked at.
+    """
+    return {
+        project_id
+        for project_id in (await queue.projects_waited_for(connection) if pools else ())
+        if await candidates.any_free_and_waited_for(
+            connection, pools, now=now, projects=[project_id]
+        )
+    }

@@ -25,34 +25,43 @@ async def hand_on(
     *,
     now: datetime,
     times: LeaseTimes,
+    projects: Collection[UUID | None] = (None,),
     kept: dict[LeaseId, Sequence[Candidate]] | None = None,
 ) -> dict[LeaseId, float]:
     """Grant the free users of `pools` to the oldest waiters that can be met in full.
 
     The caller has the queue lock, and `now` is the database's clock behind it. The
     grants are part of the caller's transaction, and so is the word to the replicas
-    that hold the waiters' calls. Returns the waiters that were granted, and how many
-    seconds each has waited; `kept`, if given, receives the users that are free but
-    kept, by the waiter for which they are.
+    that hold the waiters' calls. `projects` are those whose users may have become free:
+    waiters that want those of another one alone are passed over. Returns the waiters
+    that were granted, and how many seconds each has waited; `kept`, if given, receives
+    the users that are free but kept, by the waiter for which they are.
     """
     granted: dict[LeaseId, float] = {}
     taken: set[UserId] = set()
-    pools = set(pools)
+    pools, projects = set(pools), set(projects)
     hopeless: set[UUID] = set()
     after, limit = 0, FIRST_PAGE
     while pools:
         page = await queue.waiters(
-            connection, pools, after=after, limit=limit, besides=hopeless
+            connection,
+            pools,
+            after=after,
+            limit=limit,
+            besides=hopeless,
+            projects=projects,
         )
         if not page:
             break
         # Who is not asked about any more ends with the loop's next look.
         waiters = [queued.waiter for queued in page if queued.poll_by > now]
         wanted = {want.pool for waiter in waiters for want in waiter.wants}
-        if not wanted <= pools:
-            # One that waits in several pools may find a user there whose rest has
-            # ended meanwhile: earlier waiters of that pool come first.
+        named = {want.project_id for waiter in waiters for want in waiter.wants}
+        if not wanted <= pools or not (named <= projects or None in projects):
+            # One that waits in several pools, or for any project, may find a user there
+            # whose rest has ended meanwhile: earlier waiters for that come first.
             pools |= wanted
+            projects |= named
             after, limit = 0, FIRST_PAGE
             continue
         free = await candidates.free_for(
@@ -89,7 +98,7 @@ async def hand_on(
             }
         taken |= {user.id for user in free} - {user.id for user in plan.left}
         if len(page) < limit or not await candidates.any_free_and_waited_for(
-            connection, pools, now=now, besides=taken
+            connection, pools, now=now, besides=taken, projects=projects
         ):
             break
         after, limit = page[-1].number, PAGE

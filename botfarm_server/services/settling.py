@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from botfarm_server.domain.errors import (
     BotfarmError,
@@ -118,12 +119,14 @@ class Turn:
         first = self._in_time(first, found)
         await self._tell_hopeless()
         freed = {pool for ending in self.endings for pool in ending.pools}
+        projects = {named for ending in self.endings for named in ending.projects}
         freed |= await self._come_back(asking, found)
+        projects |= _projects_of(asking)
         waited_for = await queue.waited_for(
             self.connection,
             freed | {want.pool for call in first for want in call.wants},
         )
-        await self._hand_on(freed & waited_for)
+        await self._hand_on(freed & waited_for, projects)
         held = [
             lease
             for call in asking
@@ -185,11 +188,13 @@ class Turn:
         self.endings += endings
         await self._hand_on_from(endings)
 
-    async def _hand_on(self, pools: Collection[Pool]) -> None:
+    async def _hand_on(
+        self, pools: Collection[Pool], projects: Collection[UUID | None]
+    ) -> None:
         if not pools:
             return
         self.granted |= await hand_on(
-            self.connection, pools, now=self.now, times=self.times
+            self.connection, pools, now=self.now, times=self.times, projects=projects
         )
 
     # Giving back
@@ -340,7 +345,8 @@ class Turn:
                 for call in behind
                 for want in call.wants
                 if isinstance(self._settled[call.lease_id].answer, Lease)
-            }
+            },
+            _projects_of(behind),
         )
 
     async def _grant_at_once(self, calls: Sequence[Asked]) -> None:
@@ -427,6 +433,11 @@ def poll_by(now: datetime, wait: float, times: LeaseTimes) -> datetime:
 
 def ended_by_holder(lease: Lease) -> EndedState:
     return "released" if lease.state == "held" else "cancelled"
+
+
+def _projects_of(calls: Sequence[Asked]) -> set[UUID | None]:
+    """Whose users they want; `None` stands for any."""
+    return {want.project_id for call in calls for want in call.wants}
 
 
 def _tombstone(call: Returned, now: datetime) -> Lease:

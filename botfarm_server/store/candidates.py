@@ -7,6 +7,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, get_args
+from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
@@ -277,8 +278,12 @@ async def any_free_and_waited_for(
     *,
     now: datetime,
     besides: Collection[UserId] = (),
+    projects: Collection[UUID | None] = (None,),
 ) -> bool:
-    """Whether somebody waits for a pool of those given that has a free user."""
+    """Whether somebody waits for a pool of those given that has a free user.
+
+    Users of other projects do not count, unless these are any, which `None` stands for.
+    """
     if not pools:
         return False
     given: dict[str, Any] = {"now": now}
@@ -290,6 +295,8 @@ async def any_free_and_waited_for(
         query = _of_any(pools)
     if besides:
         query = query.where(users.c.id.not_in(list(besides)))
+    if None not in projects:
+        query = query.where(users.c.project_id.in_(projects))
     return (await connection.execute(query, given)).first() is not None
 
 

@@ -97,6 +97,20 @@ async def pools_waited_for(connection: AsyncConnection) -> set[Pool]:
     return {Pool(row.env, row.domain) for row in answer}
 
 
+# Looked up for each: as a join it may read the history of leases.
+_PROJECT = (
+    select(leases.c.project_id)
+    .where(leases.c.number == queue_entries.c.number)
+    .scalar_subquery()
+)
+_PROJECTS = select(_PROJECT.label("project_id")).select_from(queue_entries).distinct()
+
+
+async def projects_waited_for(connection: AsyncConnection) -> set[UUID | None]:
+    """Whose users are waited for; `None` stands for any, or for those of several."""
+    return {row.project_id for row in await connection.execute(_PROJECTS)}
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedWaiter:
     number: int
@@ -143,13 +157,15 @@ async def waiters(
     after: int,
     limit: int,
     besides: Collection[UUID] = (),
+    projects: Collection[UUID | None] = (None,),
 ) -> list[QueuedWaiter]:
     """The oldest waiters of the pools that came after number `after`.
 
-    Those of the kinds `besides` are left out.
+    Those of the kinds `besides` are left out, and those that wait for users of one
+    project, unless it is among `projects` or these are any, which `None` stands for.
     """
     given: dict[str, Any] = {"after": after, "most": limit}
-    if len(pools) == 1 and not besides:
+    if len(pools) == 1 and not besides and None in projects:
         (pool,) = pools
         query = _OLDEST_OF_POOL
         given |= asdict(pool)
@@ -157,6 +173,7 @@ async def waiters(
         query = _oldest(
             _in_pools(queue_entries, pools),
             is_not_one_of(connection, _KIND, besides),
+            *_wanting(projects),
         )
     rows = await connection.execute(query, given)
     return [
@@ -173,6 +190,13 @@ async def waiters(
         )
         for row in rows
     ]
+
+
+def _wanting(projects: Collection[UUID | None]) -> list[ColumnElement[bool]]:
+    named = [project_id for project_id in projects if project_id is not None]
+    if not named or len(named) < len(projects):
+        return []
+    return [func.coalesce(_PROJECT, named[0]).in_(named)]
 
 
 async def kinds(

@@ -49,7 +49,9 @@ BIG = {"users", "leases", "grants", "audit_events"}
 """Of `queue_entries` a scan may find the first that comes: its rows are counted."""
 READ_ALL_WAITERS = {
     "waiters",
+    "waiters for users of a project",
     "pools waited for",
+    "projects waited for",
     "waiters whose parties hold",
     "many lapsed",
     "no longer waiting",
@@ -57,7 +59,7 @@ READ_ALL_WAITERS = {
     "waiters, counted",
 }
 """Calls that may read each waiter once: those of the loop and of a census, and a
-hand-on over several pools, for which there is no index."""
+hand-on over several pools, or for a project, for which there is no index."""
 
 # What foreign keys would check was made together, and indexes are built once at the
 # end: either takes half of the time.
@@ -117,6 +119,7 @@ SET session_replication_role = origin;
 
 ANY = Want("stage", "regular")
 ADMIN = Want("stage", "regular", labels={"role": "admin"})
+MANY = [Want("stage", "regular", labels={"seat": str(it)}) for it in range(40)]
 NOBODY = Want("stage", "regular", labels={"role": "nobody"})
 QUARANTINED = Want("stage", "canary")
 """No user of this pool is free, though most users are."""
@@ -232,9 +235,27 @@ CALLS: dict[str, Call] = {
     "waiters besides those of some kinds": lambda connection, _: queue.waiters(
         connection, [POOL], after=0, limit=64, besides=[uuid4(), uuid4()]
     ),
+    "waiters for users of a project": lambda connection, _: queue.waiters(
+        connection, [POOL], after=0, limit=64, projects=[named("project", 1)]
+    ),
+    "free and waited for, of a project": lambda connection, now: (
+        candidates.any_free_and_waited_for(
+            connection, [POOL], now=now, projects=[named("project", 1)]
+        )
+    ),
+    "free users for many wants": lambda connection, now: candidates.free_for(
+        connection, MANY, now=now, limit=1_000
+    ),
+    "users in rotation for many wants": asking(
+        lambda connection, wants: candidates.in_rotation_for(
+            connection, [*wants, *MANY], limit=1_000
+        ),
+        ANY,
+    ),
     "whether a waiter holds its users": lambda connection, _: grants.held_with_users(
         connection, HELD[0]
     ),
+    "projects waited for": lambda connection, _: queue.projects_waited_for(connection),
     "pools waited for": lambda connection, _: queue.pools_waited_for(connection),
     "whether any has lapsed": leases.any_lapsed,
     "lapsed": lambda connection, now: leases.lapsed(connection, now, limit=200),

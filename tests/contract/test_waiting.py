@@ -62,6 +62,26 @@ async def test_a_waiter_for_two_pools_takes_no_user_of_an_earlier_waiter_for_one
     await farm.held(lease_id=first.lease.id)
 
 
+async def test_a_waiter_for_two_projects_takes_no_user_of_an_earlier_waiter_for_one(
+    farm: Farm,
+) -> None:
+    ours, theirs = (
+        Want("stage", "regular", uuid.UUID(int=number)) for number in (1, 2)
+    )
+    user = await farm.add_user(project_id=ours.project_id)
+    await farm.add_user(project_id=theirs.project_id)
+    lapsing, held = await farm.held(ours), await farm.held(theirs)
+    first = await farm.waiting(ours)
+    both = await farm.waiting(Want("stage", "regular", count=2))
+    await farm.let_lapse(lapsing)
+    await farm.expiry.look()
+    await farm.end_rest(user.id)
+    # Nobody has handed on the rested user yet when the other project's user is freed.
+    await farm.release(held)
+    await farm.waiting(Want("stage", "regular", count=2), lease_id=both.lease.id)
+    await farm.held(ours, lease_id=first.lease.id)
+
+
 async def test_a_waiter_for_several_is_passed_until_its_patience_ends(
     farm: Farm,
 ) -> None:
