@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from botfarm_server.domain.models import Holder, Lease, LeaseId, Want
+from botfarm_server.domain.models import Fence, Holder, Lease, LeaseId, Want
 from botfarm_server.services.answers import Held
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.deadlocks import break_knots
@@ -68,7 +68,7 @@ async def test_no_statement_is_sent_for_each_want_of_those_that_wait(
     for _ in range(3):
         await farm.add_user(project_id=OURS)
     held = await farm.held(Want("stage", "regular", THEIRS, count=20), ttl=None)
-    await farm.leases.renew([(held.lease.id, held.lease.fence)])
+    await farm.leases.renew([(held.lease.id, held.lease.fence or Fence(0))])
     with sent(farm.database) as statements:
         first = await let_wait(farm, chance)
     assert len(statements) < 20

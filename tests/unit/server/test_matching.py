@@ -105,6 +105,8 @@ def test_of_a_group_those_are_found_that_match_and_the_first_of_them(
     users = [user(number, **its) for number, its in enumerate(labels)]
     group = Group(users)
     having = group.having(wanted)
-    matching = [it for it in users if matches(want(**wanted), it)]
+    matching = [
+        it for it in users if matches(Want("stage", "regular", labels=wanted), it)
+    ]
     assert group.users(having) == matching
     assert group.users(group.first(having, limit)) == matching[:limit]
