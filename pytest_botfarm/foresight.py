@@ -55,6 +55,35 @@ class Demand:
     """How many accounts each of the tests wants at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """A pool that cannot serve all workers that want it."""
+
+    pool: str
+    accounts: str
+    each: str
+    """What the tests want at least, where that is more than one account."""
+    workers: int
+    without: int
+    """How many of the workers find none while the others have theirs."""
+
+    @property
+    def foretold(self) -> str:
+        """What the run says before its tests."""
+        return (
+            f"{self.accounts} in {self.pool}{self.each} for {self.workers} workers: "
+            f"{self.without} of them will wait"
+        )
+
+    @property
+    def told(self) -> str:
+        """What it says behind them. Whether any worker waited, the waits tell."""
+        return (
+            f"{self.pool} had {self.accounts}{self.each} for {self.workers} workers: "
+            f"too few for {self.without} of them"
+        )
+
+
 def foresee(session: pytest.Session) -> None:
     """Compare what the tests want with what there is.
 
@@ -81,8 +110,9 @@ def foresee(session: pytest.Session) -> None:
     pairs = list(zip(asks, prospects, strict=True))
     _report(config, [(ask, it.refusal) for ask, it in pairs if ask.is_marked])
     if workerinput is not None:
-        for line in shortages(demands_of(asks, prospects), workers):
-            tell(workerinput[RENDEZVOUS], "note", line)
+        for shortage in shortages(demands_of(asks, prospects), workers):
+            tell(workerinput[RENDEZVOUS], "foretell", shortage.foretold)
+            tell(workerinput[RENDEZVOUS], "note", shortage.told)
 
 
 def _settings_to_check(config: pytest.Config, leases: LeaseSession) -> Settings | None:
@@ -197,18 +227,15 @@ def demands_of(asks: Sequence[Ask], prospects: Sequence[Prospect]) -> list[Deman
     return [demand for demand in demands.values() if demand.accounts]
 
 
-def shortages(demands: Iterable[Demand], workers: int) -> Iterator[str]:
-    """A line for each pool that cannot serve all workers that will want it."""
+def shortages(demands: Iterable[Demand], workers: int) -> Iterator[Shortage]:
+    """The pools that cannot serve all workers that will want them."""
     for demand in demands:
         wanting, least = min(workers, len(demand.needs)), min(demand.needs)
-        waiting = wanting - demand.accounts // least
-        if waiting > 0:
+        without = wanting - demand.accounts // least
+        if without > 0:
             accounts = counted(demand.accounts, "account")
             each = f", at least {least} a test," if least > 1 else ""
-            yield (
-                f"{accounts} in {demand.pool}{each} for {wanting} workers: "
-                f"{waiting} of them will wait"
-            )
+            yield Shortage(str(demand.pool), accounts, each, wanting, without)
 
 
 def counted(number: int, noun: str) -> str:

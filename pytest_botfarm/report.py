@@ -301,20 +301,19 @@ class Summary:
 
 
 def _waits(leases: Sequence[LeaseFigures]) -> str:
-    """How many leases there were, and how long they were waited for."""
+    """How many leases there were, and how long they were waited for, also in vain."""
     from statistics import median  # noqa: PLC0415  # only where there was a lease
 
-    held = [lease for lease in leases if lease["users"]]
-    text = "1 lease" if len(held) == 1 else f"{len(held)} leases"
-    if held:
-        longest = max(held, key=lambda lease: lease["waited"])
-        text += f", longest wait {longest['waited']:.2f} s"
-        if longest["waited"] >= WORTH_TELLING:
-            text += f" ({longest['test']})"
-    if len(held) > 1:
-        text += f", median {median(lease['waited'] for lease in held):.2f} s"
-    if missed := len(leases) - len(held):
+    held = sum(bool(lease["users"]) for lease in leases)
+    text = "1 lease" if held == 1 else f"{held} leases"
+    if missed := len(leases) - held:
         text += f", {missed} not leased"
+    longest = max(leases, key=lambda lease: lease["waited"])
+    text += f", longest wait {longest['waited']:.2f} s"
+    if longest["waited"] >= WORTH_TELLING:
+        text += f" ({longest['test']})"
+    if len(leases) > 1:
+        text += f", median {median(lease['waited'] for lease in leases):.2f} s"
     return text
 
 

@@ -48,8 +48,8 @@ MAXIMUM_SOCKET_PATH = 100
 """Bytes; the kernel takes 108, on macOS 104."""
 
 
-Kind = Literal["say", "note"]
-"""A line to be told at once, or with the end of the collection and in the summary."""
+Kind = Literal["say", "foretell", "note"]
+"""A line to be told at once, with the end of the collection, or in the summary."""
 
 
 class WorkerNode(Protocol):
@@ -172,7 +172,7 @@ class Controller:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._rendezvous: Rendezvous | None = None
-        self._foreseen: list[str] = []
+        self._foretold: list[str] = []
         self._refused = 0
         self._unsettled: set[str] = set()
         self._crashes: dict[str, Sequence[str]] = {}
@@ -205,15 +205,16 @@ class Controller:
     def _hear(self, kind: Kind, line: str) -> None:
         if kind == "say":
             say(self._config, line)
+        elif kind == "foretell":
+            self._foretold.append(line)
         else:
-            self._foreseen.append(line)
+            self._session.notes.append(line)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self) -> None:
-        lines, self._foreseen = self._foreseen, []
+        lines, self._foretold = self._foretold, []
         for line in lines:
             say(self._config, f"botfarm: {line}")
-        self._session.notes += lines
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """End the run as pytest does by itself without pytest-xdist, which goes on."""

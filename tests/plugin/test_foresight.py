@@ -120,17 +120,18 @@ def test_workers_are_capped_by_accounts_and_a_pool_that_is_smaller_is_named(
     )
     result = suite.run("-n", "auto", "--botfarm-cap-workers")
     result.assert_outcomes(passed=3)
-    shortage = f"1 account in stage/{pool} role=admin for 2 workers: 1 of them will *"
+    admins = f"stage/{pool} role=admin"
     result.stdout.fnmatch_lines(
         [
             "botfarm: 2 accounts for 4 workers, so 2 workers will do",
-            f"botfarm: {shortage}",
+            f"botfarm: 1 account in {admins} for 2 workers: 1 of them will wait",
             "* botfarm *",
             "3 leases, *",
-            shortage,
+            f"{admins} had 1 account for 2 workers: too few for 1 of them",
         ]
     )
     assert "2 accounts in" not in result.stdout.str()
+    assert result.stdout.str().count("will wait") == 1
 
 
 def test_no_server_is_started_to_cap_workers_where_no_test_runs(

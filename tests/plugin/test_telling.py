@@ -93,3 +93,6 @@ def test_a_wait_ends_before_the_timeout_of_its_test_does(
     assert output.count("Wait longer (--botfarm-wait)") == 1
     assert output.count("2 accounts match: 1 held, 1 in quarantine.") >= 4
     assert f"In quarantine: bob@{pool} (broken). Bring one back" in output
+    # The waits were in vain, and as long.
+    waits = r"longest wait \d+\.\d\d s \(test_suite\.py::test_\w+\), median .* s"
+    result.stdout.re_match_lines([rf"0 leases, 4 not leased, {waits}, 0 lost"])

@@ -16,29 +16,41 @@ CANARY = Want("stage", "canary")
 TESTS = [f"test_{number}" for number in range(9)]
 
 
-def lines(workers: int, *known: tuple[list[Want], int, tuple[int, ...]]) -> list[str]:
+def lines(
+    workers: int, *known: tuple[list[Want], int, tuple[int, ...]]
+) -> list[tuple[str, str]]:
     asks = [
         Ask(wants, is_marked=True, tests=TESTS[:tests]) for wants, tests, _ in known
     ]
     prospects = [Prospect(matching, None) for *_, matching in known]
-    return list(shortages(demands_of(asks, prospects), workers))
+    found = shortages(demands_of(asks, prospects), workers)
+    return [(it.foretold, it.told) for it in found]
 
 
 def test_workers_that_will_wait_are_counted_over_all_tests_of_a_pool() -> None:
-    told = "3 accounts in stage/regular for 8 workers: 5 of them will wait"
+    told = (
+        "3 accounts in stage/regular for 8 workers: 5 of them will wait",
+        "stage/regular had 3 accounts for 8 workers: too few for 5 of them",
+    )
     assert lines(8, ([ANY], 9, (3,))) == [told]
     assert lines(8, ([ANY], 4, (3,)), ([TWO, CANARY], 4, (3, 8))) == [told]
 
 
 def test_no_more_workers_want_a_pool_than_tests_do() -> None:
-    told = "1 account in stage/canary for 2 workers: 1 of them will wait"
+    told = (
+        "1 account in stage/canary for 2 workers: 1 of them will wait",
+        "stage/canary had 1 account for 2 workers: too few for 1 of them",
+    )
     assert lines(8, ([CANARY], 2, (1,)), ([ANY], 3, (3,))) == [told]
 
 
 def test_a_test_that_wants_several_keeps_more_workers_waiting() -> None:
-    told = "5 accounts in stage/regular, at least {} a test, for 4 workers: "
-    assert lines(4, ([TWO], 9, (5,))) == [told.format(2) + "2 of them will wait"]
-    assert lines(4, ([TWO, ANY], 9, (5, 5))) == [told.format(3) + "3 of them will wait"]
+    before = "5 accounts in stage/regular, at least {0} a test, for 4 workers: {0} of "
+    after = "stage/regular had 5 accounts, at least {0} a test, for 4 workers: too few "
+    told = before + "them will wait", after + "for {0} of them"
+    two, three = (tuple(text.format(number) for text in told) for number in (2, 3))
+    assert lines(4, ([TWO], 9, (5,))) == [two]
+    assert lines(4, ([TWO, ANY], 9, (5, 5))) == [three]
 
 
 def test_a_pool_without_accounts_is_told_of_elsewhere() -> None:
