@@ -24,7 +24,7 @@ class Limit:
 
     @property
     def advice(self) -> str:
-        """What somebody may do whose wait it has cut short."""
+        """How a test may wait longer whose wait it has cut short."""
         return (
             f"It gave up before the test's own timeout of {self.seconds:g} s.\n"
             "Allow the test more time (--timeout, or @pytest.mark.timeout)"

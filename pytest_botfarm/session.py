@@ -51,7 +51,7 @@ from .making import Willingness
 from .presence import Presence
 from .settings import Settings
 from .supplying import Comparing
-from .telling import waiting_line
+from .telling import advice, waiting_line
 from .users import BotUser
 
 if TYPE_CHECKING:
@@ -233,9 +233,7 @@ class LeaseSession:
         except AcquireTimeoutError as error:
             if not keep_place:
                 self._forget(holding)
-            if cut_short is not None:
-                raise error.advising(cut_short.advice) from None
-            raise
+            raise error.advising(advice(cut_short)) from None
         except ServerError as error:
             if error.status < 500:  # refused, so there is nothing to release
                 self._forget(holding)

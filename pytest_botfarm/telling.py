@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .client.models import Blocker, Holder, Waiting, Want
 from .client.wording import held_by_none, how_kept
+
+if TYPE_CHECKING:
+    from .limits import Limit
 
 MOST_BLOCKERS = 3
 """How many a line names; the others are counted."""
@@ -44,6 +48,12 @@ def waiting_line(asker: Holder, wants: Sequence[Want], waiting: Waiting) -> str:
         f"botfarm: {asker.test_id} has waited {waiting.waited:.0f} s for {wanted}: "
         + _in_the_way(asker, waiting)
     )
+
+
+def advice(cut_short: Limit | None) -> str:
+    """What to do where a test got no account in time, or within its own timeout."""
+    longer = cut_short.advice if cut_short else "Wait longer (--botfarm-wait)"
+    return f"{longer}, add accounts to the pool, or run fewer workers."
 
 
 def _in_the_way(asker: Holder, waiting: Waiting) -> str:

@@ -69,7 +69,8 @@ from .models import (
 )
 from .wording import timeout_message
 
-WAIT_LONGER = "Wait longer (--botfarm-wait)"
+ADVICE = "Wait longer (wait=…), add accounts to the pool, or lease fewer at once."
+"""What a program may do that no account became free for."""
 _OF_A_WANT = re.compile(r"^wants\[\d+\]\.")
 
 E = TypeVar("E", bound="BotfarmError")
@@ -481,7 +482,7 @@ class AcquireTimeoutError(BotfarmError):
         blockers: Sequence[Blocker],
         matching: Matching | None = None,
         asker: Holder | None = None,
-        advice: str = WAIT_LONGER,
+        advice: str = ADVICE,
     ) -> None:
         super().__init__(
             timeout_message(wants, waited, blockers, matching, asker, advice)
@@ -493,7 +494,7 @@ class AcquireTimeoutError(BotfarmError):
         self.asker = asker
 
     def advising(self, advice: str) -> AcquireTimeoutError:
-        """The same, with other words on how to wait longer."""
+        """The same, with another last sentence, on what to do."""
         return AcquireTimeoutError(
             self.wants,
             waited=self.waited,

@@ -46,8 +46,7 @@ def timeout_message(
         )
     if any(blocker.kept for blocker in blockers):
         lines.append("`botfarm leases break` gives back an account that is kept.")
-    lines.append(f"{advice}, add accounts to the pool, or run fewer workers.")
-    return "\n".join(lines)
+    return "\n".join([*lines, advice])
 
 
 def how_kept(blocker: Blocker) -> str | None:

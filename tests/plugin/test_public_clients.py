@@ -55,7 +55,8 @@ def test_an_account_is_leased_for_a_block(farm: Farm, client: BotfarmClient) -> 
         assert user.password == "password of alice"
         (lease,) = farm.leases(pool)
         assert lease["holder"]["test_id"] == "a script"
-        with pytest.raises(AcquireTimeoutError), client.lease("stage", pool, wait=0):
+        in_vain = pytest.raises(AcquireTimeoutError, match=r"longer \(wait=…\), add")
+        with in_vain, client.lease("stage", pool, wait=0):
             pass
     (released, _) = farm.leases(pool, state="ended")
     assert (released["state"], released["outcome"]) == ("released", "passed")

@@ -90,7 +90,9 @@ def test_a_wait_ends_before_the_timeout_of_its_test_does(
     assert output.count("before the test's own timeout of 20 s.") == 2
     assert output.count("before the test's own timeout of 21 s.") == 1
     assert output.count("Allow the test more time (--timeout, or @pytest.mark") == 3
-    assert output.count("Wait longer (--botfarm-wait)") == 1
+    assert output.count("Wait longer (--botfarm-wait), add accounts to the") == 1
+    assert output.count(" to the pool, or run fewer workers.") == 4
+    assert "wait=…" not in output
     assert output.count("2 accounts match: 1 held, 1 in quarantine.") >= 4
     assert f"In quarantine: bob@{pool} (broken). Bring one back" in output
     # The waits were in vain, and as long.

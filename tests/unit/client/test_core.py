@@ -86,8 +86,7 @@ class TestAcquire:
             "Held at present:\n"
             "  bob@example.com: for 41 s by tests/test_other.py::test_it "
             "(worker gw1, host ci-3, run run)\n"
-            "Wait longer (--botfarm-wait), add accounts to the pool, or run fewer "
-            "workers."
+            "Wait longer (wait=…), add accounts to the pool, or lease fewer at once."
         )
 
     def test_a_wait_that_ends_tells_how_many_match_and_why_they_are_not_free(
