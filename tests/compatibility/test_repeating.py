@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from support.beside import Beside
+from support.farm import write_pool
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -70,8 +71,13 @@ def test_each_attempt_of_rerunfailures_leases_anew_and_is_reported_once(
         assert len(told) == len(set(told))
 
 
-def test_repeat_and_randomly_lease_for_each_repetition(suite: Beside) -> None:
-    """pytest-randomly seeds `random` for each test, and no lease moves that on."""
+def test_repeat_and_randomly_lease_for_each_repetition(
+    suite: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest-randomly seeds `random` for each test, and no lease moves that on.
+
+    Over a pool file, a repetition takes up what the one before has left.
+    """
     suite.write(
         """
         import random
@@ -86,9 +92,23 @@ def test_repeat_and_randomly_lease_for_each_repetition(suite: Beside) -> None:
             assert random.getstate() == seeded
         """
     )
-    result = suite.run("-p", "randomly", "-p", "repeat", "--count=2")
-    result.assert_outcomes(passed=4)
+    folder = suite.pytester.path
+    options = ("-p", "randomly", "-p", "repeat", "--count=2", "--junitxml=junit.xml")
+
+    def leases() -> list[str | None]:
+        told = ET.parse(folder / "junit.xml").iterfind(".//*[@name='botfarm.lease']")
+        return [it.get("value") for it in told]
+
+    suite.run(*options).assert_outcomes(passed=4)
     assert suite.outcomes() == ["passed"] * 8
+    assert len(set(leases())) == 8
+    write_pool(folder / "botfarm.toml", "alice@example.com", "bob@example.com")
+    monkeypatch.delenv("BOTFARM_URL")
+    monkeypatch.setenv("BOTFARM_DOMAIN", "regular")
+    monkeypatch.setenv("BOTFARM_STATE_DIR", str(folder / "state"))
+    suite.run(*options).assert_outcomes(passed=4)
+    assert len(leases()) == 8
+    assert len(set(leases())) == 2
 
 
 def test_what_a_timeout_cuts_off_is_given_back(suite: Beside) -> None:
