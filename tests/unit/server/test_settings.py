@@ -11,6 +11,7 @@ from botfarm_server.settings import (
     Settings,
     SettingsError,
     environment_name,
+    fixed_settings,
     load_settings,
     misspelt,
 )
@@ -42,6 +43,16 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(
     monkeypatch.setenv("BOTFARM_PORT", "2")
     settings = load_settings({"host": "::1"})
     assert (settings.port, settings.log_level, settings.host) == (2, "DEBUG", "::1")
+
+
+def test_an_embedded_server_reads_neither_the_environment_nor_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("BOTFARM_LOCK_DELAY=3\n")
+    monkeypatch.setenv("BOTFARM_COOLDOWN", "3")
+    read, settings = load_settings(), fixed_settings({})
+    assert (read.lock_delay, read.cooldown) == (3, 3)
+    assert (settings.lock_delay, settings.cooldown) == (15, 0)
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
