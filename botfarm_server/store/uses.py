@@ -81,5 +81,9 @@ def _ended(lease: Lease, last: Use, now: datetime) -> Lease:
 
 
 def _within(first: datetime, told: datetime, last: datetime) -> datetime:
-    """The time that a holder told, if it can be: its clock is not the database's."""
+    """The time that a holder told, if it can be: its clock is not the database's.
+
+    Nor is a use told as later than its lease ends in this transaction, though tests may
+    have gone on since that instant was read: the next lease may begin then.
+    """
     return max(first, min(told, last))

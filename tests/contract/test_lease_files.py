@@ -121,6 +121,7 @@ async def test_what_a_file_tells_is_made_fit_for_the_history(
     ):
         use.file._tell(**line)
     await farm.leases.end(use.id, outcome="failed")
+    next_one = await farm.held()
     found = await farm.leases.find(states=["released"], limit=9)
     assert [it.lease.holder.test_id for it in found] == ["last", "ab?", "first"]
     for view in found:
@@ -128,6 +129,7 @@ async def test_what_a_file_tells_is_made_fit_for_the_history(
         assert granted is not None
         assert ended is not None
         assert use.held.lease.granted_at <= granted <= ended  # type: ignore[operator]
+        assert ended <= next_one.lease.granted_at  # type: ignore[operator]
     assert found[-1].lease.ended_at >= before  # type: ignore[operator]
 
 
