@@ -55,6 +55,7 @@ from botfarm_server.services.known_tokens import KnownTokens
 from botfarm_server.services.lanes import Lanes
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.news import News
+from botfarm_server.services.one_by_one import OneByOne
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
@@ -206,6 +207,7 @@ class _Farm:
             public_pages=settings.pages == "public",
             public_metrics=settings.metrics == "public",
             audit=AuditService(self._database),
+            listing=OneByOne(),
         )
         self._rotation = Rotation(self._database, sealer)
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
 
 from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
-from botfarm_server.api.headers import NEXT_CURSOR_HEADER
+from botfarm_server.api.listing import Listing
 from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.audit import AuditEventOut, Instant
 from botfarm_server.api.schemas.fields import Text
-from botfarm_server.api.state import Audit
+from botfarm_server.api.state import Audit, State
 from botfarm_server.domain.audit import (
     AuditAction,
     AuditEvent,
     AuditFilter,
     SubjectKind,
 )
+
+EVENTS_TOGETHER = 100
+"""Events of a list that are read and encoded at once."""
 
 router = APIRouter(
     prefix="/audit",
@@ -37,7 +40,7 @@ router = APIRouter(
 )
 @needs("admin")
 async def find(
-    response: Response,
+    app: State,
     audit: Audit,
     by: By,
     subject_kind: SubjectKind | None = None,
@@ -73,10 +76,13 @@ async def find(
         until=until,
         project_id=by.project_id,
     )
-    events = await audit.find(wanted, before=cursor, limit=limit)
-    if len(events) == limit:
-        response.headers[NEXT_CURSOR_HEADER] = str(events[-1].number)
-    return [_shown(event) for event in events]
+    listing = Listing[AuditEvent, int](
+        read=lambda before, limit: audit.find(wanted, before=before, limit=limit),
+        told=lambda event: AuditEventOut.model_validate(_shown(event)),
+        key_of=lambda event: event.number,
+        rows_together=EVENTS_TOGETHER,
+    )
+    return await listing.page(app.listing, by, after=cursor, limit=limit)
 
 
 def _shown(event: AuditEvent) -> dict[str, Any]:

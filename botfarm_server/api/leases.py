@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, get_args
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
-from botfarm_server.api.headers import NEXT_CURSOR_HEADER
+from botfarm_server.api.listing import Listing
 from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.fields import Line
 from botfarm_server.api.schemas.leases import (
@@ -28,7 +29,7 @@ from botfarm_server.api.schemas.leases import (
     WaitingOut,
 )
 from botfarm_server.api.schemas.wants import HolderIn, Wanted
-from botfarm_server.api.state import Asking, Leases, Users, state_of
+from botfarm_server.api.state import Asking, Leases, State, Users, state_of
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     DeadlockError,
@@ -63,6 +64,10 @@ router = APIRouter(
 )
 
 ENDED_STATES: tuple[LeaseState, ...] = get_args(EndedState)
+LEASES_TOGETHER = 25
+"""Leases of a list that are read and encoded at once, each with a hundred users and
+64 KiB of wants at most."""
+LeaseListing = Listing[LeaseView, int]
 
 
 @router.put(
@@ -238,7 +243,7 @@ async def break_lease(lease_id: UUID, body: BreakIn, leases: Leases, by: By) -> 
 )
 @needs("read")
 async def find(
-    response: Response,
+    app: State,
     leases: Leases,
     by: By,
     state: LeaseSelection = "live",
@@ -248,19 +253,21 @@ async def find(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[int | None, Query(ge=1, le=2**62)] = None,
 ) -> Any:
-    """Newest first. Where there are more, `Botfarm-Next-Cursor` says how to go on."""
-    views = await leases.find(
-        states=_states(state),
-        run_id=run_id,
-        worker_id=worker_id,
-        user_id=None if user_id is None else UserId(user_id),
-        project_id=by.project_id,
-        before=cursor,
-        limit=limit,
+    """Newest first. Where there are more, `Botfarm-Next-Cursor` says how to go on.
+
+    A page ends before `limit` where its leases are large.
+    """
+    listing = listing_of(
+        partial(
+            leases.find,
+            states=_states(state),
+            run_id=run_id,
+            worker_id=worker_id,
+            user_id=None if user_id is None else UserId(user_id),
+            project_id=by.project_id,
+        )
     )
-    if len(views) == limit:
-        response.headers[NEXT_CURSOR_HEADER] = str(views[-1].lease.queue_number)
-    return [shown(view) for view in views]
+    return await listing.page(app.listing, by, after=cursor, limit=limit)
 
 
 @router.get(
@@ -326,6 +333,16 @@ def _states(state: LeaseSelection) -> tuple[LeaseState, ...] | None:
             return ENDED_STATES
         case one:
             return (one,)
+
+
+def listing_of(find: Callable[..., Awaitable[list[LeaseView]]]) -> LeaseListing:
+    """Leases, newest first, of which `find` has those `before` one up to a `limit`."""
+    return Listing(
+        read=lambda before, limit: find(before=before, limit=limit),
+        told=lambda view: LeaseOut.model_validate(shown(view), from_attributes=True),
+        key_of=lambda view: view.lease.queue_number or 0,
+        rows_together=LEASES_TOGETHER,
+    )
 
 
 def shown(view: LeaseView) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from botfarm_server.services.kept_states import KeptStateService
 from botfarm_server.services.known_tokens import KnownTokens
 from botfarm_server.services.lanes import Lanes
 from botfarm_server.services.leases import LeaseService
+from botfarm_server.services.one_by_one import OneByOne
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.reservations import ReservationService
@@ -51,6 +52,7 @@ class AppState:
     public_pages: bool
     public_metrics: bool
     audit: AuditService
+    listing: OneByOne
 
 
 def state_of(request: Request) -> AppState:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,8 +15,8 @@ from pydantic import Field
 
 from botfarm_server.api.auth import By, admitted, needs
 from botfarm_server.api.errors import documented
-from botfarm_server.api.headers import NEXT_CURSOR_HEADER
-from botfarm_server.api.leases import holder_of, shown
+from botfarm_server.api.leases import holder_of, listing_of
+from botfarm_server.api.listing import Listing
 from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.fields import MAXIMUM_LABELS, LabelText, Text
 from botfarm_server.api.schemas.leases import LeaseOut
@@ -46,9 +47,19 @@ from botfarm_server.domain.errors import (
     UserLockedError,
     UserNotFoundError,
 )
-from botfarm_server.domain.models import ReservationId, UserFilter, UserId, UserState
+from botfarm_server.domain.models import (
+    ReservationId,
+    User,
+    UserFilter,
+    UserId,
+    UserState,
+)
 from botfarm_server.domain.texts import unstorable
 from botfarm_server.services.credentials import UserDraft
+
+USERS_TOGETHER = 200
+"""Users of a list that are read and encoded at once, each with labels of 40 KB at
+most."""
 
 router = APIRouter(
     prefix="/users",
@@ -105,7 +116,7 @@ async def import_all(body: ImportIn, imports: Imports, by: By) -> Any:
 )
 @needs("read")
 async def find(
-    response: Response,
+    app: State,
     users: Users,
     by: By,
     env: Text | None = None,
@@ -132,7 +143,8 @@ async def find(
 ) -> Any:
     """All users, or those that match. Passwords are never listed.
 
-    With `limit`, the header `Botfarm-Next-Cursor` says how to go on.
+    With `limit`, the header `Botfarm-Next-Cursor` says how to go on where there are
+    more: a page ends before `limit` where its users have long labels.
     """
     if project_id is not None and not by.knows(project_id):
         return []
@@ -144,10 +156,17 @@ async def find(
         state=state,
         labels=_labels(label),
     )
-    found = await users.find(wanted, after=_opened(cursor), limit=limit)
-    if limit is not None and len(found) == limit:
-        response.headers[NEXT_CURSOR_HEADER] = _cursor(found[-1].env, found[-1].login)
-    return found
+    listing = Listing[User, tuple[str, str]](
+        read=lambda after, limit: users.find(wanted, after=after, limit=limit),
+        told=partial(UserOut.model_validate, from_attributes=True),
+        key_of=lambda user: (user.env, user.login),
+        rows_together=USERS_TOGETHER,
+    )
+    if limit is None:
+        return listing.whole(app.listing, by, after=_opened(cursor))
+    return await listing.page(
+        app.listing, by, after=_opened(cursor), limit=limit, cursor_of=_cursor
+    )
 
 
 @router.get(
@@ -291,17 +310,27 @@ async def restore(
 @needs("read")
 async def find_leases(
     user_id: UUID,
+    app: State,
     users: Users,
     leases: Leases,
     by: By,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[int | None, Query(ge=1, le=2**62)] = None,
 ) -> Any:
-    """Newest first, ended ones included until the retention period is over."""
+    """Newest first, ended ones included until the retention period is over.
+
+    Where there are more, `Botfarm-Next-Cursor` says how to go on.
+    """
     await users.get(UserId(user_id))
-    views = await leases.find(
-        states=None, user_id=UserId(user_id), project_id=by.project_id, limit=limit
+    listing = listing_of(
+        partial(
+            leases.find,
+            states=None,
+            user_id=UserId(user_id),
+            project_id=by.project_id,
+        )
     )
-    return [shown(view) for view in views]
+    return await listing.page(app.listing, by, after=cursor, limit=limit)
 
 
 def _within_project(user: UserIn, by: Caller) -> UserIn:
@@ -332,8 +361,8 @@ def _labels(given: list[str]) -> dict[str, str]:
     return labels
 
 
-def _cursor(env: str, login: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([env, login]).encode()).decode()
+def _cursor(key: tuple[str, str]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
 
 
 def _opened(cursor: str | None) -> tuple[str, str] | None:

@@ -47,7 +47,7 @@ def audit(
 ) -> None:
     """Tell who changed users, tokens, keys and leases, newest first."""
     with connected(url) as client:
-        page = client.page(
+        page = client.first(
             "/audit",
             subject_kind=kind,
             **_named(subject, "subject_id", "subject"),

@@ -121,6 +121,17 @@ class FarmClient:
         response = self._send("GET", path, params=given)
         return Page(self._document(response), response.headers.get(CURSOR_HEADER))
 
+    def first(self, path: str, *, limit: int, **params: Any) -> Page:
+        """The first rows of a list, of as many pages as they take."""
+        rows: list[Any] = []
+        cursor: str | None = None
+        while True:
+            page = self.page(path, limit=limit - len(rows), cursor=cursor, **params)
+            rows += page.document
+            cursor = page.next_cursor
+            if cursor is None or len(rows) == limit:
+                return Page(rows, cursor)
+
     def every(self, path: str, **params: Any) -> Iterator[Any]:
         """All rows of a list, page by page."""
         cursor: str | None = None

@@ -59,7 +59,7 @@ def find_lease_id(client: FarmClient, given: str) -> str:
         if lease["id"].startswith(start)
     } or {
         lease["id"]
-        for lease in client.get("/leases", state="all", limit=PAGE_ROWS)
+        for lease in client.first("/leases", state="all", limit=PAGE_ROWS).document
         if lease["id"].startswith(start)
     }
     if not found:

@@ -54,7 +54,7 @@ def list_leases(
 ) -> None:
     """List leases, newest first."""
     with farm(url, pool) as client:
-        page = client.page(
+        page = client.first(
             "/leases",
             state=state,
             run_id=run_id,

@@ -360,15 +360,16 @@ class LeaseService:
                 before=before,
                 limit=limit,
             )
-            granted = await holdings.users_of(connection, [lease.id for lease in found])
-            return [_view(connection, lease, granted, now) for lease in found]
+            granted: defaultdict[LeaseId, list[LeaseUser]] = defaultdict(list)
+            for user in await holdings.users_of(connection, [it.id for it in found]):
+                granted[user.lease_id].append(user)
+            return [_view(connection, it, granted[it.id], now) for it in found]
 
 
 def _view(
-    connection: Connection, lease: Lease, granted: Iterable[LeaseUser], now: datetime
+    connection: Connection, lease: Lease, users: Sequence[LeaseUser], now: datetime
 ) -> LeaseView:
     """The lease with the test that has it now, of those that had it in turn."""
-    users = [user for user in granted if user.lease_id == lease.id]
     if lease.state != "held":
         return LeaseView(lease, users, now, is_idle=False)
     told = lease_files.told_of(connection, lease.id)

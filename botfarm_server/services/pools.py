@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import BotfarmError
-from botfarm_server.domain.models import TokenId, Want
+from botfarm_server.domain.models import Want
 from botfarm_server.domain.vocabulary import Vocabulary
+from botfarm_server.services.one_by_one import OneByOne
 from botfarm_server.services.possibility import (
     Existing,
     Sizes,
@@ -61,11 +59,7 @@ class PoolService:
 
     database: Database
     vocabulary: Vocabulary
-    _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _first_of: WeakValueDictionary[TokenId | None, asyncio.Lock] = field(
-        default_factory=WeakValueDictionary
-    )
-    """By token, whose first call alone waits for its turn beside those of others."""
+    _turns: OneByOne = field(default_factory=OneByOne)
 
     async def sizes(self, project_id: UUID | None = None) -> list[PoolSize]:
         """The pools that have users in rotation, by env and domain."""
@@ -85,8 +79,7 @@ class PoolService:
         Those that are not known yet when the caller `has_left` are not found out.
         """
         prospects: list[Prospect] = []
-        # Side by side such calls would hold all connections to the database.
-        async with self._turn_of(by):
+        async with self._turns.turn_of(by):
             if await has_left():
                 return prospects
             async with self.database.read() as connection:
@@ -96,14 +89,6 @@ class PoolService:
                         break
                     prospects.append(await self._prospect(look, wants))
         return prospects
-
-    @asynccontextmanager
-    async def _turn_of(self, by: Caller) -> AsyncIterator[None]:
-        """One call at a time, of each token that has any in turn."""
-        first = self._first_of.setdefault(by.token_id, asyncio.Lock())
-        # Both locks let in first who came first.
-        async with first, self._checking:
-            yield
 
     async def _prospect(self, look: _Look, wants: Sequence[Want]) -> Prospect:
         outside = outside_of(look.project_id, wants)

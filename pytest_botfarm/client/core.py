@@ -383,15 +383,22 @@ class LeaseProtocol(Exchange):
     def count_free(self, want: Want) -> Conversation[int]:
         """How many free users match a want; not more than it asks for are counted."""
         query: list[tuple[str, str | int]] = [
-            *(("env", want.env), ("domain", want.domain)),
-            *(("state", "free"), ("limit", want.count)),
+            *(("env", want.env), ("domain", want.domain), ("state", "free")),
             *(("label", f"{name}={text}") for name, text in want.labels.items()),
         ]
         if want.project_id is not None:
             query.append(("project_id", str(want.project_id)))
-        path = f"/api/v1/users?{urlencode(query)}"
-        _, response = yield from self.call(Request("GET", path, {}, ANSWER_TIME))
-        return self.parse(response, wire.count_of)
+        count, further = 0, list[tuple[str, str]]()
+        while True:
+            asked = urlencode([*query, ("limit", want.count - count), *further])
+            path = f"/api/v1/users?{asked}"
+            _, response = yield from self.call(Request("GET", path, {}, ANSWER_TIME))
+            count += self.parse(response, wire.count_of)
+            # A page of users with long labels ends early.
+            cursor = response.headers.get("botfarm-next-cursor")
+            if cursor is None or count >= want.count:
+                return count
+            further = [("cursor", cursor)]
 
     def reserve(self, want: Want, *, limit: int) -> Conversation[UUID]:
         """Reserve a place for a user that is to be made for a want. Returns its id.

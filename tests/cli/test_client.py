@@ -234,3 +234,10 @@ def test_a_proxy_of_the_environment_is_not_asked_for_loopback(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert botfarm("users", "list").exit_code == 0
+
+
+def test_a_list_goes_on_where_a_page_ends_before_its_limit(botfarm: Botfarm) -> None:
+    told = {headers.PROTOCOL_HEADER: "1", headers.NEXT_CURSOR_HEADER: "7"}
+    with answering(200, b'[{"id": "a"}]', **told) as url:
+        ran = botfarm("leases", "list", "--limit", "3", "--json", "--url", url)
+    assert ran.json == [{"id": "a"}] * 3

@@ -399,8 +399,15 @@ class TestNewAccounts:
         counted = stage.play(stage.protocol.count_free(want), [answer(200, [{}, {}])])
         assert counted == 2
         (request,) = stage.requests
-        query = "env=stage&domain=regular&state=free&limit=2&label=role%3Da%26b"
-        assert request.path == f"/api/v1/users?{query}"
+        query = "env=stage&domain=regular&state=free&label=role%3Da%26b"
+        assert request.path == f"/api/v1/users?{query}&limit=2"
+        # A page may end early, and tells where it goes on.
+        pages = [
+            answer(200, [{}], botfarm_next_cursor="W10="),
+            answer(200, [{}]),
+        ]
+        assert stage.play(stage.protocol.count_free(want), pages) == 2
+        assert stage.requests[-1].path.endswith(f"{query}&limit=1&cursor=W10%3D")
         with pytest.raises(WrongAnswerError):
             stage.play(stage.protocol.count_free(want), [answer(200, {})])
 
