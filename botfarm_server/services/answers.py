@@ -46,8 +46,12 @@ from botfarm_server.store.holdings import HoldingRow, LeaseUser
 MAXIMUM_BLOCKERS = 10
 MAXIMUM_COUNTED = 1_000
 """Users up to which a waiter is told how many match, and why they are not free."""
-LOOKED_UP_TOGETHER = 100
-"""Leases of one statement: their users, each a parameter, are 10,000 at most."""
+LOOKED_UP_TOGETHER = 25
+"""Lost leases of one statement, each with 100 users and 64 KiB of wants at most."""
+MOST_NAMED_OF_LEASE = 10
+"""Users of a lease that is over of which is told who has them now."""
+MOST_NAMED = 300
+"""The same of all leases of one call."""
 HOPELESS = {NoSuchPoolError.code, PoolTooSmallError.code}
 """Why a wait was ended that could not be met any more."""
 
@@ -338,20 +342,27 @@ async def over(connection: Connection, lease: Lease, now: datetime) -> BotfarmEr
 
 async def ended(connection: Connection, lease: Lease, now: datetime) -> LeaseEndedError:
     """That a lease is over, and who has its users now."""
-    [error] = await _all_ended(connection, [lease], now)
+    [error] = await _all_ended(connection, [lease], now, most_named=MOST_NAMED)
     return error
 
 
 async def _all_ended(
-    connection: Connection, over: Sequence[Lease], now: datetime
+    connection: Connection, over: Sequence[Lease], now: datetime, *, most_named: int
 ) -> list[LeaseEndedError]:
-    had = await holdings.users_of(connection, [lease.id for lease in over])
-    holding = await holdings.holdings_of(connection, {user.id for user in had})
-    projects = {lease.id: lease.project_id for lease in over}
-    passed_on: defaultdict[LeaseId, list[PassedOnUser]] = defaultdict(list)
-    for user in had:
-        holder = _holder_told(projects[user.lease_id], holding.get(user.id))
-        passed_on[user.lease_id].append(PassedOnUser(user.id, user.login, holder))
+    had = await _first_users(connection, over, most_named)
+    its_users = [user for first in had.values() for user in first]
+    holding = await holdings.holdings_of(connection, {it.id for it in its_users})
+    passed_on = {
+        lease.id: [
+            PassedOnUser(
+                user.id,
+                user.login,
+                _holder_told(lease.project_id, holding.get(user.id)),
+            )
+            for user in had.get(lease.id, ())
+        ]
+        for lease in over
+    }
     return [
         LeaseEndedError(
             lease_id=lease.id,
@@ -362,6 +373,19 @@ async def _all_ended(
         )
         for lease in over
     ]
+
+
+async def _first_users(
+    connection: Connection, over: Sequence[Lease], most: int
+) -> dict[LeaseId, list[LeaseUser]]:
+    """Some users of each lease, and no more than `most` in all."""
+    first: defaultdict[LeaseId, list[LeaseUser]] = defaultdict(list)
+    if most > 0:
+        for user in await holdings.users_of(connection, [it.id for it in over]):
+            if most > 0 and len(first[user.lease_id]) < MOST_NAMED_OF_LEASE:
+                first[user.lease_id].append(user)
+                most -= 1
+    return first
 
 
 def _holder_told(project_id: UUID | None, holding: HoldingRow | None) -> Holder | None:
@@ -379,14 +403,16 @@ async def lost(
     names: Iterable[LeaseId],
     found: Mapping[LeaseId, Lease],
     now: datetime,
+    *,
+    most_named: int,
 ) -> dict[LeaseId, Lost]:
-    """Why leases could not be renewed, by few statements however many they are."""
+    """Why leases could not be renewed, by few statements however many they are.
+
+    Of `most_named` users in all is told who has them now.
+    """
     why = {name: _lost_though_live(name, found.get(name), now) for name in names}
     over = [found[name] for name, it in why.items() if it is None]
-    errors: list[LeaseEndedError] = []
-    for start in range(0, len(over), LOOKED_UP_TOGETHER):
-        together = over[start : start + LOOKED_UP_TOGETHER]
-        errors += await _all_ended(connection, together, now)
+    errors = await _all_ended(connection, over, now, most_named=most_named)
     return {name: it for name, it in why.items() if it is not None} | {
         it.lease_id: Lost(it.lease_id, it.state, it.detail, it.ended_ago, it.users)
         for it in errors

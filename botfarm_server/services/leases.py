@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -31,6 +31,8 @@ from botfarm_server.domain.models import (
 )
 from botfarm_server.services import audit
 from botfarm_server.services.answers import (
+    LOOKED_UP_TOGETHER,
+    MOST_NAMED,
     LeaseView,
     Lost,
     Renewed,
@@ -51,6 +53,7 @@ from botfarm_server.services.ending import (
 )
 from botfarm_server.services.locking import lease_behind_queue, until_unlocked
 from botfarm_server.services.news import News
+from botfarm_server.services.one_by_one import OneByOne
 from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.services.settling import ended_by_holder
 from botfarm_server.services.turns import Turns
@@ -71,6 +74,8 @@ class LeaseService:
     news: News
     times: LeaseTimes
     turns: Turns
+    lookups: OneByOne = field(default_factory=OneByOne)
+    """Of leases that were lost."""
 
     async def renew(
         self, renewals: Sequence[tuple[LeaseId, Fence]], by: Caller = EVERYTHING
@@ -103,12 +108,8 @@ class LeaseService:
                 for ttl, names in by_ttl.items()
                 for name in names
             }
-            not_held = [name for name, _ in renewals if name not in found]
-            if not_held:
-                found |= await leases.get_all(connection, not_held)
-            found = {name: lease for name, lease in found.items() if by.owns(lease)}
-            others = [name for name, fence in renewals if (name, fence) not in renewed]
-            why_lost = await lost(connection, others, found, now)
+        others = [name for name, fence in renewals if (name, fence) not in renewed]
+        why_lost = await self._why_lost(others, by)
         self.news.metrics.renewed(len(renewals) - len(others), lost=len(others))
         return [
             Renewed(lease_id, renewed[lease_id, fence])
@@ -116,6 +117,27 @@ class LeaseService:
             else why_lost[lease_id]
             for lease_id, fence in renewals
         ]
+
+    async def _why_lost(
+        self, names: Sequence[LeaseId], by: Caller
+    ) -> dict[LeaseId, Lost]:
+        """Why leases were not renewed: read once that is committed, some at a time.
+
+        In between other calls go on, and nobody waits for what is locked.
+        """
+        found: dict[LeaseId, Lost] = {}
+        distinct, named = list(dict.fromkeys(names)), 0
+        for start in range(0, len(distinct), LOOKED_UP_TOGETHER):
+            together = distinct[start : start + LOOKED_UP_TOGETHER]
+            async with self.lookups.turn_of(by), self.database.read() as connection:
+                now = await read_clock(connection)
+                known = await leases.get_all(connection, together)
+                its = {name: lease for name, lease in known.items() if by.owns(lease)}
+                found |= await lost(
+                    connection, together, its, now, most_named=MOST_NAMED - named
+                )
+            named = sum(len(it.users) for it in found.values())
+        return found
 
     async def keep(
         self,

@@ -22,6 +22,8 @@ from botfarm_server.domain.models import (
     TokenId,
     Want,
 )
+from botfarm_server.services import answers
+from botfarm_server.services import leases as renewing
 from botfarm_server.services.answers import Held, Lost, Renewed, Waiting
 from botfarm_server.services.calls import Asked
 from botfarm_server.services.departed import LATE_CALLS, end_id
@@ -125,6 +127,32 @@ async def test_a_call_about_many_lost_leases_sends_few_statements(farm: Farm) ->
         told = await farm.leases.renew([(name, Fence(1)) for name in names])
     assert [it.users[0].login for it in told if isinstance(it, Lost)] == ["alice"] * 40
     assert len(statements) < 10
+
+
+async def test_of_many_lost_leases_some_users_are_named_and_nothing_is_locked(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MOST_NAMED_OF_LEASE", 2)
+    monkeypatch.setattr(renewing, "MOST_NAMED", 3)
+    monkeypatch.setattr(renewing, "LOOKED_UP_TOGETHER", 2)
+    for _ in range(3):
+        await farm.add_user()
+    names = []
+    for _ in range(4):
+        lost = await farm.held(replace(STAGE, count=3))
+        await farm.release(lost)
+        names.append(lost.lease.id)
+    with sent(farm.database) as statements:
+        told = await farm.leases.renew([(name, Fence(1)) for name in names])
+    assert [it.state for it in told if isinstance(it, Lost)] == ["released"] * 4
+    assert [len(it.users) for it in told if isinstance(it, Lost)] == [2, 1, 0, 0]
+    of_users = [text for text, _ in statements if "FROM grants" in text]
+    assert len(of_users) == 1  # once enough are named, no more are read
+    # Of the statement that locks, nothing is read of leases that are over.
+    assert sum("leases.wants" in text for text, _ in statements) == 3
+    with pytest.raises(LeaseEndedError) as refusal:
+        await farm.ask(lease_id=names[0])
+    assert len(refusal.value.users) == 2
 
 
 async def test_a_wait_that_became_hopeless_is_refused_again_in_the_same_way(

@@ -224,7 +224,10 @@ class LostOut(BaseModel):
     state: EndedState | Literal["waiting", "unknown"]
     detail: str
     ended_ago: float | None
-    users: list[PassedOn]
+    users: Annotated[
+        list[PassedOn],
+        Field(description="10 of them at most, and 300 in all leases of one answer."),
+    ]
 
 
 class RenewOut(BaseModel):
