@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 
 from botfarm_server.domain.look_alikes import LOOK_ALIKES
 from botfarm_server.domain.texts import no_name
@@ -37,6 +37,10 @@ _HIDDEN_MARK = re.compile(
     r"[ijl\u0131\u0237\u0456\u0458]\u0307|[\u0334-\u0338]|([\u0300-\u036f])\1"
 )
 """A dot over what has one, a stroke through a letter, and the same mark twice."""
+_STROKES = frozenset(
+    unicodedata.normalize("NFKC", chr(radical)) for radical in range(0x2F00, 0x2F06)
+)
+"""Han characters of one stroke, which are the first radicals of Unicode."""
 _WORD = re.compile(r"[^\x00-/:-@\[-`{-\x7f]+")
 """What stands between punctuation of ASCII. Any other belongs to the word."""
 
@@ -58,7 +62,8 @@ def no_login(text: str) -> str | None:
     """What is wrong with a login: a character or a word that looks like another one.
 
     Not promised: a login without a Latin letter may look Latin throughout, and letters
-    of one script may look like each other.
+    of one script may look like each other, as may those of scripts that are written
+    together.
     """
     if flaw := no_name(text):
         return flaw
@@ -103,6 +108,17 @@ def _flaw_within(word: _Word) -> str | None:
     for character in word.text:
         if _is_misleading(character, word):
             return f"must not contain {_told(character)}"
+    if stroke := _stroke_beside_latin(word):
+        return f"must not have {_named(stroke)} beside a Latin letter or a digit"
+    return None
+
+
+def _stroke_beside_latin(word: _Word) -> str | None:
+    """A stroke that could be read as an l, a 1 or a dash."""
+    letters = [it for it in word.text if unicodedata.category(it) != "Mn"]
+    for one, other in chain(pairwise(letters), pairwise(reversed(letters))):
+        if one in _STROKES and (other.isdecimal() or _script(other) == _LATIN):
+            return one
     return None
 
 

@@ -23,7 +23,13 @@ TAKEN = (
         "佐々木",
         "ミノル-1@example.com",
     ),
-    *("김철수bot", "김.철수@example.com", "李小龙@example.com"),
+    *(
+        "김철수bot",
+        "김.철수@example.com",
+        "李小龙@example.com",
+        "李\u4e00-1",
+        "丁\u4e00",
+    ),
 )
 LOOK_ALIKES = (
     *("\u0430lice", "\u0441\u043e\u0440\u0435@example.com", "test-\u04301"),
@@ -40,6 +46,7 @@ LOOK_ALIKES = (
     *("a\u30ceb", "user\u3007", "a.иванов@example.com", "\u0430.bot.иванов"),
     *("capa.иванова@example.com", "\u043e.παππάς", "\u0131.\u0456.жук"),
     "\u0430@\u0441\u043e.example.com",
+    *("l\u4e28", "1\u4e00", "\u4e28ogin", "bot\u4e59山", "n\u0308\u4e28", "山\u4e281"),
 )
 
 
