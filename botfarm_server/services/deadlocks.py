@@ -27,6 +27,12 @@ from botfarm_server.store.engine import Connection, Database
 from botfarm_server.store.parties import Possession
 
 OF_ANOTHER_PROJECT = "an account of another project"
+MOST_MEMBERS = 10
+"""Waiters of a knot that are told, the youngest of them: each has a lease's wants."""
+MOST_TOLD = 10
+"""Accounts that are told of each, and wants."""
+LONGEST_WANT = 500
+"""Characters of a want that are told, whose labels may have 10,000."""
 
 Possessions = Mapping[Party, Sequence[Possession]]
 
@@ -48,7 +54,8 @@ async def break_knots(
         claims = await _claims(connection, waiting.values(), having, kept)
         for knot in find_knots(claims, _users(having)):
             told_to = waiting[knot[-1].lease_id].project_id
-            members = [_member(waiting[it.lease_id], having, told_to) for it in knot]
+            told = knot[-MOST_MEMBERS:]
+            members = [_member(waiting[it.lease_id], having, told_to) for it in told]
             youngest = await leases.lock(connection, knot[-1].lease_id)
             if youngest is None or youngest.state != "waiting":
                 raise AssertionError("a waiter changed behind the queue lock")
@@ -143,8 +150,9 @@ def _member(lease: Lease, having: Possessions, told_to: UUID | None) -> KnotMemb
 
     Who holds a user of the project is named to it, as to anybody who waits for that.
     """
-    has = having.get(party_of(lease.holder, lease.id), ())
-    its_projects = {lease.project_id, *(it.user.project_id for it in has)}
+    every = having.get(party_of(lease.holder, lease.id), ())
+    its_projects = {lease.project_id, *(it.user.project_id for it in every)}
+    has = every[:MOST_TOLD]
     holder = lease.holder if told_to in {None, *its_projects} else Holder()
     is_told = [told_to in {None, it.user.project_id} for it in has]
     return KnotMember(
@@ -158,10 +166,10 @@ def _member(lease: Lease, having: Possessions, told_to: UUID | None) -> KnotMemb
             for it, told in zip(has, is_told, strict=True)
         ],
         waits_for=[
-            describe_want(want)
+            describe_want(want)[:LONGEST_WANT]
             if told_to is None or want.project_id in {None, told_to}
             else OF_ANOTHER_PROJECT
-            for want in lease.wants
+            for want in lease.wants[:MOST_TOLD]
         ],
         leased_for=[
             it.test_id if told else None for it, told in zip(has, is_told, strict=True)

@@ -10,6 +10,7 @@ from sqlalchemy import event
 
 from botfarm_server.domain.errors import DeadlockError
 from botfarm_server.domain.models import Holder, Want
+from botfarm_server.services import deadlocks
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.deadlocks import OF_ANOTHER_PROJECT, break_knots
 
@@ -197,6 +198,28 @@ async def test_leases_without_a_worker_s_name_hold_nothing_together(
     await farm.expiry.look()
     await farm.release(held)
     assert isinstance(await ask_again(farm, waiting), Held)
+
+
+async def test_of_a_large_knot_the_youngest_are_told_and_some_of_what_they_have(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlocks, "MOST_MEMBERS", 1)
+    labels = {"k" * 255: "v" * 255}
+    for _ in range(12):
+        await farm.add_user(labels=labels)
+    for name in ("gw0", "gw1"):
+        await farm.held(Want("stage", "regular", count=6), holder=worker(name))
+    monkeypatch.setattr(deadlocks, "MOST_TOLD", 5)
+    wants = [Want("stage", "regular", labels=labels)] * 7
+    for name in ("gw0", "gw1"):
+        waiting = await farm.waiting(*wants, holder=worker(name))
+    await farm.expiry.look()
+    with pytest.raises(DeadlockError) as caught:
+        await ask_again(farm, waiting)
+    (member,) = caught.value.knot
+    assert member.worker_id == "gw1"
+    assert len(member.has) == len(member.leased_for) == len(member.waits_for) == 5
+    assert {len(want) for want in member.waits_for} == {deadlocks.LONGEST_WANT}
 
 
 async def test_a_waiter_whose_kept_user_is_its_own_is_no_knot(farm: Farm) -> None:
