@@ -35,6 +35,8 @@ LARGER: Mapping[str, int | None] = {
 MOST_BODIES = 16
 """As many of the largest bodies are held at once. A body becomes some twenty times as
 large once it is read as JSON, which is done to one after the other."""
+MOST_IN_SHARE = MOST_BODIES - 1
+"""Of them those of one caller. The rest is for its bodies that wait for no other."""
 LARGE = 16_384
 """Bytes of a body that takes so long to parse that other calls come in between."""
 MOST_NAMES = 4_000
@@ -115,10 +117,11 @@ class _Share:
 class Bodies:
     """The bodies that one process has not parsed yet, within a bound of them all.
 
-    A caller's own wait for each other before they are read. Beside those of others one
-    too many ends one of the caller who has most of them, which is the one that has been
-    there for the longest. A body that is no JSON by its header is refused unread,
-    and so is a compressed one: nothing that is sent grows here.
+    A caller's own wait for each other before they are read, but for small ones and
+    those of calls that keep or end leases: slow uploads would hold them up. Beside
+    those of others one too many ends one of the caller who has most, which is the one
+    that has been there for the longest. A body that is no JSON by its header is refused
+    unread, and so is a compressed one: nothing that is sent grows here.
     """
 
     def __init__(self, *, maximum: int, timeout: float) -> None:
@@ -135,9 +138,17 @@ class Bodies:
         return min(LARGER.get(operation, ORDINARY) or self._maximum, self._maximum)
 
     async def read(
-        self, request: Request, operation: str, *, sender: Hashable, turn: Turn
+        self,
+        request: Request,
+        operation: str,
+        *,
+        sender: Hashable,
+        turn: Turn,
+        has_reserve: bool = False,
     ) -> ReadRequest:
         """The call of an operation with its body, once the turn for that has begun.
+
+        With `has_reserve` it waits for no other body of its sender.
 
         Raises:
             UnsupportedBodyError, BodyTooLargeError: by what the head or the body says.
@@ -146,12 +157,14 @@ class Bodies:
         """
         limit = self.limit_of(operation)
         _check(request, limit)
+        size = int(request.headers.get("content-length", limit))
+        if has_reserve or size <= LARGE:
+            return await self._read(request, operation, sender=sender, turn=turn)
         share = self._shares.get(sender)
         if share is None:
             share = self._shares[sender] = _Share()
-        size = int(request.headers.get("content-length", limit))
         with anyio.move_on_after(self._timeout) as waited:
-            await share.take(size, MOST_BODIES * self._maximum)
+            await share.take(size, MOST_IN_SHARE * self._maximum)
         if waited.cancelled_caught:
             raise BodyTimeoutError(self._timeout)
         try:

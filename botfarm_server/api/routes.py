@@ -65,6 +65,7 @@ class BoundedRoute(APIRoute):
                             operation,
                             sender=by.token_id or by.address,
                             turn=turn,
+                            has_reserve=apart,
                         )
                 except BotfarmError as error:
                     turn.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+import uuid
 from collections.abc import AsyncIterator
 
 import anyio
@@ -11,7 +12,7 @@ import pytest
 from support.servers import TOKEN
 
 from botfarm_server.api import bodies
-from botfarm_server.api.bodies import MOST_BODIES, ORDINARY
+from botfarm_server.api.bodies import LARGE, MOST_BODIES, MOST_IN_SHARE, ORDINARY
 from botfarm_server.services import lanes
 
 from .calls import (
@@ -71,8 +72,8 @@ async def test_only_so_much_is_held_of_bodies_and_of_who_may_not_send_them_nothi
             assert await refused(lease(), bearing(of_read)) == 403
             assert await refused(importing, bearing(of_lease)) == 403
             async with anyio.create_task_group() as calls:
-                senders = [("admin", TOKEN, importing)]
-                senders += [("lease", of_lease, lease())] * MOST_BODIES
+                senders = [("admin", TOKEN, importing)] * 2
+                senders += [("lease", of_lease, lease())] * MOST_IN_SHARE
                 for who, token, call in senders:
                     read = anyio.Event()
                     calls.start_soon(send, call, token, told[who], read)
@@ -81,12 +82,14 @@ async def test_only_so_much_is_held_of_bodies_and_of_who_may_not_send_them_nothi
                     await anyio.sleep(0.01)
                 go_on.set()
     # The first of the greedy one has made room; the others are no JSON.
-    assert told == {"admin": [422], "lease": [408] + [422] * (MOST_BODIES - 1)}
+    lease_told = [408] + [422] * (MOST_IN_SHARE - 1)
+    assert told == {"admin": [422] * 2, "lease": lease_told}
 
 
 async def test_a_callers_own_bodies_wait_for_each_other_and_none_of_them_is_ended(
     tmp_path: object,
 ) -> None:
+    """Nor do those wait that keep leases, and small ones."""
     app, _ = app_of(tmp_path, max_body_bytes=MAXIMUM_BODY, request_timeout=300)
     go_on = anyio.Event()
     begun, told = list[int](), list[int]()
@@ -109,7 +112,16 @@ async def test_a_callers_own_bodies_wait_for_each_other_and_none_of_them_is_ende
                 for number in range(2 * MOST_BODIES):
                     calls.start_soon(send, number)
                 await anyio.wait_all_tasks_blocked()
-                assert (len(begun), told) == (MOST_BODIES, [])
+                assert (len(begun), told) == (MOST_IN_SHARE, [])
+                renewal = {"leases": [{"id": str(uuid.UUID(int=1)), "fence": 1}]}
+                renewed = json.dumps(renewal).encode().ljust(LARGE + 1)
+                renewing = ("POST", "/api/v1/leases/renew", renewed)
+                own = bearing(TOKEN)
+                assert await answer_to(client, renewing, own) == (200, None)
+                small = json.dumps(user()[2]).encode().ljust(LARGE)
+                adding = ("POST", USERS, small)
+                assert await answer_to(client, adding, own) == (201, None)
+                assert told == []
                 go_on.set()
     assert told == [422] * (2 * MOST_BODIES)
 
