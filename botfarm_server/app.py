@@ -36,6 +36,7 @@ from botfarm_server.api.document import DocumentedApp, operation_id
 from botfarm_server.api.headers import NEXT_CURSOR_HEADER
 from botfarm_server.api.middleware import Counted, ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import AppState
+from botfarm_server.api.strangers import Strangers
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.vocabulary import Vocabulary
@@ -125,6 +126,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     if settings.allowed_hosts:
         app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
+    app.add_middleware(Strangers)
     app.add_middleware(ProtocolHeader)
     app.add_middleware(BrowserHeaders)
     return app

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -13,6 +15,9 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from botfarm_server.api.strangers import LET_IN
+from botfarm_server.services.guessing import source_of
+
 MAXIMUM_HEAD = 65_536
 """Bytes of a request's first line and headers: eight times what proxies let pass. And
 of what is around the parts of a body: lengths of chunks, extensions and trailers."""
@@ -21,8 +26,9 @@ MOST_HEADERS = 100
 the bytes of a short one."""
 
 MOST_IDLE = 500
-"""Connections on which no call is under way. Without an end to them, whoever has no
-token could leave no file descriptor to others."""
+"""Connections on which no call is under way, and as many of strangers, whatever is
+under way there. Without an end to them, whoever has no token could leave no file
+descriptor to others."""
 MOST_UNREAD = 67_108_864
 """Bytes of answers that their clients have yet to read, all together: many times what
 suites ask for at once, and an eighth of the memory of a small container."""
@@ -63,34 +69,59 @@ def in_portions(app: ASGIApp) -> ASGIApp:
 
 
 class IdleConnections:
-    """Connections that wait for their clients, the longest idle first.
+    """Connections that may be ended for newcomers, in the order in which they came.
 
-    These have to send a whole request, or to read an answer. One more than the limit
-    ends the first. A call that comes on it at this moment is lost, and its client sends
-    it again.
+    One more than the limit ends the first of the address that has most of them. A call
+    that comes on it at this moment is lost, and its client sends it again.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._idle: dict[BoundedProtocol, asyncio.Transport] = {}
+        self._transports: dict[BoundedProtocol, asyncio.Transport] = {}
+
+    def __iter__(self) -> Iterator[BoundedProtocol]:
+        return iter(self._transports)
 
     def add(self, connection: BoundedProtocol, transport: asyncio.Transport) -> None:
-        self._idle[connection] = transport
-        if len(self._idle) > self._most:
-            # Not `close`, which would wait for a client that does not read.
-            self._idle.pop(next(iter(self._idle))).abort()
+        self._transports[connection] = transport
+        if len(self._transports) > self._most:
+            of_each = Counter(it.source for it in self._transports)
+            [(source, _)] = of_each.most_common(1)
+            self.end(next(it for it in self._transports if it.source == source))
 
     def remove(self, connection: BoundedProtocol) -> None:
-        self._idle.pop(connection, None)
+        self._transports.pop(connection, None)
+
+    def end(self, connection: BoundedProtocol) -> None:
+        # Not `close`, which would wait for a client that does not read.
+        self._transports.pop(connection).abort()
+
+
+class Connections:
+    """Those of a server that may be ended, each in one of two groups."""
+
+    def __init__(self, most: int) -> None:
+        """`most` is how many each group may have."""
+        self.strangers = IdleConnections(most)
+        """Those on which the last call, if there was any, has not been let in: it has
+        not come yet, waits for its turn, or was refused."""
+        self.idle = IdleConnections(most)
+        """Others that wait for their clients: these have to send a whole request, or to
+        read an answer."""
 
     def bound_unread(self) -> None:
         """End the first of those that leave too much unread, but never the last."""
-        unread = {it: size for it in self._idle if (size := it.unread())}
-        total = sum(unread.values())
-        for connection, size in list(unread.items())[:-1]:
+        unread = [
+            (group, it, size)
+            for group in (self.strangers, self.idle)
+            for it in group
+            if (size := it.unread())
+        ]
+        total = sum(size for _, _, size in unread)
+        for group, connection, size in unread[:-1]:
             if total <= MOST_UNREAD:
                 return
-            self._idle.pop(connection).abort()
+            group.end(connection)
             total -= size
 
 
@@ -106,11 +137,16 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     def __init__(
-        self, *given: Any, timeout: float, idle: IdleConnections, **named: Any
+        self, *given: Any, timeout: float, others: Connections, **named: Any
     ) -> None:
+        """`others` is where all connections of the server are sorted."""
         super().__init__(*given, **named)
+        self.source = ""
+        """From where it comes, as `source_of` says."""
         self._timeout = timeout
-        self._idle = idle
+        self._others = others
+        self._is_let_in = False
+        """Whether the call that is under way, or else the last, was let in."""
         self._answered: RequestResponseCycle | None = None
         """That of the first request without an answer, or else the last one."""
         self._is_in_head = True
@@ -122,14 +158,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self._wait_for_head()
-        self._idle.add(self, transport)
+        self.source = source_of(self.client[0]) if self.client else ""
+        self._others.strangers.add(self, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
         self._end_pause()
         self._leave_unanswered()
         super().connection_lost(exc)
-        self._idle.remove(self)
+        self._others.strangers.remove(self)
+        self._others.idle.remove(self)
 
     def data_received(self, data: bytes) -> None:
         self._unused += len(data)
@@ -165,9 +203,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
+        self.scope["extensions"] = {LET_IN: {"tell": self._let_in}}
         super().on_headers_complete()
         if not self.pipeline:
             self._answered = self.cycle
+            self._is_let_in = False
+            self._sort()
 
     def on_body(self, body: bytes) -> None:
         self._unused = 0
@@ -181,6 +222,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self.pipeline and self.flow.write_paused:
             self.transport.abort()  # as in `on_message_begin`
+        self._is_let_in = self._is_let_in and not self.pipeline
         super().on_response_complete()
         self._answered = self.cycle
         self._sort()
@@ -191,7 +233,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timeout, self.transport.abort
         )
         self._sort()
-        self._idle.bound_unread()
+        self._others.bound_unread()
 
     def resume_writing(self) -> None:
         self._end_pause()
@@ -205,15 +247,28 @@ class BoundedProtocol(HttpToolsProtocol):
         to_send: int = self._answered.expected_content_length
         return self.transport.get_write_buffer_size() + to_send
 
+    def _let_in(self) -> None:
+        """Take it from the strangers, as the app says by an extension of ASGI."""
+        self._is_let_in = True
+        self._sort()
+
     def _sort(self) -> None:
-        """Count it among the idle ones, or no longer."""
+        """Count it where it belongs now."""
+        others = self._others
         is_under_way = self._answered is not None and not (
             self._answered.more_body or self._answered.response_complete
         )
+        if self not in self.connections:
+            return
+        if not self._is_let_in:
+            others.idle.remove(self)
+            others.strangers.add(self, self.transport)
+            return
+        others.strangers.remove(self)
         if is_under_way and not self.flow.write_paused:
-            self._idle.remove(self)
-        elif self in self.connections:
-            self._idle.add(self, self.transport)
+            others.idle.remove(self)
+        else:
+            others.idle.add(self, self.transport)
 
     def _leave_unanswered(self) -> None:
         """Let what is under way find its client gone; uvicorn tells the last alone."""
@@ -241,9 +296,10 @@ def bounded_protocol(timeout: float) -> type[asyncio.Protocol]:
 
     `timeout` is how many seconds a client may take to send a head, or to read on.
     """
-    idle = IdleConnections(min(MOST_IDLE, files_allowed() // 2))
+    others = Connections(min(MOST_IDLE, files_allowed() // 4))
     return cast(
-        "type[asyncio.Protocol]", partial(BoundedProtocol, timeout=timeout, idle=idle)
+        "type[asyncio.Protocol]",
+        partial(BoundedProtocol, timeout=timeout, others=others),
     )
 
 

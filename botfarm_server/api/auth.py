@@ -8,11 +8,12 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials
 
 from botfarm_server.api.addresses import address_of, is_loopback
 from botfarm_server.api.browsers import named_host
 from botfarm_server.api.state import state_of
+from botfarm_server.api.strangers import bearer, let_in
 from botfarm_server.domain.access import ANYBODY, Caller
 from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
 from botfarm_server.domain.models import LeaseId, Role, UserId
@@ -27,8 +28,7 @@ OF_PROXIES = frozenset(
 )
 """Headers that only a proxy adds to a call."""
 
-_bearer = HTTPBearer(auto_error=False, description="A token of this server.")
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 _ROLE = "botfarm_role"
 _SETTLES_OWNERSHIP = "botfarm_settles_ownership"
@@ -66,16 +66,16 @@ def has_reserve(endpoint: Callable[..., Any]) -> bool:
 async def turn_of(request: Request) -> Turn:
     """In which lane a call waits until it is looked at who sends it.
 
-    A token that was let in before has lanes of its own, and is counted here: to look it
-    up is a part of the work. All others of an address share one. What leases depend on
-    does not wait for the rest.
+    A token that is known has lanes of its own, and is counted here: to look it up is a
+    part of the work. What leases depend on does not wait for the rest. Strangers have
+    waited already, in the lane of their address.
 
     Raises:
         TooManyRequestsError: the token has sent more than it may.
 
     """
     state, apart = state_of(request), has_reserve(request.scope["endpoint"])
-    credentials = await _bearer(request)
+    credentials = await bearer(request)
     if credentials is not None:
         digest = digest_of(credentials.credentials)
         known = state.known_tokens.caller_of(digest)
@@ -83,10 +83,11 @@ async def turn_of(request: Request) -> Turn:
             state.throttle.count(known, has_reserve=apart)
             request.state.is_counted = True
             return state.lanes.turn((digest, apart), has_reserve=apart)
+    begun: Turn | None = getattr(request.state, "turn_of_stranger", None)
+    if begun is not None:
+        return begun
     source = source_of(address_of(request) or "")
-    # Where a token is needed these are strangers, who lose no lease.
-    has_own = apart and not state.access.asks_for_tokens
-    return state.lanes.turn((source, has_own), has_reserve=apart)
+    return state.lanes.turn((source, apart), has_reserve=apart)
 
 
 async def admit(request: Request) -> None:
@@ -106,7 +107,7 @@ async def admit(request: Request) -> None:
     """
     state = state_of(request)
     access = state.access
-    by = request.state.by = await _identify(request, await _bearer(request))
+    by = request.state.by = await _identify(request, await bearer(request))
     endpoint = request.scope["endpoint"]
     if not getattr(request.state, "is_counted", False):
         state.throttle.count(by, has_reserve=has_reserve(endpoint))
@@ -176,6 +177,7 @@ async def _identify(
         raise
     if token is not None:
         state.known_tokens.note(digest_of(token), known)
+    let_in(request.scope)
     return replace(known, address=address_of(request))
 
 

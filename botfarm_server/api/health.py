@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from botfarm_server.api.routes import OpenRoute
 from botfarm_server.api.schemas.health import HealthOut, ReadyOut
 from botfarm_server.api.state import State
 
@@ -16,7 +17,7 @@ NOT_READY = {
     "shortly.",
 }
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=OpenRoute)
 
 
 @router.head("/health", include_in_schema=False)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import anyio
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from starlette.types import Message
 
 from botfarm_server.api.auth import (
     admit,
@@ -22,6 +20,7 @@ from botfarm_server.api.bodies import has_body, is_drained
 from botfarm_server.api.document import operation_id
 from botfarm_server.api.errors import refused
 from botfarm_server.api.state import state_of
+from botfarm_server.api.strangers import if_present
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import BodyTimeoutError, BotfarmError
 
@@ -52,7 +51,7 @@ class BoundedRoute(APIRoute):
                     # What keeps or ends leases is done even if nobody hears of it, and
                     # a body tells by itself whether somebody is there who sends it.
                     if turn.has_waited and not (apart or has_body(request)):
-                        present = await _if_present(request)
+                        present = await if_present(request)
                         if present is None:
                             return Response(status_code=408)  # for nobody to read
                         request = present
@@ -93,21 +92,6 @@ class MetricsRoute(BoundedRoute):
     """Numbers, in their turn."""
 
     lets_in = staticmethod(admit_to_metrics)
-
-
-async def _if_present(request: Request) -> Request | None:
-    """The call, unless its client has left; what has come of it is still to be had."""
-    come: list[Message] = []
-    with anyio.CancelScope() as look:
-        look.cancel()
-        come.append(await request.receive())
-    if come and come[0]["type"] == "http.disconnect":
-        return None
-
-    async def receive() -> Message:
-        return come.pop() if come else await request.receive()
-
-    return Request(request.scope, receive)
 
 
 async def _refusal(request: Request, error: BotfarmError) -> Response:

@@ -21,6 +21,7 @@ from botfarm_server.domain.errors import (
 from botfarm_server.domain.models import LeaseId, Role, Token, UserId
 from botfarm_server.domain.tokens import PREFIX, digest_of, is_mistyped
 from botfarm_server.services.readiness import Readiness
+from botfarm_server.services.recognition import Recognition
 from botfarm_server.store import holdings, leases, tokens
 from botfarm_server.store.engine import Database
 
@@ -41,6 +42,10 @@ class AccessService:
     bootstrap_token: str | None = field(repr=False)
     open_to_all: bool
     _has_had_tokens: bool = False
+    _recognition: Recognition = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._recognition = Recognition(self.database)
 
     @property
     def is_open(self) -> bool:
@@ -83,6 +88,24 @@ class AccessService:
             )
         return ANYBODY
 
+    async def recognized(self, given: str) -> Caller | None:
+        """Whose token this is, if `identify` would let it in now.
+
+        It says whose turn a call waits for, and is looked for together with others:
+        `identify` sees to the rest in that turn.
+        """
+        if self._is_bootstrap(given):
+            return BOOTSTRAP
+        is_one = given.startswith(PREFIX) and not is_mistyped(given)
+        if not is_one or self.readiness.refusal is not None:
+            return None
+        with suppress(DatabaseUnavailableError, UnauthorizedError):
+            found = await self._recognition.find(digest_of(given))
+            if found is not None:
+                _check_valid(*found)
+                return _caller_with(found[0])
+        return None
+
     def _is_bootstrap(self, given: str | None) -> bool:
         expected = self.bootstrap_token
         return (
@@ -114,7 +137,7 @@ class AccessService:
         token, now = found
         _check_valid(token, now)
         await self._note_use(token, now)
-        return Caller(token.role, token.id, token.project_id, "token", token.name)
+        return _caller_with(token)
 
     async def check_still(self, by: Caller) -> None:
         """Raise UnauthorizedError where the token was ended while its call waited."""
@@ -172,6 +195,10 @@ class AccessService:
             by.sees(lease) if needed == "read" else by.owns(lease)
         ):
             raise LeaseNotFoundError(lease_id)
+
+
+def _caller_with(token: Token) -> Caller:
+    return Caller(token.role, token.id, token.project_id, "token", token.name)
 
 
 def _check_valid(token: Token, now: datetime) -> None:

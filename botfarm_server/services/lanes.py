@@ -6,6 +6,7 @@ A bound of requests per second alone would not do: a server may be slower than t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable
 from weakref import WeakValueDictionary
 
@@ -21,11 +22,17 @@ MOST_IN_LINE = 512
 MOST_IN_RESERVE = 2_048
 """The same where the call keeps or ends leases: ten times the workers of a large run,
 each of which sends one or two such calls at once."""
+STRANGERS_AT_ONCE = 8
+"""Calls of the lane that strangers of an address share."""
+REST = 0.02
+"""Seconds for which a stranger's place is left empty when it ends: a refusal takes the
+server longer than its sender, and a hundred senders as long as all other calls."""
 
 
 class _Lane:
-    def __init__(self) -> None:
-        self.places = anyio.Semaphore(MOST_AT_ONCE, fast_acquire=True)
+    def __init__(self, most_at_once: int, rest: float = 0.0) -> None:
+        self.places = anyio.Semaphore(most_at_once, fast_acquire=True)
+        self.rest = rest
 
 
 class Turn:
@@ -39,12 +46,14 @@ class Turn:
         """Whether it did not begin at once, so that its client may have left."""
 
     async def begin(self) -> None:
-        """Wait for a place: whoever came first has it first.
+        """Wait for a place: whoever came first has it first. Again is no error.
 
         Raises:
             TooManyRequestsError: too many others wait.
 
         """
+        if self._has_place:
+            return
         places = self._lane.places
         try:
             places.acquire_nowait()
@@ -56,10 +65,21 @@ class Turn:
         self._has_place = True
 
     def end(self) -> None:
-        """Leave the place to the next; again is no error."""
+        """Leave the place to the next, once it has rested; again is no error."""
+        if self._has_place and self._lane.rest:
+            self._has_place = False
+            # By way of this turn: the lane is there for as long as a place rests.
+            asyncio.get_running_loop().call_later(self._lane.rest, self._release)
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave the place, which was not used, to the next at once."""
         if self._has_place:
             self._has_place = False
-            self._lane.places.release()
+            self._release()
+
+    def _release(self) -> None:
+        self._lane.places.release()
 
 
 class Lanes:
@@ -76,5 +96,12 @@ class Lanes:
         """
         found = self._lanes.get(lane)
         if found is None:
-            found = self._lanes[lane] = _Lane()
+            found = self._lanes[lane] = _Lane(MOST_AT_ONCE)
         return Turn(found, MOST_IN_RESERVE if has_reserve else MOST_IN_LINE)
+
+    def turn_of_stranger(self, source: str) -> Turn:
+        """A turn in the lane of all strangers from there, which has not begun."""
+        found = self._lanes.get(source)
+        if found is None:
+            found = self._lanes[source] = _Lane(STRANGERS_AT_ONCE, REST)
+        return Turn(found, MOST_IN_LINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy import Select, bindparam, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from botfarm_server.domain.models import Token, TokenId
-from botfarm_server.store.dialects import as_time, built_once, clock
+from botfarm_server.store.dialects import as_time, built_once, clock, is_among
 from botfarm_server.store.tables import tokens
 
 _TOKEN = tuple(tokens.c[field.name] for field in fields(Token))
@@ -31,6 +32,22 @@ async def known_by(
     answer = await connection.execute(_by_digest(connection), {"digest": digest})
     row = answer.one_or_none()
     return None if row is None else (Token(*row[:-1]), as_time(row.clock))
+
+
+@built_once
+def _by_digests(connection: AsyncConnection) -> Select[Any]:
+    return select(*_TOKEN, tokens.c.hash, clock(connection)).where(
+        is_among(connection, tokens.c.hash, "digests")
+    )
+
+
+async def all_known_by(
+    connection: AsyncConnection, digests: Sequence[str]
+) -> Mapping[str, tuple[Token, datetime]]:
+    """The tokens with these digests, as `known_by` finds each."""
+    query, given = _by_digests(connection), {"digests": digests}
+    rows = await connection.execute(query, given)
+    return {row.hash: (Token(*row[:-2]), as_time(row.clock)) for row in rows}
 
 
 async def get(

@@ -8,14 +8,16 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import httpx
 import pytest
 from support.servers import TOKEN, ServerProcess
 
 from botfarm_server.connections import MAXIMUM_HEAD
+from botfarm_server.domain.tokens import new_token
 
-from .calls import LEASE, MAXIMUM_BODY, USERS, lease, user
+from .calls import LEASE, MAXIMUM_BODY, USERS, bearing, lease, user
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +194,7 @@ def test_connections_without_a_call_stop_neither_newcomers_nor_waiting_calls(
             idle = [connected(it) for it in (HEALTH, HEALTH + partial)]
             assert all(it.recv(12) == b"HTTP/1.1 200" for it in idle)
             idle += [connected(it) for it in (partial, b"GET", b"")]
-            others = [connected(b"") for _ in range(20)]
+            others = [connected(it) for it in (b"", partial) * 20]
             # Who comes later is let in later: the others are there by now.
             with connect(crowded) as newcomer:
                 newcomer.sendall(HEALTH)
@@ -201,6 +203,45 @@ def test_connections_without_a_call_stop_neither_newcomers_nor_waiting_calls(
             assert not [it for it in rests if b"408" in it]
             assert client.delete(LEASE).status_code == 204
             assert waiting.recv(12) == b"HTTP/1.1 200"
+
+
+FLOODED = """
+from botfarm_server import connections
+from botfarm_server.cli.main import run
+from botfarm_server.services import lanes
+
+connections.MOST_IDLE = 8
+lanes.STRANGERS_AT_ONCE = 1
+lanes.REST = 3600
+run()
+"""
+"""`botfarm serve` that keeps few strangers, and answers one of them."""
+
+
+def test_calls_of_strangers_that_wait_are_ended_for_newcomers(tmp_path: Path) -> None:
+    """Whatever they call. A right token is none of them, were it sent here or not."""
+    database = f"sqlite:///{tmp_path}/farm.sqlite3"
+    guarded = {"BOTFARM_BOOTSTRAP_TOKEN": TOKEN}
+    with (
+        ServerProcess(database, guarded, program=("-c", FLOODED)) as server,
+        httpx.Client(base_url=server.url, headers=bearing(TOKEN), timeout=60) as client,
+        ExitStack() as stack,
+    ):
+        while client.get("/ready").status_code != 200:
+            pass
+        named = {"name": "suite", "role": "lease"}
+        made = client.post("/api/v1/tokens", json=named).json()["token"]
+        renewing = head().replace(USERS.encode(), b"/api/v1/leases/renew")
+        strangers = []
+        for _ in range(20):
+            wrong = renewing.replace(TOKEN.encode(), new_token("lease").encode())
+            strangers.append(stack.enter_context(connect(server)))
+            strangers[-1].sendall(wrong)
+        ended = [received_all(it) for it in strangers[:12]]
+        assert sum(b"401" in it for it in ended) <= 1
+        assert client.get(USERS).status_code == 200
+        newcomer = httpx.get(f"{server.url}{USERS}", headers=bearing(made), timeout=60)
+        assert newcomer.status_code == 200
 
 
 def test_what_is_not_read_is_bounded_and_who_reads_nothing_is_idle(

@@ -48,3 +48,32 @@ async def test_no_renewal_and_no_release_of_a_large_run_is_refused() -> None:
             calls.start_soon(every.turn("one", has_reserve=True).begin)
         await anyio.wait_all_tasks_blocked()
         calls.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_a_place_of_strangers_rests_when_it_was_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lanes, "REST", 3_600.0)
+    every, begun = Lanes(), list[lanes.Turn]()
+
+    async def begin() -> None:
+        turn = every.turn_of_stranger("here")
+        await turn.begin()
+        begun.append(turn)
+
+    async with anyio.create_task_group() as calls:
+        for _ in range(lanes.STRANGERS_AT_ONCE + 2):
+            calls.start_soon(begin)
+        await anyio.wait_all_tasks_blocked()
+        assert len(begun) == lanes.STRANGERS_AT_ONCE
+        for turn in begun[1:]:
+            turn.end()
+        await anyio.wait_all_tasks_blocked()
+        assert len(begun) == lanes.STRANGERS_AT_ONCE
+        await every.turn_of_stranger("elsewhere").begin()
+        begun[0].leave()
+        begun[0].end()
+        await anyio.wait_all_tasks_blocked()
+        assert len(begun) == lanes.STRANGERS_AT_ONCE + 1
+        calls.cancel_scope.cancel()
