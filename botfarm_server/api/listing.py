@@ -67,9 +67,19 @@ class Listing(Generic[Row, Key]):
         )
         return Response(content, media_type=JSON, headers=headers)
 
-    def whole(self, turns: OneByOne, by: Caller, *, after: Key | None) -> Response:
+    async def whole(
+        self, turns: OneByOne, by: Caller, *, after: Key | None
+    ) -> Response:
         """All rows, each part as soon as the client has taken the one before."""
-        return StreamingResponse(self._parts(turns, by, after), media_type=JSON)
+        parts = self._parts(turns, by, after)
+        first = await anext(parts)  # what fails here is answered, and not cut off
+
+        async def all_parts() -> AsyncIterator[bytes]:
+            yield first
+            async for part in parts:
+                yield part
+
+        return StreamingResponse(all_parts(), media_type=JSON)
 
     async def _parts(
         self, turns: OneByOne, by: Caller, after: Key | None

@@ -163,7 +163,7 @@ async def find(
         rows_together=USERS_TOGETHER,
     )
     if limit is None:
-        return listing.whole(app.listing, by, after=_opened(cursor))
+        return await listing.whole(app.listing, by, after=_opened(cursor))
     return await listing.page(
         app.listing, by, after=_opened(cursor), limit=limit, cursor_of=_cursor
     )

@@ -87,7 +87,7 @@ async def test_a_whole_list_is_read_as_far_as_its_client_has_taken_it(
     count: int,
 ) -> None:
     numbers = Numbers(count)
-    whole = numbers.listing.whole(OneByOne(), ONE, after=None)
+    whole = await numbers.listing.whole(OneByOne(), ONE, after=None)
     assert isinstance(whole, StreamingResponse)
     content = b""
     async for part in whole.body_iterator:
