@@ -120,16 +120,23 @@ def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
         DatabaseUnavailableError,
         SchemaMismatchError,
     )
+    told = answered(*errors, *everywhere)
+    told[500] = _described(["internal_error"])
+    return dict(sorted(told.items()))
+
+
+def answered(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an endpoint: these errors alone."""
     by_status: dict[int | str, list[str]] = {}
-    for error in (*errors, *everywhere):
+    for error in errors:
         by_status.setdefault(STATUS[error], []).append(error.code)
-    by_status.setdefault(500, []).append("internal_error")
+    return {status: _described(codes) for status, codes in sorted(by_status.items())}
+
+
+def _described(codes: list[str]) -> dict[str, Any]:
     return {
-        status: {
-            "description": " or ".join(f"`{code}`" for code in codes),
-            "content": {"application/json": {**_SHAPE, "examples": _shown(codes)}},
-        }
-        for status, codes in sorted(by_status.items())
+        "description": " or ".join(f"`{code}`" for code in codes),
+        "content": {"application/json": {**_SHAPE, "examples": _shown(codes)}},
     }
 
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from botfarm_server.api.errors import answered
 from botfarm_server.api.routes import OpenRoute
 from botfarm_server.api.schemas.health import HealthOut, ReadyOut
 from botfarm_server.api.state import State
+from botfarm_server.domain.errors import TooManyRequestsError
 
 OPEN = "This server asks nobody for a token (--insecure-no-auth)."
 NOT_READY = {
@@ -26,6 +28,7 @@ router = APIRouter(tags=["health"], route_class=OpenRoute)
     summary="The process lives",
     response_model=HealthOut,
     response_model_exclude_none=True,
+    responses=answered(TooManyRequestsError),
 )
 async def health(state: State) -> Any:
     """Says no more than that, unless the server is open to all."""
@@ -38,11 +41,12 @@ async def health(state: State) -> Any:
     summary="The database is reachable and migrated",
     response_model=ReadyOut,
     responses={
+        **answered(TooManyRequestsError),
         503: {
             "model": ReadyOut,
             "description": "Not now; ask again.",
             "content": {"application/json": {"example": NOT_READY}},
-        }
+        },
     },
 )
 async def ready(response: Response, state: State) -> Any:
