@@ -120,23 +120,30 @@ def documented(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
         DatabaseUnavailableError,
         SchemaMismatchError,
     )
-    told = answered(*errors, *everywhere)
-    told[500] = _described(["internal_error"])
-    return dict(sorted(told.items()))
+    codes = _codes_by_status(*errors, *everywhere)
+    codes.setdefault(500, []).append("internal_error")
+    return _described(codes)
 
 
 def answered(*errors: type[BotfarmError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint: these errors alone."""
-    by_status: dict[int | str, list[str]] = {}
+    return _described(_codes_by_status(*errors))
+
+
+def _codes_by_status(*errors: type[BotfarmError]) -> dict[int, list[str]]:
+    by_status: dict[int, list[str]] = {}
     for error in errors:
         by_status.setdefault(STATUS[error], []).append(error.code)
-    return {status: _described(codes) for status, codes in sorted(by_status.items())}
+    return by_status
 
 
-def _described(codes: list[str]) -> dict[str, Any]:
+def _described(by_status: Mapping[int, list[str]]) -> dict[int | str, dict[str, Any]]:
     return {
-        "description": " or ".join(f"`{code}`" for code in codes),
-        "content": {"application/json": {**_SHAPE, "examples": _shown(codes)}},
+        status: {
+            "description": " or ".join(f"`{code}`" for code in codes),
+            "content": {"application/json": {**_SHAPE, "examples": _shown(codes)}},
+        }
+        for status, codes in sorted(by_status.items())
     }
 
 
