@@ -31,7 +31,7 @@ from _measuring import (
 )
 
 ROUNDS, SPREAD_ROUNDS = 600, 60
-LIMIT = 0.005
+LIMIT = 0.003
 """Seconds that the unused plugin may add."""
 HEAVY = ("httpx", "httpcore", "botfarm_server", "fastapi", "sqlalchemy", "uvicorn")
 WITH, WITHOUT = "with the plugin", "-p no:botfarm"
