@@ -96,7 +96,8 @@ def _serve(settings: Settings, pool: PoolFile, presence: Path) -> int:
             return False
         await watch.look()  # before anybody asks for what a dead run has left
         _say({"url": url, "presence": str(presence)})
-        watching.append(asyncio.create_task(watch.run(), name="botfarm presence"))
+        for name, loop in (("presence", watch.run), ("stints", watch.run_stints)):
+            watching.append(asyncio.create_task(loop(), name=f"botfarm {name}"))
         return True
 
     def on_listening(url: str) -> None:

@@ -12,16 +12,20 @@ import asyncio
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import structlog
 
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.services.leases import LeaseService
+from botfarm_server.services.reclaiming import end_stints
 from botfarm_server.store.lease_files import all_of, left_idle
 
 INTERVAL = 0.5
 """Seconds between two looks."""
+STINT_INTERVAL = 0.03
+"""The same while calls wait, which wait for the ends of stints."""
 STALE = 60.0
 """Seconds after which an empty file is no longer about to be locked."""
 
@@ -39,6 +43,21 @@ class PresenceWatch:
         while True:
             await self.look()
             await asyncio.sleep(INTERVAL)
+
+    async def run_stints(self) -> None:
+        """End the stints of workers while others of their run wait."""
+        while True:
+            await self.leases.news.room.until_occupied()
+            await self.end_stints()
+            await asyncio.sleep(STINT_INTERVAL)
+
+    async def end_stints(self) -> None:
+        """One round. Who waits comes again, and is looked for again."""
+        try:
+            if idle := end_stints(self.directory, datetime.now(timezone.utc)):
+                await self.leases.end_idle(idle)
+        except Exception:  # noqa: BLE001 - the next round may do better
+            _log.exception("stints could not be ended")
 
     async def look(self) -> None:
         """One round. What goes wrong leaves the leases to their TTL."""

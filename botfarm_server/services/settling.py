@@ -50,7 +50,7 @@ from botfarm_server.services.ending import (
 )
 from botfarm_server.services.hand_on import hand_on
 from botfarm_server.services.possibility import Sizes, announce_hopeless, why_impossible
-from botfarm_server.services.reclaiming import reclaim
+from botfarm_server.services.reclaiming import PATIENT_WAIT, reclaim_for_waiters
 from botfarm_server.services.sealing import Sealer
 from botfarm_server.store import candidates, grants, leases, queue, users
 from botfarm_server.store.engine import Connection
@@ -137,7 +137,9 @@ class Turn:
         if waited_for or any(
             isinstance(it.answer, Lease) for it in self._settled.values()
         ):
-            await self._reclaim_idle()
+            await self._reclaim_idle(
+                are_patient=all(it.wait >= PATIENT_WAIT for it in asking)
+            )
         # A waiter may have been granted by a later step of this very turn.
         held += [
             await reread(self.connection, name)
@@ -182,9 +184,11 @@ class Turn:
             self.connection, endings, now=self.now, times=self.times
         )
 
-    async def _reclaim_idle(self) -> None:
+    async def _reclaim_idle(self, *, are_patient: bool) -> None:
         """Let nobody wait for what no test uses."""
-        endings = await reclaim(self.connection, now=self.now, times=self.times)
+        endings = await reclaim_for_waiters(
+            self.connection, now=self.now, times=self.times, are_patient=are_patient
+        )
         self.endings += endings
         await self._hand_on_from(endings)
 

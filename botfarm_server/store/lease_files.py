@@ -104,14 +104,25 @@ def withdraw(
 ) -> list[LeaseFile]:
     """Have these leases, or all, not used again once they are idle; what they tell."""
     directory = directory_of(connection)
-    if directory is None:
-        return []
+    return [] if directory is None else withdraw_in(directory, lease_ids)
+
+
+def withdraw_in(
+    directory: Path, lease_ids: Collection[LeaseId] | None = None
+) -> list[LeaseFile]:
+    """The same, of a directory that is known."""
     paths = (
         _files(directory)
         if lease_ids is None
         else [_path(directory, name) for name in lease_ids]
     )
     told = (_look(path, withdraws=True) for path in paths)
+    return [file for file in told if file is not None]
+
+
+def told_in(directory: Path) -> list[LeaseFile]:
+    """What all files tell, which are left as they are."""
+    told = map(_look, _files(directory))
     return [file for file in told if file is not None]
 
 

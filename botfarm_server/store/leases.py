@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -154,6 +154,36 @@ async def in_use(
         )
     )
     return {LeaseId(row.id) for row in answer}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLease:
+    """Which worker waits for a lease, or holds it."""
+
+    lease_id: LeaseId
+    state: LeaseState
+    run_id: str | None
+    worker_id: str | None
+
+
+async def live(
+    connection: AsyncConnection, held: Collection[LeaseId]
+) -> list[LiveLease]:
+    """All that wait, and those of these that are held."""
+    rows = await connection.execute(
+        select(leases.c.id, leases.c.state, leases.c.run_id, leases.c.worker_id).where(
+            or_(
+                leases.c.state == "waiting",
+                and_(
+                    leases.c.state == "held",
+                    is_one_of(connection, leases.c.id, held),
+                ),
+            )
+        )
+    )
+    return [
+        LiveLease(LeaseId(row.id), row.state, row.run_id, row.worker_id) for row in rows
+    ]
 
 
 async def insert_waiting(connection: AsyncConnection, lease: Lease) -> None:

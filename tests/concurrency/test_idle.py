@@ -1,4 +1,4 @@
-"""Workers of two runs that leave their leases idle, are stopped and are killed."""
+"""Workers of runs that leave their leases idle, are stopped and are killed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from pytest_botfarm.presence import Presence
 PROGRAM = Path(__file__).with_name("idling.py")
 SECONDS = float(os.environ.get("IDLE_SECONDS", "2"))
 """For how long. More finds more: minutes, after a change of the protocol."""
-WORKERS = 2
-"""Of each of two runs, for three accounts."""
+WORKERS = 4
+"""Of all runs together, for three accounts."""
 POOL = """
 [[users]]
 login = "{name}"
@@ -96,15 +96,17 @@ class Run:
         self._presence.end(settled=True)
 
 
+@pytest.mark.parametrize("number_of_runs", [1, 2])
 def test_an_account_has_one_holder_and_each_test_its_place_in_the_history(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number_of_runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Workers of one run let each other have stints, those of two do not."""
     monkeypatch.setenv("BOTFARM_STATE_DIR", str(tmp_path / "state"))
     pool = tmp_path / "botfarm.toml"
     pool.write_text("".join(POOL.format(name=name) for name in ("alice", "bob", "eve")))
     with ExitStack() as stack:
         runs = []
-        for number in range(2):
+        for number in range(number_of_runs):
             server = EmbeddedServer(pool)
             stack.callback(server.stop)
             runs.append(Run(number, server.endpoint(), tmp_path))
@@ -126,7 +128,7 @@ def test_an_account_has_one_holder_and_each_test_its_place_in_the_history(
 def disturb(runs: Sequence[Run], folder: Path) -> None:
     """Kill and stop workers for a while."""
     for run in runs:
-        for _ in range(WORKERS):
+        for _ in range(WORKERS // len(runs)):
             run.start()
     eventually((folder / "tests-run0-0").exists, "a worker has begun")
     ends = time.monotonic() + SECONDS

@@ -38,7 +38,7 @@ class Worker:
         file = make_file(str(self.directory), lease_id)
         assert file is not None
         holder = self.holder(test_id)
-        held = await self.farm.held(*wants, lease_id=lease_id, holder=holder)
+        held = await self.farm.held(*wants, lease_id=lease_id, holder=holder, wait=10.0)
         file.begin(test_id)
         return Use(held, file)
 
