@@ -128,9 +128,7 @@ async def _spared(
     return young - {
         it.lease_id
         for it in live
-        if it.run_id not in runs
-        or it.worker_id is None
-        or waits[it.worker_id] > (it.state == "waiting")
+        if it.run_id not in runs or waits[it.worker_id] > (it.state == "waiting")
     }
 
 

@@ -34,12 +34,14 @@ class Worker:
 
     async def use(self, test_id: str = "test", *wants: Want) -> Use:
         """Lease for a test, as a session does."""
+        return await self.use_as(self.holder(test_id), *wants)
+
+    async def use_as(self, holder: Holder, *wants: Want) -> Use:
         lease_id = LeaseId(uuid.uuid4())
         file = make_file(str(self.directory), lease_id)
         assert file is not None
-        holder = self.holder(test_id)
         held = await self.farm.held(*wants, lease_id=lease_id, holder=holder, wait=10.0)
-        file.begin(test_id)
+        file.begin(holder.test_id or "")
         return Use(held, file)
 
     async def idle(self, *tests: str) -> Use:

@@ -167,7 +167,7 @@ async def test_nobody_has_a_stint_while_another_run_waits_as_well(
     await farm.add_user("bob", labels={"rare": "yes"})
     rare = Want("stage", "regular", labels={"rare": "yes"})
     taken = await farm.held(rare)
-    other = Worker(farm, worker.directory, "gw1")
+    other = Worker(farm, worker.directory, "gw7")
     async with waiting_call(farm, other.holder("wants another one"), rare):
         use = await worker.use()
         assert not use.file.leave()
@@ -179,6 +179,13 @@ async def test_nobody_has_a_stint_while_another_run_waits_as_well(
             granted = await asking
             assert not granted.file.leave()
     await farm.release(taken)
+
+
+async def test_who_has_no_name_is_of_no_run(farm: Farm, worker: Worker) -> None:
+    await farm.add_user("alice")
+    use = await worker.use_as(Holder(None, "gw0"))
+    async with waiting_call(farm, Holder(None, "gw1")):
+        assert not use.file.leave()
 
 
 async def test_what_is_granted_while_fellows_wait_begins_a_stint(
