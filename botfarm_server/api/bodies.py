@@ -47,6 +47,13 @@ LONG_LISTS = {"users_import_all"}
 LINGER = 2.0
 """Seconds for which a refused body is still taken, and dropped: a connection that is
 closed before the client has sent all may lose the answer on its way."""
+MOST_PIECES = 16
+"""Pieces in which a body may come before they count as small, where they are."""
+SMALL_PIECE = 1_024
+"""Bytes that a piece has to have on the average of all that have come by then."""
+PAUSE = 0.1
+"""Seconds until the rest is looked for of a body that comes in small pieces: to wake a
+call for each byte costs the server more than its sender."""
 _SOMETHING = b"{}"
 
 
@@ -129,6 +136,9 @@ class Bodies:
         self._timeout = timeout
         self._held: dict[anyio.CancelScope, tuple[Hashable, int]] = {}
         """Of whom each body is, and its bytes; the first first."""
+        # Kept beside, not added up: a body may come in as many pieces as it has bytes.
+        self._of_each: Counter[Hashable] = Counter()
+        self._in_all = 0
         self._before_large = anyio.Lock()
         # A share is there for as long as a body waits for it or has a part of it.
         self._shares: WeakValueDictionary[Hashable, _Share] = WeakValueDictionary()
@@ -179,13 +189,15 @@ class Bodies:
         content = bytearray()
         with anyio.move_on_after(self._timeout) as held:
             try:
-                more = True
+                more, pieces = True, 0
                 while more:
+                    if pieces > max(MOST_PIECES, len(content) // SMALL_PIECE):
+                        await anyio.sleep(PAUSE)
                     message = await request.receive()
                     if message["type"] == "http.disconnect":
                         raise BodyTimeoutError(self._timeout)  # for nobody to read
                     content += message.get("body", b"")
-                    more = message.get("more_body", False)
+                    more, pieces = message.get("more_body", False), pieces + 1
                     if len(content) > limit:
                         raise BodyTooLargeError(limit)
                     self._hold(held, sender, len(content))
@@ -198,24 +210,32 @@ class Bodies:
                     request, content, has_long_lists=operation in LONG_LISTS
                 )
             finally:
-                self._held.pop(held, None)
+                self._let_go(held)
         raise BodyTimeoutError(self._timeout)
 
     def _hold(self, body: anyio.CancelScope, sender: Hashable, size: int) -> None:
         """Note what there is of a body, and make room for it."""
+        _, before = self._held.get(body, (sender, 0))
         self._held[body] = (sender, size)
-        while sum(size for _, size in self._held.values()) > (
-            MOST_BODIES * self._maximum
-        ):
+        self._of_each[sender] += size - before
+        self._in_all += size - before
+        while self._in_all > MOST_BODIES * self._maximum:
             first = self._first_of_most()
-            del self._held[first]
+            self._let_go(first)
             first.cancel()
 
+    def _let_go(self, body: anyio.CancelScope) -> None:
+        """Forget a body; again is no error."""
+        if body not in self._held:
+            return
+        sender, size = self._held.pop(body)
+        self._in_all -= size
+        self._of_each[sender] -= size
+        if not self._of_each[sender]:
+            del self._of_each[sender]
+
     def _first_of_most(self) -> anyio.CancelScope:
-        of_each: Counter[Hashable] = Counter()
-        for sender, size in self._held.values():
-            of_each[sender] += size
-        [(most, _)] = of_each.most_common(1)
+        [(most, _)] = self._of_each.most_common(1)
         return next(it for it, (sender, _) in self._held.items() if sender == most)
 
 
