@@ -4,11 +4,50 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Literal, TextIO
 
 import structlog
 
 from botfarm_server.domain.texts import printable
+
+BY_ANYBODY = (
+    "Invalid HTTP request received.",
+    "Unsupported upgrade request.",
+    "No supported WebSocket library detected.",
+)
+"""How that begins which uvicorn tells of what is sent to it, also without a token."""
+WINDOW = 60.0
+"""Seconds in which each of it is told once."""
+
+
+class Seldom(logging.Filter):
+    """Lets that which anybody can make uvicorn tell pass once in a while, with a count.
+
+    The log would else grow for as long as somebody sends what is no HTTP.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._left_out = dict.fromkeys(BY_ANYBODY, 0)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        told = str(record.msg)
+        kind = next((it for it in BY_ANYBODY if told.startswith(it)), None)
+        if kind is None:
+            return True
+        now = self._clock()
+        if kind in self._last and now - self._last[kind] < WINDOW:
+            self._left_out[kind] += 1
+            return False
+        self._last[kind] = now
+        if left_out := self._left_out[kind]:
+            record.msg = f"{told} {left_out} more since this was told last."
+            self._left_out[kind] = 0
+        return True
 
 
 def configure_logging(
@@ -66,6 +105,7 @@ def configure_logging(
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn.error").filters[:] = [Seldom()]
     # SQLAlchemy and the drivers tell values of statements below this level.
     for name in ("sqlalchemy", "aiosqlite", "asyncpg", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
