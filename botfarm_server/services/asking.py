@@ -81,7 +81,7 @@ class AskService:
         ends = time.monotonic() + asked.wait
         settled = Settled()
         with self.news.room.enter(asked.lease_id) as woken:
-            while True:
+            while not self.news.room.is_closed():
                 woken.clear()
                 within = max(0.0, ends - time.monotonic())
                 again = await self.turns.settle(replace(asked, wait=within))
@@ -96,18 +96,15 @@ class AskService:
                     left = await _wait(woken, gone, within=within)
                 if left and not self.news.room.has_several(asked.lease_id):
                     await self._leave(asked.lease_id, settled)
-                answer = await self._look_again(asked.lease_id)
-                if (
-                    left
-                    or isinstance(answer, Held)
-                    or self.news.room.is_closed()
-                    or time.monotonic() >= ends
-                ):
+                if self.news.room.is_closed():
+                    # Who asks again is told what came of it: for hundreds of calls to
+                    # look, one after the other, takes longer than a server has to end.
                     break
+                answer = await self._look_again(asked.lease_id)
+                if left or isinstance(answer, Held) or time.monotonic() >= ends:
+                    return answer
                 # Another call about it has left the queue for it, or took it back.
-        if isinstance(answer, Waiting) and self.news.room.is_closed():
-            raise ShuttingDownError
-        return answer
+        raise ShuttingDownError
 
     async def _refuse(self, asked: Asked) -> None:
         """Refuse wants of another project: to the caller it has no users."""
@@ -153,9 +150,14 @@ class AskService:
         It stays there for an earlier call whose time is not over: this one may be a
         duplicate that came late, and another replica has the call of who lives. A grant
         that was made meanwhile is taken back if nobody can have seen it: this call has
-        made the lease, and no other has asked about it.
+        made the lease, and no other has asked about it. Of a server that ends, to which
+        hundreds of calls may be lost at once, its place is kept for its time.
         """
+        if self.news.room.is_closed():
+            return
         async with self.database.queue() as (connection, now):
+            if self.news.room.is_closed():
+                return
             lease = await leases.lock(connection, lease_id)
             if lease is None or lease.poll_by is None:
                 return

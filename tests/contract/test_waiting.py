@@ -17,8 +17,10 @@ from botfarm_server.domain.errors import (
 from botfarm_server.domain.models import Holder, LeaseId, Want
 from botfarm_server.services import answers
 from botfarm_server.services.answers import Held, Waiting
+from botfarm_server.services.calls import Asked
 
 from .conftest import STAGE, Farm
+from .test_query_plans import sent
 
 pytestmark = pytest.mark.anyio
 
@@ -183,6 +185,52 @@ async def test_a_closing_room_sends_waiting_calls_away(farm: Farm) -> None:
     farm.room.close()
     with pytest.raises(ShuttingDownError):
         await asyncio.wait_for(call, 10.0)
+
+
+@pytest.mark.parametrize("have_left", [False, True])
+async def test_a_closing_room_sends_many_away_without_a_statement_for_each(
+    farm: Farm, have_left: bool
+) -> None:
+    """A server has to end in seconds, however many wait, or leave as it ends."""
+    await farm.add_user()
+    await farm.held()
+    gone = asyncio.Event()
+    asked = [
+        Asked(LeaseId(uuid.uuid4()), [STAGE], ttl=60.0, wait=30.0, holder=Holder())
+        for _ in range(20)
+    ]
+    calls = [asyncio.create_task(farm.asking.ask(it, gone.wait)) for it in asked]
+    while farm.room.occupancy() < len(asked):
+        await asyncio.sleep(0.01)
+    with sent(farm.database) as statements:
+        if have_left:
+            gone.set()
+        farm.room.close()
+        told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 9)
+    assert {type(it) for it in told} == {ShuttingDownError}
+    assert not statements
+
+
+async def test_of_those_that_leave_the_queue_the_end_of_a_server_lets_go(
+    farm: Farm,
+) -> None:
+    """Their places are kept for their time, as if the server had been killed."""
+    await farm.add_user()
+    await farm.held()
+    gone = asyncio.Event()
+    waiting = Asked(
+        LeaseId(uuid.uuid4()), [STAGE], ttl=60.0, wait=30.0, holder=Holder()
+    )
+    call = asyncio.create_task(farm.asking.ask(waiting, gone.wait))
+    await farm.room.until_occupied()
+    async with farm.database.queue():
+        gone.set()
+        while farm.room.occupancy():
+            await asyncio.sleep(0.01)
+        farm.room.close()  # while it waits for its turn to leave
+    with pytest.raises(ShuttingDownError):
+        await asyncio.wait_for(call, 10.0)
+    assert await farm.count("SELECT count(*) FROM queue_entries") == 1
 
 
 async def test_a_waiter_that_nobody_asks_about_is_abandoned(farm: Farm) -> None:
