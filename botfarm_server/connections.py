@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -15,7 +15,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from botfarm_server.api.errors import error_response
+from botfarm_server.api.middleware import ProtocolHeader
 from botfarm_server.api.strangers import LET_IN
+from botfarm_server.domain.errors import ShuttingDownError
 from botfarm_server.services.guessing import source_of
 
 MAXIMUM_HEAD = 65_536
@@ -68,6 +71,33 @@ def in_portions(app: ASGIApp) -> ASGIApp:
     return serve
 
 
+def ended_in_words(app: ASGIApp) -> ASGIApp:
+    """The app, whose calls are told so if they are still under way when a server ends.
+
+    uvicorn cancels them then. By itself it would answer each with a plain 500, and tell
+    the log of each with a traceback.
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, send_noted)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            if not has_begun:
+                answer = ProtocolHeader(error_response(ShuttingDownError()))
+                await answer(scope, receive, send)
+
+    return serve
+
+
 class IdleConnections:
     """Connections that may be ended for newcomers, in the order in which they came.
 
@@ -78,23 +108,63 @@ class IdleConnections:
     def __init__(self, most: int) -> None:
         self._most = most
         self._transports: dict[BoundedProtocol, asyncio.Transport] = {}
+        # What follows is kept up, not counted, for each newcomer: a flood of them would
+        # cost as many steps for each as there are connections. (In an ordinary `dict`
+        # the first is found behind the gaps of all that were first before.)
+        self._of_each: dict[str, OrderedDict[BoundedProtocol, None]] = {}
+        """Those of each address that has any; the first first."""
+        self._having: defaultdict[int, OrderedDict[str, None]] = defaultdict(
+            OrderedDict
+        )
+        """The addresses that have so many."""
+        self._highest = 0
+        """How many the address has that has most."""
 
     def __iter__(self) -> Iterator[BoundedProtocol]:
         return iter(self._transports)
 
     def add(self, connection: BoundedProtocol, transport: asyncio.Transport) -> None:
+        """Again is no error, and changes nothing."""
+        if connection in self._transports:
+            return
         self._transports[connection] = transport
+        source = connection.source
+        theirs = self._of_each.setdefault(source, OrderedDict())
+        theirs[connection] = None
+        self._note(source, before=len(theirs) - 1, now=len(theirs))
         if len(self._transports) > self._most:
-            of_each = Counter(it.source for it in self._transports)
-            [(source, _)] = of_each.most_common(1)
-            self.end(next(it for it in self._transports if it.source == source))
+            most = next(iter(self._having[self._highest]))
+            self.end(next(iter(self._of_each[most])))
 
     def remove(self, connection: BoundedProtocol) -> None:
-        self._transports.pop(connection, None)
+        """Again is no error."""
+        if connection in self._transports:
+            self._take(connection)
 
     def end(self, connection: BoundedProtocol) -> None:
         # Not `close`, which would wait for a client that does not read.
-        self._transports.pop(connection).abort()
+        self._take(connection).abort()
+
+    def _take(self, connection: BoundedProtocol) -> asyncio.Transport:
+        source = connection.source
+        theirs = self._of_each[source]
+        del theirs[connection]
+        self._note(source, before=len(theirs) + 1, now=len(theirs))
+        if not theirs:
+            del self._of_each[source]
+        return self._transports.pop(connection)
+
+    def _note(self, source: str, *, before: int, now: int) -> None:
+        """Note that an address has one more, or one less."""
+        if before:
+            having = self._having[before]
+            del having[source]
+            if not having:
+                del self._having[before]
+        if now:
+            self._having[now][source] = None
+        if now > self._highest or self._highest not in self._having:
+            self._highest = now
 
 
 class Connections:

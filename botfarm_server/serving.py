@@ -13,7 +13,7 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from botfarm_server.connections import bounded_protocol, in_portions
+from botfarm_server.connections import bounded_protocol, ended_in_words, in_portions
 from botfarm_server.handshakes import Handshakes
 
 GRACE = 8
@@ -86,7 +86,7 @@ class Server(uvicorn.Server):
         self._request_timeout = request_timeout
         super().__init__(
             uvicorn.Config(
-                in_portions(app),
+                ended_in_words(in_portions(app)),
                 host=host,
                 port=port,
                 http=bounded_protocol(request_timeout),

@@ -53,6 +53,9 @@ AS_JSON = "Content-Type: application/json"
 LAST = "Connection: close"
 HEALTH = b"GET /health HTTP/1.1\r\nHost: farm\r\n\r\n"
 LAST_HEALTH = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+UPGRADE = LAST_HEALTH.replace(
+    b"Connection: close", b"Connection: close, upgrade\r\nUpgrade: websocket"
+)
 AT_LENGTH = head().replace(f"POST {USERS}".encode(), b"GET /openapi.json")
 """What is answered at length."""
 LAST_AT_LENGTH = AT_LENGTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
@@ -123,6 +126,8 @@ TRANSPORT: dict[str, tuple[tuple[bytes, ...], bytes]] = {
         (HEALTH + b"\x00garbage\r\n\r\n",),
         b"400",
     ),
+    "an upgrade": ((UPGRADE,), b"200"),
+    "another upgrade": ((UPGRADE,), b"200"),
     "a request behind another": ((HEALTH + LAST_HEALTH,), b"200"),
     "requests behind another": ((HEALTH * 2 + LAST_HEALTH,), b"400"),
 }
@@ -145,6 +150,36 @@ def test_a_broken_transport_is_answered_and_closed(server: ServerProcess) -> Non
             assert b'{"error":"' in answer, name
             assert b"botfarm-protocol: 1" in answer.lower(), name
     assert told == {name: status for name, (_, status) in TRANSPORT.items()}
+    # Each needs no token, and would else fill the log.
+    for once in ("Invalid HTTP request received.", "Unsupported upgrade request."):
+        assert len([line for line in server.log if once in line]) == 1
+
+
+HURRIED = """
+from botfarm_server import serving
+from botfarm_server.cli.main import run
+
+serving.GRACE = 0
+run()
+"""
+"""`botfarm serve` that does not wait for the calls that are under way at its end."""
+
+
+def test_a_call_that_is_under_way_when_a_server_has_to_end_is_told_to_ask_again(
+    tmp_path: Path,
+) -> None:
+    database, program = f"sqlite:///{tmp_path}/farm.sqlite3", ("-c", HURRIED)
+    guarded = {"BOTFARM_BOOTSTRAP_TOKEN": TOKEN}
+    with ServerProcess(database, guarded, program=program) as server:
+        server.wait_until_ready()
+        with connect(server) as connection:
+            expecting = head(AS_JSON, "Content-Length: 9", "Expect: 100-continue")
+            connection.sendall(expecting)
+            assert b"100 Continue" in connection.recv(100)  # its body is waited for
+            server.stop()
+            answer = received_all(connection)
+    assert (answer[9:12], b'"shutting_down"' in answer) == (b"503", True)
+    assert not [line for line in server.log if "Traceback" in line]
 
 
 CROWDED = """
