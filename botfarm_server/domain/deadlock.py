@@ -19,8 +19,9 @@ from botfarm_server.domain.models import Candidate, Lease, LeaseId, TokenId, Wan
 
 Party = tuple[TokenId | None, str, str] | LeaseId
 
-MOST_STEPS = 300_000
-"""Steps of one look, each of about a microsecond: all wait for it, behind the lock."""
+MOST_STEPS = 1_000_000
+"""Steps of one look, of some tenths of a microsecond each: all wait for it, behind the
+lock. A thousand parties that wait in a ring take fewer."""
 
 
 def party_of(lease: Lease) -> Party:
