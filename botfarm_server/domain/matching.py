@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
-from botfarm_server.domain.models import Candidate, UserId, Want
+from botfarm_server.domain.models import Candidate, Pool, UserId, Want
 
 
 def matches(want: Want, user: Candidate) -> bool:
@@ -21,7 +22,7 @@ def matches(want: Want, user: Candidate) -> bool:
 
 
 class Group:
-    """Users of one pool, in order, of whom those that have labels are found at once.
+    """Users, in order, of whom those that have labels or meet a want are found at once.
 
     However many there are, a want costs a step for each of its labels: a number stands
     for some of the users, with a bit for each.
@@ -31,9 +32,31 @@ class Group:
         self._users = users
         self._every = (1 << len(users)) - 1
         self._with: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._of_pool: defaultdict[Pool, int] = defaultdict(int)
+        self._of_project: defaultdict[UUID | None, int] = defaultdict(int)
+        self._with_id: defaultdict[UserId, int] = defaultdict(int)
         for place, user in enumerate(users):
             for label in user.labels.items():
                 self._with[label] |= 1 << place
+            self._of_pool[user.pool] |= 1 << place
+            self._of_project[user.project_id] |= 1 << place
+            self._with_id[user.id] |= 1 << place
+
+    def meeting(self, want: Want) -> int:
+        """Those that `matches` finds to meet the want."""
+        those = self.having(want.labels) & self._of_pool.get(want.pool, 0)
+        if want.project_id is not None:
+            those &= self._of_project.get(want.project_id, 0)
+        if want.user_id is not None:
+            those &= self._with_id.get(want.user_id, 0)
+        return those
+
+    def those(self, users: Iterable[Candidate]) -> int:
+        """The same users as one number."""
+        those = 0
+        for user in users:
+            those |= self._with_id[user.id]
+        return those
 
     def having(self, labels: Mapping[str, str]) -> int:
         """Those that have all the labels."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from botfarm_server.domain.deadlock import Claim, Party, find_knots, party_of
 from botfarm_server.domain.lifecycle import LeaseTimes
-from botfarm_server.domain.matching import alike, matches
 from botfarm_server.domain.models import (
     Candidate,
     Holder,
@@ -45,14 +44,15 @@ async def break_knots(
     A farm in which nobody waits while it holds users costs one small read.
     """
     async with database.read() as connection:
-        if not await parties.waiting_with_users(connection):
+        if not await parties.any_waits_with_users(connection):
             return [], {}
     async with database.queue() as (connection, now):
         # Of a holder that stands still, or has died, since somebody waits.
         endings = await reclaim(connection, now=now, times=times)
         waiting, having, kept, granted = await _entangled(connection, now, times)
-        claims = await _claims(connection, waiting.values(), having, kept)
-        for knot in find_knots(claims, _users(having)):
+        claims = [_claim(lease, kept) for lease in waiting.values()]
+        others = await _users_of_nobody(connection, waiting.values(), having)
+        for knot in find_knots(claims, _users(having), others):
             told_to = waiting[knot[-1].lease_id].project_id
             told = knot[-MOST_MEMBERS:]
             members = [_member(waiting[it.lease_id], having, told_to) for it in told]
@@ -88,7 +88,7 @@ async def _entangled(
     found = await parties.waiting_with_users(connection)
     found += await parties.waiters(connection, kept.keys() - {it.id for it in found})
     waiting = {lease.id: lease for lease in found}
-    owners = {lease.id: party_of(lease.holder, lease.id) for lease in found}
+    owners = {lease.id: party_of(lease) for lease in found}
     having: defaultdict[Party, list[Possession]] = defaultdict(list)
     held = await parties.held_by(connection, set(owners.values()))
     for party, possessions in held.items():
@@ -100,45 +100,31 @@ async def _entangled(
     return waiting, having, kept, granted
 
 
-async def _claims(
-    connection: Connection,
-    waiting: Iterable[Lease],
-    having: Possessions,
-    kept: Mapping[LeaseId, Sequence[Candidate]],
-) -> list[Claim]:
+def _claim(lease: Lease, kept: Mapping[LeaseId, Sequence[Candidate]]) -> Claim:
+    return Claim(
+        lease_id=lease.id,
+        number=lease.queue_number or 0,
+        party=party_of(lease),
+        wants=lease.wants,
+        within_reach=kept.get(lease.id, ()),
+    )
+
+
+async def _users_of_nobody(
+    connection: Connection, waiting: Collection[Lease], having: Possessions
+) -> list[Candidate]:
+    """Users in rotation that could meet the wants, and that none of the parties has.
+
+    So many that enough are left without those that the parties have.
+    """
     had = {it.user.id for possessions in having.values() for it in possessions}
-    waiting = list(waiting)
-    wants = [want for lease in waiting for want in lease.wants]
-    # So many that enough are left without those that the parties have. Many wait for
-    # the same: it is read once, behind the lock that all wait for.
     most = max((users_of(lease.wants) for lease in waiting), default=0)
-    rotating = [
-        user
-        for user in await candidates.in_rotation_for(
-            connection, wants, limit=most + len(had)
-        )
-        if user.id not in had
-    ]
-    found: dict[Hashable, list[Candidate]] = {}
-    claims = []
-    for lease in waiting:
-        key = alike(lease.wants)
-        if key not in found:
-            found[key] = [
-                user
-                for user in rotating
-                if any(matches(want, user) for want in lease.wants)
-            ]
-        claims.append(
-            Claim(
-                lease_id=lease.id,
-                number=lease.queue_number or 0,
-                party=party_of(lease.holder, lease.id),
-                wants=lease.wants,
-                within_reach=[*kept.get(lease.id, ()), *found[key]],
-            )
-        )
-    return claims
+    rotating = await candidates.in_rotation_for(
+        connection,
+        [want for lease in waiting for want in lease.wants],
+        limit=most + len(had),
+    )
+    return [user for user in rotating if user.id not in had]
 
 
 def _users(having: Possessions) -> dict[Party, list[Candidate]]:
@@ -150,7 +136,7 @@ def _member(lease: Lease, having: Possessions, told_to: UUID | None) -> KnotMemb
 
     Who holds a user of the project is named to it, as to anybody who waits for that.
     """
-    every = having.get(party_of(lease.holder, lease.id), ())
+    every = having.get(party_of(lease), ())
     its_projects = {lease.project_id, *(it.user.project_id for it in every)}
     has = every[:MOST_TOLD]
     holder = lease.holder if told_to in {None, *its_projects} else Holder()

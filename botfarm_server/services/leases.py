@@ -300,8 +300,9 @@ class LeaseService:
     ) -> tuple[list[Ending], set[LeaseId]]:
         """End those that nobody has locked; and which are left."""
         async with self.database.queue() as (connection, _):
-            named, busy = await leases.live_of_holder(connection, run_id, worker_id)
-            live = [lease for lease in named if by.owns(lease)]
+            live, busy = await leases.live_of_holder(
+                connection, run_id, worker_id, by.owns
+            )
             now = await read_clock(connection)  # renewals may have had the rows
             endings = await end_lapsed(
                 connection,

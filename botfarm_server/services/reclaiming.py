@@ -121,14 +121,15 @@ async def _spared(
     waiting = [it for it in live if it.state == "waiting"]
     if not waiting:
         return {file.lease_id for file in told}
-    runs = {it.run_id for it in waiting}
-    if not stints or len(runs) > 1 or None in runs:
+    runs = {(it.token_id, it.run_id) for it in waiting}
+    if not stints or len(runs) > 1 or any(it.run_id is None for it in waiting):
         return set()
     waits = Counter(it.worker_id for it in waiting)
     return young - {
         it.lease_id
         for it in live
-        if it.run_id not in runs or waits[it.worker_id] > (it.state == "waiting")
+        if (it.token_id, it.run_id) not in runs
+        or waits[it.worker_id] > (it.state == "waiting")
     }
 
 

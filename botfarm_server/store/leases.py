@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, cast
@@ -162,8 +162,18 @@ class LiveLease:
 
     lease_id: LeaseId
     state: LeaseState
+    token_id: UUID | None
     run_id: str | None
     worker_id: str | None
+
+
+_LIVE_LEASE = (
+    leases.c.id,
+    leases.c.state,
+    leases.c.token_id,
+    leases.c.run_id,
+    leases.c.worker_id,
+)
 
 
 async def live(
@@ -171,7 +181,7 @@ async def live(
 ) -> list[LiveLease]:
     """All that wait, and those of these that are held."""
     rows = await connection.execute(
-        select(leases.c.id, leases.c.state, leases.c.run_id, leases.c.worker_id).where(
+        select(*_LIVE_LEASE).where(
             or_(
                 leases.c.state == "waiting",
                 and_(
@@ -181,9 +191,7 @@ async def live(
             )
         )
     )
-    return [
-        LiveLease(LeaseId(row.id), row.state, row.run_id, row.worker_id) for row in rows
-    ]
+    return [LiveLease(*row) for row in rows]
 
 
 async def insert_waiting(connection: AsyncConnection, lease: Lease) -> None:
@@ -428,12 +436,16 @@ async def find(
 
 
 async def live_of_holder(
-    connection: AsyncConnection, run_id: str, worker_id: str | None
+    connection: AsyncConnection,
+    run_id: str,
+    worker_id: str | None,
+    may_end: Callable[[Lease], bool],
 ) -> tuple[list[Lease], set[LeaseId]]:
     """The waiting and held leases of a run or of one of its workers, locked.
 
-    Without those that are kept, which are no longer its own. Those that another
-    transaction has locked are only named: nobody waits for them.
+    Without those that are kept, which are no longer its own, and those of others that
+    use the same names, as `may_end` tells. Those that another transaction has locked
+    are only named: nobody waits for them.
     """
     query = (
         select(leases)
@@ -446,7 +458,11 @@ async def live_of_holder(
     )
     if worker_id is not None:
         query = query.where(leases.c.worker_id == worker_id)
-    named = {LeaseId(row.id) for row in await connection.execute(query)}
+    found = [lease_of(row) for row in await connection.execute(query)]
+    named = {lease.id for lease in found if may_end(lease)}
+    if not named:
+        return [], set()
+    query = query.where(is_one_of(connection, leases.c.id, named))
     rows = await connection.execute(for_update(connection, query, skip_locked=True))
     locked = [lease_of(row) for row in rows]
     return locked, named - {lease.id for lease in locked}

@@ -27,29 +27,33 @@ class Possession:
     """Who has it at present; `None` for one that is kept for a waiter."""
 
 
-async def waiting_with_users(connection: AsyncConnection) -> list[Lease]:
-    """The leases in the queue whose parties hold users under other leases.
+_held = leases.alias()
+_WAITS_WITH_USERS = and_(
+    leases.c.state == "waiting",
+    leases.c.id.in_(select(queue_entries.c.lease_id)),
+    # A kept lease goes on whether its party waits or not.
+    select(_held.c.number)
+    .where(
+        _held.c.state == "held",
+        _held.c.kept_at.is_(None),
+        _held.c.run_id == leases.c.run_id,
+        _held.c.worker_id == leases.c.worker_id,
+        _held.c.token_id.is_not_distinct_from(leases.c.token_id),
+    )
+    .exists(),
+)
+_WAITING_WITH_USERS = select(leases).where(_WAITS_WITH_USERS).order_by(leases.c.number)
+_ANY_WAITING_WITH_USERS = select(leases.c.id).where(_WAITS_WITH_USERS).limit(1)
 
-    A kept lease goes on whether its party waits or not.
-    """
-    held = leases.alias()
-    party_holds = (
-        select(held.c.number)
-        .where(
-            held.c.state == "held",
-            held.c.kept_at.is_(None),
-            held.c.run_id == leases.c.run_id,
-            held.c.worker_id == leases.c.worker_id,
-        )
-        .exists()
-    )
-    in_queue = select(queue_entries.c.lease_id)
-    rows = await connection.execute(
-        select(leases)
-        .where(leases.c.state == "waiting", leases.c.id.in_(in_queue), party_holds)
-        .order_by(leases.c.number)
-    )
-    return [lease_of(row) for row in rows]
+
+async def waiting_with_users(connection: AsyncConnection) -> list[Lease]:
+    """The leases in the queue whose parties hold users under other leases."""
+    return [lease_of(row) for row in await connection.execute(_WAITING_WITH_USERS)]
+
+
+async def any_waits_with_users(connection: AsyncConnection) -> bool:
+    """Whether there is such a lease."""
+    return (await connection.execute(_ANY_WAITING_WITH_USERS)).first() is not None
 
 
 async def waiters(
@@ -66,13 +70,15 @@ async def held_by(
     connection: AsyncConnection, parties: Collection[Party]
 ) -> Mapping[Party, Sequence[Possession]]:
     """The users in rotation that each of the named runs' workers holds and uses."""
-    named = [party for party in parties if isinstance(party, tuple)]
+    # Those of other tokens that have the same names are few, and left out below.
+    named = {party[1:] for party in parties if isinstance(party, tuple)}
     rows = await connection.execute(
         select(
             *CANDIDATE,
             users.c.login,
             users.c.lease_id,
-            *(leases.c.run_id, leases.c.worker_id, leases.c.test_id),
+            *(leases.c.token_id, leases.c.run_id, leases.c.worker_id),
+            leases.c.test_id,
         )
         .join_from(users, leases, users.c.lease_id == leases.c.id)
         .where(
@@ -87,10 +93,13 @@ async def held_by(
     )
     found: defaultdict[Party, list[Possession]] = defaultdict(list)
     for row in rows:
+        party = row.token_id, row.run_id, row.worker_id
+        if party not in parties:
+            continue
         user = Candidate(*row[: len(CANDIDATE)])
         test_id = present_test(told_of(connection, row.lease_id), row.test_id)
         possession = Possession(user, row.login, test_id)
-        found[row.run_id, row.worker_id].append(possession)
+        found[party].append(possession)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from botfarm_server.domain.access import Caller
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import HashingBusyError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.models import Holder, LeaseId, User, UserId, Want
@@ -90,6 +90,7 @@ class Farm:
         ttl: float | None = 60.0,
         holder: Holder | None = None,
         prefer: Sequence[UserId] = (),
+        by: Caller = EVERYTHING,
     ) -> Held | Waiting:
         return await self.asking.ask(
             Asked(
@@ -99,6 +100,7 @@ class Farm:
                 wait=wait,
                 holder=holder or Holder(),
                 prefer=prefer,
+                by=by,
             )
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.models import Holder, LeaseId, UserId, Want
 from botfarm_server.presence import PresenceWatch
 from botfarm_server.services.answers import Held, LeaseView
@@ -28,6 +29,7 @@ class Worker:
     directory: Path
     worker_id: str = "gw0"
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    by: Caller = EVERYTHING
 
     def holder(self, test_id: str) -> Holder:
         return Holder(self.run_id, self.worker_id, test_id)
@@ -40,7 +42,9 @@ class Worker:
         lease_id = LeaseId(uuid.uuid4())
         file = make_file(str(self.directory), lease_id)
         assert file is not None
-        held = await self.farm.held(*wants, lease_id=lease_id, holder=holder, wait=10.0)
+        held = await self.farm.held(
+            *wants, lease_id=lease_id, holder=holder, wait=10.0, by=self.by
+        )
         file.begin(holder.test_id or "")
         return Use(held, file)
 

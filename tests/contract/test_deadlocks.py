@@ -8,8 +8,9 @@ import uuid
 import pytest
 from sqlalchemy import event
 
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import DeadlockError
-from botfarm_server.domain.models import Holder, Want
+from botfarm_server.domain.models import Holder, TokenId, Want
 from botfarm_server.services import deadlocks
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.deadlocks import OF_ANOTHER_PROJECT, break_knots
@@ -124,6 +125,47 @@ async def test_a_knot_names_nothing_that_is_of_other_projects_alone(
     assert leased_for == [own[0], [None], [None], own[1]]
     assert all(it not in caught.value.detail for it in ("gw2", "cora", "dan"))
     assert str(theirs) not in caught.value.detail
+
+
+def of_token(number: int) -> Caller:
+    return Caller("lease", TokenId(uuid.UUID(int=number)), kind="token")
+
+
+@pytest.mark.parametrize("whose", [1, None])
+async def test_who_has_the_names_of_another_token_s_worker_is_another_party(
+    farm: Farm, whose: int | None
+) -> None:
+    """Neither ends the other's waits, be it a token or whoever has none."""
+    other = EVERYTHING if whose is None else of_token(whose)
+    for login in ("alice", "bob"):
+        await farm.add_user(login)
+    await farm.add_user("carol", domain="canary")
+    for name in ("gw0", "gw1"):
+        await farm.held(holder=worker(name), by=of_token(2))
+    await farm.held(CANARY, holder=worker("gw0"), by=other)
+    await farm.waiting(CANARY, holder=worker("gw1"), by=other)
+    # For what gw1 of its own run has, who works and waits for nothing.
+    await farm.waiting(holder=worker("gw0"), by=of_token(2))
+    await farm.expiry.look()
+    assert await farm.count("SELECT count(*) FROM leases WHERE state = 'waiting'") == 2
+
+
+@pytest.mark.parametrize("whose", [1, None])
+async def test_workers_of_one_token_are_a_knot_beside_those_of_another(
+    farm: Farm, whose: int | None
+) -> None:
+    by = EVERYTHING if whose is None else of_token(whose)
+    await farm.add_user("alice")
+    await farm.add_user("carol", domain="canary")
+    await farm.held(CANARY, holder=worker("gw0"), by=of_token(2))
+    await farm.held(holder=worker("gw0"), by=by)
+    waiting = await farm.waiting(holder=worker("gw0"), by=by)
+    await farm.expiry.look()
+    lease = waiting.lease
+    with pytest.raises(DeadlockError) as caught:
+        await farm.ask(lease_id=lease.id, holder=lease.holder, by=by)
+    (member,) = caught.value.knot
+    assert list(member.has) == ["alice"]
 
 
 async def test_a_waiting_call_is_answered_at_once(farm: Farm) -> None:

@@ -410,6 +410,19 @@ async def test_an_end_that_waits_for_a_lease_that_is_locked_holds_up_no_other(
     assert how == "state" or (await farm.users.get(user.id)).lease_id is None
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_the_end_of_a_run_does_not_wait_for_one_of_that_name_of_another_token(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    mine, other = (Caller("lease", TokenId(uuid.uuid4())) for _ in range(2))
+    theirs = await farm.held(holder=Holder("run", "gw0"), by=other)
+    async with farm.database.write() as connection:
+        await leases.lock(connection, theirs.lease.id)
+        end = farm.leases.end_holder("run", None, outcome=None, clean=True, by=mine)
+        assert not await asyncio.wait_for(end, 10.0)
+
+
 def _fence_of(lease: Lease) -> Fence:
     assert lease.fence is not None
     return lease.fence

@@ -33,6 +33,7 @@ from botfarm_server.store import (
     migrations,
     parties,
     queue,
+    tokens,
     users,
 )
 from botfarm_server.store.dialects import database_url as parsed_url
@@ -43,9 +44,10 @@ pytestmark = pytest.mark.anyio
 
 USERS, ENDED, HELD_LEASES, WAITERS, EVENTS = 50_000, 1_000_000, 500, 12_000, 50_000
 """Half of the waiters are in either pool, so that to read one pool is too much."""
+TOKENS = 50_000
 MOST_READ = 5_000
 """Rows that one statement may read of a big table."""
-BIG = {"users", "leases", "grants", "audit_events"}
+BIG = {"users", "leases", "grants", "audit_events", "tokens"}
 """Of `queue_entries` a scan may find the first that comes: its rows are counted."""
 READ_ALL_WAITERS = {
     "waiters",
@@ -53,6 +55,8 @@ READ_ALL_WAITERS = {
     "pools waited for",
     "projects waited for",
     "waiters whose parties hold",
+    "whether the party of a waiter holds",
+    "who waits, and which of these are held",
     "many lapsed",
     "no longer waiting",
     "live leases, counted",
@@ -114,6 +118,10 @@ INSERT INTO audit_events (at, caller, role, action, subject_id, project_id)
 SELECT now() - interval '1 year' + n * interval '1 min', 'botfarm', 'admin',
        'user.quarantine', md5('user' || n % 1000)::uuid, md5('project' || n % 100)::uuid
 FROM generate_series(1, {EVENTS}) n;
+INSERT INTO tokens (id, name, role, hash, created_at)
+SELECT md5('token' || n)::uuid, 'token' || n, 'lease', repeat(md5('token' || n), 2),
+       now()
+FROM generate_series(1, {TOKENS}) n;
 SET session_replication_role = origin;
 """
 
@@ -298,11 +306,20 @@ CALLS: dict[str, Call] = {
     "waiters whose parties hold": lambda connection, _: parties.waiting_with_users(
         connection
     ),
+    "whether the party of a waiter holds": lambda connection, _: (
+        parties.any_waits_with_users(connection)
+    ),
     "what parties hold": lambda connection, _: parties.held_by(
-        connection, [("run", "gw1"), ("run", "gw2")]
+        connection, [(None, "run", "gw1"), (None, "run", "gw2")]
     ),
     "the live leases of a run": lambda connection, _: leases.live_of_holder(
-        connection, "run", None
+        connection, "run", None, lambda _: True
+    ),
+    "who waits, and which of these are held": lambda connection, _: leases.live(
+        connection, HELD
+    ),
+    "who has these tokens": lambda connection, _: tokens.all_known_by(
+        connection, [named("token", number).hex * 2 for number in range(1, 101)]
     ),
     "the live leases": lambda connection, _: leases.find(
         connection, states=["waiting", "held"], limit=100

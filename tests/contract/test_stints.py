@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from botfarm_server.domain.models import Holder, Want
+from botfarm_server.domain.access import EVERYTHING, Caller
+from botfarm_server.domain.models import Holder, TokenId, Want
 from botfarm_server.presence import PresenceWatch
 from botfarm_server.services.answers import Held, Waiting
 from botfarm_server.services.reclaiming import PATIENT_WAIT, PAUSE, STINT, end_stints
@@ -39,11 +42,15 @@ def fellow(worker: Worker) -> Worker:
 
 @asynccontextmanager
 async def waiting_call(
-    farm: Farm, holder: Holder, *wants: Want, wait: float = 30.0
+    farm: Farm,
+    holder: Holder,
+    *wants: Want,
+    wait: float = 30.0,
+    by: Caller = EVERYTHING,
 ) -> AsyncIterator[Call]:
     """A call that stays, and has its place in the queue."""
     before = farm.room.occupancy()
-    call = asyncio.create_task(farm.ask(*wants, wait=wait, holder=holder))
+    call = asyncio.create_task(farm.ask(*wants, wait=wait, holder=holder, by=by))
     while farm.room.occupancy() == before and not call.done():
         await asyncio.sleep(0.005)
     try:
@@ -179,6 +186,18 @@ async def test_nobody_has_a_stint_while_another_run_waits_as_well(
             granted = await asking
             assert not granted.file.leave()
     await farm.release(taken)
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+async def test_a_run_of_another_token_is_another_run(
+    farm: Farm, worker: Worker, fellow: Worker, is_same: bool
+) -> None:
+    mine, other = (Caller("lease", TokenId(uuid.uuid4())) for _ in range(2))
+    await farm.add_user("alice")
+    use = await replace(worker, by=mine).use()
+    by = mine if is_same else other
+    async with waiting_call(farm, fellow.holder("waits"), by=by):
+        assert goes_on(use) == is_same
 
 
 async def test_who_has_no_name_is_of_no_run(farm: Farm, worker: Worker) -> None:

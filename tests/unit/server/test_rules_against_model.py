@@ -6,6 +6,7 @@ With `BOTFARM_EXAMPLES_TIMES=50` they look fifty times as far.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
@@ -22,7 +23,8 @@ from support.obvious import (
 from support.thorough import thoroughly
 
 from botfarm_server.domain.deadlock import Claim, Party, find_knots
-from botfarm_server.domain.matching import assign
+from botfarm_server.domain.demand import Demand, Lack
+from botfarm_server.domain.matching import Group, assign, matches
 from botfarm_server.domain.models import Candidate, LeaseId, UserId, Want
 
 far = thoroughly(examples=120)
@@ -52,6 +54,70 @@ def test_an_assignment_meets_as_many_wants_as_any_could(
             found = assign(wants, users)
             assert len(found.taken) == most_met(wants, users)
             assert found.complete == can_be_met(wants, users)
+
+
+some_labels = st.sampled_from([*LABELS, {"c": "x"}, {"a": "y"}])
+projects = st.sampled_from([None, UUID(int=1), UUID(int=2)])
+some_users = st.lists(
+    st.tuples(st.sampled_from(["regular", "canary"]), projects, some_labels),
+    max_size=8,
+).map(
+    lambda drawn: [
+        # Its id may be that of a project.
+        Candidate(UserId(UUID(int=number)), "stage", *its)
+        for number, its in enumerate(drawn)
+    ]
+)
+some_wants = st.lists(
+    st.builds(
+        Want,
+        st.just("stage"),
+        st.sampled_from(["regular", "regular", "canary"]),
+        projects,
+        some_labels,
+        st.integers(1, 3),
+        st.sampled_from([None, None, UserId(UUID(int=1))]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@far
+@given(some_users, some_wants)
+def test_a_group_finds_those_that_meet_a_want(
+    users: list[Candidate], wants: list[Want]
+) -> None:
+    group = Group(users)
+    for want in wants:
+        meeting = [user for user in users if matches(want, user)]
+        assert group.users(group.meeting(want)) == meeting
+        assert group.those(meeting) == group.meeting(want)
+
+
+@far
+@given(some_users, some_wants, st.data())
+def test_a_demand_lacks_something_until_an_assignment_is_complete(
+    users: list[Candidate], wants: list[Want], data: st.DataObject
+) -> None:
+    """However they come, and not before there is enough of what it lacked."""
+    group = Group(users)
+    asked: Counter[int] = Counter()
+    for want in wants:
+        asked[group.meeting(want)] += want.count
+    demand = Demand(asked)
+    there: list[Candidate] = []
+    lacked: list[Lack] = []
+    for user in [*data.draw(st.permutations(users)), None]:
+        lack = demand.lack(group.those(there), lambda _: None)
+        assert (lack is None) == assign(wants, there).complete
+        lacked += [] if lack is None else [lack]
+        enough = [
+            (it.users & group.those(there)).bit_count() >= it.needed for it in lacked
+        ]
+        assert all(enough) == (lack is None)
+        if user is not None:
+            there.append(user)
 
 
 KINDS = ["a", "b", "c", "d"]
@@ -92,14 +158,14 @@ def farms(
         if owner == size:
             free.append(user)
         else:
-            possessions.setdefault(("run", str(owner)), []).append(user)
+            possessions.setdefault((None, "run", str(owner)), []).append(user)
     waiting = [*range(size), *draw(st.lists(st.integers(0, size - 1), max_size=1))]
     numbers = draw(st.permutations(range(len(waiting))))
     claims = [
         Claim(
             LeaseId(UUID(int=number)),
             number,
-            ("run", str(party)),
+            (None, "run", str(party)),
             draw(narrow_wants),
             free,
         )
