@@ -15,6 +15,7 @@
     ├── NoSuchPoolError
     ├── PoolTooSmallError
     ├── PoolFullError
+    ├── TooManyPlacesError
     ├── LeaseMismatchError
     ├── NoSealingKeyError
     ├── DeadlockError
@@ -352,6 +353,26 @@ class PoolFullError(BotfarmError):
             "existing": self.existing,
             "reserved": self.reserved,
         }
+
+
+@dataclass
+class TooManyPlacesError(BotfarmError):
+    """A caller has as many places reserved as one may have."""
+
+    code: ClassVar[str] = "too_many_places"
+    limit: int
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"This token has {self.limit} places reserved, as many as one may have at "
+            "once. Make the users that they are for, give some back, or wait: each is "
+            "free again after some minutes."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"limit": self.limit}
 
 
 @dataclass
