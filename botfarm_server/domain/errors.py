@@ -93,9 +93,19 @@ class DuplicateUserError(BotfarmError):
     code: ClassVar[str] = "duplicate_user"
     login: str
     env: str
+    of_import: bool = False
+    """Whether it keeps out all that were to be imported with it, since its project is
+    another one than the caller's."""
 
     @property
     def detail(self) -> str:
+        if self.of_import:
+            return (
+                f"A user with login {self.login!r} already exists in env "
+                f"{self.env!r}, of a project that this token does not know, so none of "
+                "these users was imported. Choose another login, or ask an admin of "
+                "all projects to import, move or remove that user."
+            )
         return (
             f"A user with login {self.login!r} already exists in env {self.env!r}. "
             "Change that one instead, or choose another login."
