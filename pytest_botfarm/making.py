@@ -21,6 +21,7 @@ from .client.errors import (
     NoSuchPoolError,
     PoolFullError,
     PoolTooSmallError,
+    TooManyPlacesError,
 )
 from .client.exchange import Conversation
 from .client.models import NewUser, Want
@@ -124,6 +125,8 @@ class Making:
                 continue
             try:
                 place = self._run(self._protocol.reserve(want, limit=limit))
+            except TooManyPlacesError:
+                made = "coming"
             except PoolFullError as error:
                 if error.is_being_filled:
                     made = "coming"

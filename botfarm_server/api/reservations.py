@@ -12,7 +12,11 @@ from botfarm_server.api.errors import documented
 from botfarm_server.api.routes import BoundedRoute
 from botfarm_server.api.schemas.reservations import ReservationIn, ReservationOut
 from botfarm_server.api.state import Reservations
-from botfarm_server.domain.errors import PoolFullError, ReservationNotFoundError
+from botfarm_server.domain.errors import (
+    PoolFullError,
+    ReservationNotFoundError,
+    TooManyPlacesError,
+)
 from botfarm_server.domain.models import ReservationId, Want
 
 router = APIRouter(
@@ -28,7 +32,7 @@ router = APIRouter(
     status_code=201,
     summary="Reserve a place for a user that is to be made",
     response_model=ReservationOut,
-    responses=documented(PoolFullError, ReservationNotFoundError),
+    responses=documented(PoolFullError, TooManyPlacesError, ReservationNotFoundError),
 )
 @needs("lease")
 async def reserve(body: ReservationIn, reservations: Reservations, by: By) -> Any:
@@ -43,7 +47,8 @@ async def reserve(body: ReservationIn, reservations: Reservations, by: By) -> An
 
     `POST /api/v1/users/` with `reservation_id` turns the place into a user. One that is
     not used expires. The client may choose the id, so that the call can be repeated. A
-    place is used and given back by the token that reserved it.
+    place is used and given back by the token that reserved it, which may have 100 at
+    once, of all pools.
     """
     reservation_id = ReservationId(body.id)
     want = Want(body.env, body.domain, by.project_for(body.project_id))

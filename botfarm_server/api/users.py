@@ -280,7 +280,9 @@ async def quarantine(
 ) -> Any:
     """Whoever holds it keeps it until the release.
 
-    A token of role `lease` may do so to a user that it holds.
+    A token of role `lease` may do so to a user that it holds. Of one that is in
+    quarantine already it is answered with the reason that this has: only an admin
+    replaces that.
     """
     await state.access.check_holds(by, UserId(user_id))
     return await users.quarantine(UserId(user_id), body.reason, body.author, by)

@@ -55,6 +55,11 @@ class Change:
     after: Facts | None
     reason: str | None = None
 
+    @property
+    def is_none(self) -> bool:
+        """Whether all is as it was."""
+        return not (self.before or self.after)
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:

@@ -15,6 +15,7 @@
     ├── NoSuchPoolError
     ├── PoolTooSmallError
     ├── PoolFullError
+    ├── TooManyPlacesError
     ├── LeaseMismatchError
     ├── NoSealingKeyError
     ├── DeadlockError
@@ -92,9 +93,19 @@ class DuplicateUserError(BotfarmError):
     code: ClassVar[str] = "duplicate_user"
     login: str
     env: str
+    of_import: bool = False
+    """Whether it keeps out all that were to be imported with it, since its project is
+    another one than the caller's."""
 
     @property
     def detail(self) -> str:
+        if self.of_import:
+            return (
+                f"A user with login {self.login!r} already exists in env "
+                f"{self.env!r}, of a project that this token does not know, so none of "
+                "these users was imported. Choose another login, or ask an admin of "
+                "all projects to import, move or remove that user."
+            )
         return (
             f"A user with login {self.login!r} already exists in env {self.env!r}. "
             "Change that one instead, or choose another login."
@@ -352,6 +363,26 @@ class PoolFullError(BotfarmError):
             "existing": self.existing,
             "reserved": self.reserved,
         }
+
+
+@dataclass
+class TooManyPlacesError(BotfarmError):
+    """A caller has as many places reserved as one may have."""
+
+    code: ClassVar[str] = "too_many_places"
+    limit: int
+
+    @property
+    def detail(self) -> str:
+        return (
+            f"This token has {self.limit} places reserved, as many as one may have at "
+            "once. Make the users that they are for, give some back, or wait: each is "
+            "free again after some minutes."
+        )
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"limit": self.limit}
 
 
 @dataclass

@@ -45,7 +45,7 @@ async def record(
     connection: Connection, by: Caller, now: datetime, *changes: Change
 ) -> None:
     """Write what a transaction changes; what changes nothing is left out."""
-    real = [it for it in changes if it.before or it.after]
+    real = [it for it in changes if not it.is_none]
     if real:
         await audit.add(connection, real, by, now)
 
@@ -81,10 +81,10 @@ def user_moved(
     reason: str | None = None,
 ) -> Change:
     """A user that went out of rotation, or came back by an author and for a reason."""
-    told = _rotation(after)
-    if author is not None:
+    was, told = _rotation(before), _rotation(after)
+    if author is not None and told != was:
         told["restored_by"] = author
-    return _of_user(action, before, _rotation(before), told, reason)
+    return _of_user(action, before, was, told, reason)
 
 
 def user_failed(user: HeldUser, reason: str, author: str) -> Change:

@@ -182,7 +182,7 @@ def _check_known(stored: Iterable[users.StoredUser], by: Caller) -> None:
     """Raise DuplicateUserError where one of them does not exist to the caller."""
     for user in stored:
         if not by.knows(user.project_id):
-            raise DuplicateUserError(user.login, user.env)
+            raise DuplicateUserError(user.login, user.env, of_import=True)
 
 
 def _is_alike(pair: Pair) -> bool:

@@ -13,7 +13,11 @@ from datetime import timedelta
 import structlog
 
 from botfarm_server.domain.access import EVERYTHING, Caller
-from botfarm_server.domain.errors import PoolFullError, ReservationNotFoundError
+from botfarm_server.domain.errors import (
+    PoolFullError,
+    ReservationNotFoundError,
+    TooManyPlacesError,
+)
 from botfarm_server.domain.models import Reservation, ReservationId, Want
 from botfarm_server.domain.vocabulary import Vocabulary
 from botfarm_server.store import reservations, users
@@ -22,6 +26,9 @@ from botfarm_server.store.engine import Connection, Database
 RESERVED_FOR = 600.0
 """Seconds. Signing up through a web page and a mail takes minutes; a suite that died
 while it did so is not to keep the place for long."""
+MOST_PLACES = 100
+"""Of one token at once, in all pools: a place of one is one less for others. Workers
+reserve one at a time each, and wait for each other's accounts beyond this."""
 
 _log = structlog.get_logger("botfarm.reservations")
 
@@ -49,6 +56,7 @@ class ReservationService:
             InvalidRequestError: its env or domain is not in the vocabulary.
             ReservationNotFoundError: the id is that of a place of somebody else.
             PoolFullError: users and reserved places are as many as the limit.
+            TooManyPlacesError: the caller has as many places as one may have.
 
         """
         self.vocabulary.check(want.env, want.domain)
@@ -64,6 +72,8 @@ class ReservationService:
             ]
             if sum(counts) >= limit:
                 raise PoolFullError(want, limit, *counts)
+            if await reservations.count_of(connection, by.token_id) >= MOST_PLACES:
+                raise TooManyPlacesError(MOST_PLACES)
             expires_at = now + timedelta(seconds=RESERVED_FOR)
             place = Reservation(
                 *(reservation_id, want.env, want.domain, want.project_id),

@@ -101,6 +101,7 @@ class UserService:
         changes: list[Change] = []
         lost: list[Candidate] = []
         async with self.database.queue() as (connection, now):
+            aside = users.in_quarantine(now, NOT_LISTED, BY_ITSELF)
             for user_id in await users.not_listed(connection, keys):
                 user = await user_unless_idle(
                     connection, user_id, now=now, times=self.times, news=self.news
@@ -109,12 +110,14 @@ class UserService:
                 if await users.remove(connection, user_id):
                     changes.append(audit.user_removed(user))
                 elif user.state != "quarantined":
-                    aside = users.in_quarantine(now, NOT_LISTED, BY_ITSELF)
-                    moved = await self._changed(connection, user_id, aside, now)
+                    moved = await self._changed(
+                        connection, user_id, lambda _: aside, now
+                    )
                     changes.append(audit.user_moved("user.quarantine", *moved))
             for user_id in await users.put_aside(connection, keys, reason=NOT_LISTED):
-                back = users.BACK_IN_ROTATION
-                moved = await self._changed(connection, user_id, back, now)
+                moved = await self._changed(
+                    connection, user_id, lambda _: users.BACK_IN_ROTATION, now
+                )
                 changes.append(audit.user_moved("user.restore", *moved))
             await audit.record(connection, POOL_FILE, now, *changes)
             pools = await queue.pools_waited_for(connection)
@@ -149,7 +152,8 @@ class UserService:
     ) -> User:
         """Set `password`, `domain`, `project_id` or `labels` of a user.
 
-        A lease that is held goes on: its holder has what it was given.
+        A lease that is held goes on: its holder has what it was given. A password is
+        stored anew, also where it is the same one.
 
         Raises:
             UserNotFoundError, InvalidRequestError
@@ -165,7 +169,7 @@ class UserService:
                 values |= await self.credentials.password_columns(user_id, password)
         return await self._update(
             user_id,
-            lambda _: values,
+            lambda *_: values,
             partial(audit.user_changed, "user.update", hidden=hidden),
             by,
             "user changed",
@@ -201,10 +205,19 @@ class UserService:
         author: str | None = None,
         by: Caller = EVERYTHING,
     ) -> User:
-        """Take a user out of rotation; who holds it keeps it until the release."""
+        """Take a user out of rotation; who holds it keeps it until the release.
+
+        The first reason stays, unless an admin has another one: what a holder finds
+        later may come of it.
+        """
+
+        def values_at(now: datetime, before: User) -> Mapping[str, Any]:
+            has_to_be_told = before.state != "quarantined" or by.may("admin")
+            return users.in_quarantine(now, reason, author) if has_to_be_told else {}
+
         return await self._update(
             user_id,
-            lambda now: users.in_quarantine(now, reason, author),
+            values_at,
             partial(audit.user_moved, "user.quarantine"),
             by,
             "user quarantined",
@@ -225,7 +238,7 @@ class UserService:
         """
         return await self._update(
             user_id,
-            lambda _: users.BACK_IN_ROTATION,
+            lambda *_: users.BACK_IN_ROTATION,
             partial(audit.user_moved, "user.restore", author=author, reason=reason),
             by,
             "user restored",
@@ -236,17 +249,21 @@ class UserService:
     async def _update(
         self,
         user_id: UserId,
-        values_at: Callable[[datetime], Mapping[str, Any]],
+        values_at: Callable[[datetime, User], Mapping[str, Any]],
         told_by: Callable[[User, User], Change],
         by: Caller,
         event: str,
         **facts: str | None,
     ) -> User:
+        """Change a user; what leaves it as it was is told nowhere and moves nobody."""
         async with self.database.queue() as (connection, now):
             before, user = await self._changed(
-                connection, user_id, values_at(now), now, by
+                connection, user_id, partial(values_at, now), now, by
             )
-            await audit.record(connection, by, now, told_by(before, user))
+            change = told_by(before, user)
+            if change.is_none:
+                return user
+            await audit.record(connection, by, now, change)
             pools = {Pool(it.env, it.domain) for it in (before, user)}
             granted = await self._hand_on(connection, pools, now)
             hopeless = await announce_hopeless(connection, _lost(before, user))
@@ -258,7 +275,7 @@ class UserService:
         self,
         connection: Connection,
         user_id: UserId,
-        values: Mapping[str, Any],
+        values_of: Callable[[User], Mapping[str, Any]],
         now: datetime,
         by: Caller = EVERYTHING,
     ) -> tuple[User, User]:
@@ -266,8 +283,10 @@ class UserService:
         before = await user_unless_idle(
             connection, user_id, now=now, times=self.times, news=self.news, by=by
         )
-        if values:
-            await users.change(connection, user_id, values)
+        values = values_of(before)
+        if not values:
+            return before, before
+        await users.change(connection, user_id, values)
         return before, await user_of(connection, user_id, now)
 
     async def remove(self, user_id: UserId, by: Caller = EVERYTHING) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from botfarm_server.domain.models import Pool, Reservation, ReservationId
+from botfarm_server.domain.models import Pool, Reservation, ReservationId, TokenId
 from botfarm_server.store.tables import reservations
 
 
@@ -56,4 +56,14 @@ async def count(
                 reservations.c.project_id.is_(None),
             )
         )
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def count_of(connection: AsyncConnection, token_id: TokenId | None) -> int:
+    """How many a token has, or all together that have none of their own."""
+    query = (
+        select(func.count())
+        .select_from(reservations)
+        .where(reservations.c.token_id.is_not_distinct_from(token_id))
+    )
     return int((await connection.execute(query)).scalar_one())

@@ -403,7 +403,8 @@ class LeaseProtocol(Exchange):
     def reserve(self, want: Want, *, limit: int) -> Conversation[UUID]:
         """Reserve a place for a user that is to be made for a want. Returns its id.
 
-        Raises PoolFullError if the pool has `limit` users and places already.
+        Raises PoolFullError if the pool has `limit` users and places already, and
+        TooManyPlacesError where so many are being made with this token.
         """
         reservation_id = uuid4()
         body = wire.reservation_body(reservation_id, want, limit=limit)

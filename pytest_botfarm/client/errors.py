@@ -25,6 +25,7 @@ BotfarmError
 │   ├── TokenNotFoundError        404 token_not_found
 │   ├── PoolTooSmallError         409 pool_too_small
 │   ├── PoolFullError             409 pool_full
+│   ├── TooManyPlacesError        409 too_many_places
 │   ├── UserLockedError           409 user_locked
 │   ├── LeaseMismatchError        409 lease_mismatch
 │   ├── NoSealingKeyError         409 no_sealing_key
@@ -318,6 +319,12 @@ class PoolFullError(ServerError):
     def is_being_filled(self) -> bool:
         """Whether somebody is making a user at the moment."""
         return int(self.facts.get("reserved", 0)) > 0
+
+
+class TooManyPlacesError(ServerError):
+    """As many users are being made with this token as may be at once."""
+
+    code = "too_many_places"
 
 
 class UserLockedError(ServerError):

@@ -264,7 +264,9 @@ async def test_a_holder_that_puts_its_user_aside_and_a_suite_that_makes_one_are_
     for _ in range(2):
         await log.call("POST", "/users", made, by="suite")
     path = f"/users/{alice['id']}/quarantine"
-    await log.call("POST", path, {"reason": "locked out"}, by="suite")
+    for reason in ("locked out", "locked out again"):
+        aside = await log.call("POST", path, {"reason": reason}, by="suite")
+        assert aside["quarantine_reason"] == "locked out"
     events = await log.new()
     assert [it["action"] for it in events] == ["user.create", "user.quarantine"]
     assert {it["by"]["name"] for it in events} == {"suite"}

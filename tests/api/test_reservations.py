@@ -7,6 +7,8 @@ import uuid
 import httpx
 import pytest
 
+from botfarm_server.services import reservations
+
 from .conftest import ALICE
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +41,18 @@ async def test_a_place_is_reserved_given_back_or_turned_into_a_user(
         assert (await client.post("/api/v1/users/", json=user)).status_code == 201
     full = await client.post(PATH, json={**POOL, "limit": 1})
     assert full.json()["existing"] == 1
+
+
+async def test_who_has_too_many_places_is_told_so(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reservations, "MOST_PLACES", 2)
+    place = {**POOL, "limit": 100_000}
+    for _ in range(2):
+        assert (await client.post(PATH, json=place)).status_code == 201
+    refused = await client.post(PATH, json=place)
+    assert (refused.status_code, refused.json()["error"]) == (409, "too_many_places")
+    assert refused.json()["limit"] == 2
 
 
 async def test_a_place_in_no_pool_of_this_farm_is_refused(

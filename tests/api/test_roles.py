@@ -399,6 +399,8 @@ async def test_a_project_is_all_that_its_tokens_know_of(start: Start) -> None:
             client, stranger, "POST", "/users/import", {"users": [taken]}
         )
         assert imported.json()["error"] == "duplicate_user"
+        assert "none of these users was imported" in imported.json()["detail"]
+        assert OURS not in imported.text
         moved = await call(
             client, stranger, "PATCH", f"/users/{theirs['id']}", {"project_id": OURS}
         )

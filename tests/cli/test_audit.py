@@ -25,20 +25,24 @@ def test_it_tells_who_changed_what_from_where(
     login = f"user-{uuid.uuid4()}"
     user_id = farm.add_user(login)
     change_domain(farm, user_id)
-    path, body = (
-        f"/api/v1/users/{user_id}/restore",
-        {"reason": "fixed", "author": "eve"},
-    )
-    assert farm.http.post(path, json=body).status_code == 200
+    for call, body in (
+        ("quarantine", {"reason": "locked out"}),
+        ("restore", {"reason": "fixed", "author": "eve"}),
+    ):
+        path = f"/api/v1/users/{user_id}/{call}"
+        assert farm.http.post(path, json=body).status_code == 200
     ran = botfarm("audit", "--subject", login)
     lines = ran.out.splitlines()
     assert lines[0].split() == ["AT", "WHO", "FROM", "ACTION", "SUBJECT", "CHANGE"]
-    for told in ("bootstrap token", "127.0.0.1", "user.restore", "restored_by", "eve"):
+    for told in ("bootstrap token", "127.0.0.1", "user.restore", '"locked out" → null'):
         assert told in lines[1]
-    assert lines[2].split() == ["reason:", "fixed"]
+    assert lines[2].split() == ["restored_by:", '"eve"']
+    assert lines[3].split() == ["reason:", "fixed"]
+    for told in ("user.quarantine", login, 'null → "locked out"'):
+        assert told in lines[4]
     for told in ("user.update", login, 'domain: "regular" → "canary"'):
-        assert told in lines[3]
-    assert "user.create" in lines[4]
+        assert told in lines[5]
+    assert "user.create" in lines[6]
     assert FORWARDED["X-Forwarded-For"] not in ran.out
     narrowed = ("--kind", "user", "--action", "user.create", "--who", "bootstrap_token")
     since = ("--since", "2020-01-31", "--until", "2999-01-31T12:00")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,10 +12,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
-from botfarm_server.domain.access import BOOTSTRAP
+from botfarm_server.domain.access import BOOTSTRAP, Caller
 from botfarm_server.domain.audit import AuditEvent, AuditFilter
 from botfarm_server.domain.errors import DatabaseUnavailableError, UserLockedError
-from botfarm_server.domain.models import User
+from botfarm_server.domain.models import TokenId, User
+from botfarm_server.services import users
 
 from .conftest import Farm
 from .test_quarantine import fail, ruled
@@ -46,6 +48,7 @@ async def without(farm: Farm, table: str) -> AsyncIterator[None]:
         await rename("away", table)
 
 
+SUITE = Caller("lease", TokenId(uuid.UUID(int=1)), kind="token")
 CHANGES: dict[str, Callable[[Farm, User], Awaitable[object]]] = {
     "update": lambda farm, user: farm.users.change(user.id, {"domain": "canary"}),
     "remove": lambda farm, user: farm.users.remove(user.id),
@@ -76,6 +79,45 @@ async def test_a_change_and_its_event_are_there_together_or_not_at_all(
     with pytest.raises(UserLockedError):
         await farm.users.remove(alice.id)
     assert await actions(farm) == ["user.create"]
+
+
+async def test_what_leaves_a_user_as_it_is_is_told_nowhere_and_moves_nobody(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alice = await farm.add_user("alice", labels={"role": "admin"})
+    bob = await farm.add_user("bob")
+    await farm.users.quarantine(bob.id, "locked out", "carol")
+    before = await farm.users.find(), await events(farm)
+
+    async def handed_on(*_: object, **__: object) -> dict[object, object]:
+        raise AssertionError("nothing is to be handed on")
+
+    monkeypatch.setattr(users, "hand_on", handed_on)
+    capsys.readouterr()
+    await farm.users.change(alice.id, {"labels": {"role": "admin"}})
+    await farm.users.change(alice.id, {"domain": "regular", "project_id": None})
+    await farm.users.restore(alice.id, "it was the deployment", "carol")
+    await farm.users.quarantine(bob.id, "locked out", "carol")
+    await farm.users.quarantine(bob.id, "locked out again", "carol", SUITE)
+    assert (await farm.users.find(), await events(farm)) == before
+    assert capsys.readouterr() == ("", "")
+
+
+async def test_a_suite_s_quarantine_keeps_its_first_reason_unless_an_admin_has_another(
+    farm: Farm,
+) -> None:
+    alice = await farm.add_user("alice")
+    for number in range(3):
+        user = await farm.users.quarantine(alice.id, f"reason {number}", by=SUITE)
+        assert user.quarantine_reason == "reason 0"
+    user = await farm.users.quarantine(alice.id, "a look", "carol")
+    assert (user.quarantine_reason, user.quarantined_by) == ("a look", "carol")
+    await farm.users.quarantine(alice.id, "reason 4", by=SUITE)
+    told = [event.after for event in (await events(farm))[1:]]
+    assert told == [
+        {"quarantine_reason": "reason 0"},
+        {"quarantine_reason": "a look", "quarantined_by": "carol"},
+    ]
 
 
 async def test_of_two_that_revoke_a_token_at_once_one_has_done_it(farm: Farm) -> None:

@@ -7,14 +7,16 @@ import uuid
 
 import pytest
 
-from botfarm_server.domain.access import EVERYTHING
+from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import (
     HashingBusyError,
     InvalidRequestError,
     PoolFullError,
     ReservationNotFoundError,
+    TooManyPlacesError,
 )
-from botfarm_server.domain.models import ReservationId, Want
+from botfarm_server.domain.models import ReservationId, TokenId, Want
+from botfarm_server.services import reservations
 from botfarm_server.services.credentials import UserDraft
 
 from .conftest import STAGE, Farm, hashing_all_it_may
@@ -28,9 +30,12 @@ def new_id() -> ReservationId:
     return ReservationId(uuid.uuid4())
 
 
-async def reserve(farm: Farm, want: Want = STAGE, *, limit: int) -> ReservationId:
+async def reserve(
+    farm: Farm, want: Want = STAGE, *, limit: int, by: Caller = EVERYTHING
+) -> ReservationId:
     place = new_id()
-    assert 0 < await farm.reservations.reserve(place, want, limit=limit) <= 600
+    left = await farm.reservations.reserve(place, want, limit=limit, by=by)
+    assert 0 < left <= 600
     return place
 
 
@@ -105,6 +110,34 @@ async def test_the_limit_is_that_of_the_project_that_is_named(farm: Farm) -> Non
     await reserve(farm, limit=3)  # which may become a user of that project, too
     with pytest.raises(PoolFullError):
         await reserve(farm, want, limit=2)
+
+
+async def test_a_token_has_only_so_many_places_at_once_in_all_pools(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reservations, "MOST_PLACES", 3)
+    greedy, other = (
+        Caller("lease", TokenId(uuid.UUID(int=number)), kind="token")
+        for number in (1, 2)
+    )
+    canary = Want("stage", "canary")
+    for caller in (greedy, other, EVERYTHING):
+        wants = (STAGE, STAGE, canary)
+        first, second, third = [
+            await reserve(farm, want, limit=1000, by=caller) for want in wants
+        ]
+        for want in (STAGE, canary):
+            with pytest.raises(TooManyPlacesError) as caught:
+                await reserve(farm, want, limit=1000, by=caller)
+            assert caught.value.facts == {"limit": 3}
+        with pytest.raises(PoolFullError):  # which says more
+            await reserve(farm, limit=2, by=caller)
+        await farm.reservations.reserve(third, canary, limit=1000, by=caller)
+        await farm.users.create(draft(first, f"made-{first}"), caller)
+        await farm.reservations.give_back(second, caller)
+        await farm.set_time("reservations", "expires_at", third, ago=1.0)
+        for _ in range(3):
+            await reserve(farm, canary, limit=1000, by=caller)
 
 
 async def test_a_user_that_a_suite_made_outlives_the_pool_file_that_does_not_list_it(

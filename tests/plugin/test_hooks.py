@@ -212,6 +212,48 @@ def test_accounts_are_made_up_to_the_limit_by_all_workers_together(
     assert all(user["labels"] == {"plan": "free"} for user in made)
 
 
+@pytest.mark.usefixtures("pool")
+def test_who_may_have_no_more_made_at_once_waits_until_it_may(
+    suite: Suite, farm: Farm
+) -> None:
+    empty = farm.add_pool()
+    path, pool = "/api/v1/reservations", {"env": "stage", "domain": empty}
+    places: list[str] = []
+    while (answer := farm.http.post(path, json={**pool, "limit": 101})).is_success:
+        places.append(answer.json()["id"])
+    assert answer.json()["error"] == "too_many_places"
+    suite.write(
+        f"""
+        import os
+        import httpx
+        from pytest_botfarm import NewUser, making
+
+        def pause(seconds):
+            print("paused")
+            headers = {{"Authorization": "Bearer " + os.environ["BOTFARM_TOKEN"]}}
+            url = os.environ["BOTFARM_URL"] + "{path}/{places[0]}"
+            httpx.delete(url, headers=headers).raise_for_status()
+
+        making._sleep = pause
+
+        def pytest_botfarm_make_user(want):
+            return NewUser("made", password="made up")
+        """,
+        "conftest",
+    )
+    suite.write(
+        f"""
+        def test_it(bot_user):
+            assert bot_user(domain="{empty}").login == "made"
+        """
+    )
+    result = suite.run("-s", "--botfarm-pool-limit", "101")
+    for place in places:
+        farm.http.delete(f"{path}/{place}").raise_for_status()
+    result.assert_outcomes(passed=1)
+    assert result.stdout.str().count("paused") == 1
+
+
 def test_a_hook_that_answers_with_something_else_is_named_with_what_is_expected(
     suite: Suite, farm: Farm, pool: str
 ) -> None:

@@ -23,6 +23,7 @@ from pytest_botfarm.client.errors import (
     PoolFullError,
     PoolTooSmallError,
     ServerError,
+    TooManyPlacesError,
 )
 from pytest_botfarm.client.models import PoolSize, Quarantined
 
@@ -103,6 +104,8 @@ class TestErrors:
         full = wire.error_of(409, json.dumps(refusal("pool_full", **facts)).encode())
         assert isinstance(full, PoolFullError)
         assert full.is_being_filled
+        many = wire.error_of(409, json.dumps(refusal("too_many_places")).encode())
+        assert isinstance(many, TooManyPlacesError)
 
     def test_an_invalid_request_names_its_fields_once_and_as_a_test_does(self) -> None:
         errors = [
