@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from botfarm_server.api.strangers import LET_IN
+from botfarm_server.api.lanes import LET_IN
 from botfarm_server.services.guessing import source_of
 
 MAXIMUM_HEAD = 65_536
