@@ -30,13 +30,14 @@ from botfarm_server.api import (
     tokens,
     users,
 )
+from botfarm_server.api.auth import calls_with_reserve
 from botfarm_server.api.bodies import Bodies
 from botfarm_server.api.browsers import AllowedHosts, BrowserHeaders
 from botfarm_server.api.document import DocumentedApp, operation_id
 from botfarm_server.api.headers import NEXT_CURSOR_HEADER
+from botfarm_server.api.lanes import InTurn
 from botfarm_server.api.middleware import Counted, ProtocolHeader, TrailingSlash
 from botfarm_server.api.state import AppState
-from botfarm_server.api.strangers import Strangers
 from botfarm_server.domain.errors import UnavailableError
 from botfarm_server.domain.lifecycle import LeaseTimes
 from botfarm_server.domain.vocabulary import Vocabulary
@@ -73,6 +74,8 @@ from botfarm_server.store.dialects import database_url
 from botfarm_server.store.engine import Database
 from botfarm_server.store.wakeups import PostgresqlWakeups, SqliteWakeups, Wakeups
 
+PREFIX = "/api/v1"
+"""Of the paths of all resources."""
 STOP_TIMEOUT = 5.0
 """Seconds that the loops have to end a round that is under way."""
 
@@ -104,8 +107,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.botfarm = farm.state
     # Without a router that has them all: FastAPI would work each route out once more.
     # The calls that tests wait for are looked for first.
-    for resource in (leases, users, pools, kept_states, reservations, tokens, audit):
-        app.include_router(resource.router, prefix="/api/v1")
+    resources = (leases, users, pools, kept_states, reservations, tokens, audit)
+    for resource in resources:
+        app.include_router(resource.router, prefix=PREFIX)
     app.include_router(health.router)
     if settings.pages != "off":
         app.include_router(pages.router)
@@ -114,8 +118,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.metrics != "off":
         app.include_router(metrics.router)
     errors.install(app)
-    app.add_middleware(Counted, metrics=farm.state.metrics)
-    app.add_middleware(TrailingSlash)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -126,7 +128,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
     if settings.allowed_hosts:
         app.add_middleware(AllowedHosts, hosts=settings.allowed_hosts)
-    app.add_middleware(Strangers)
+    routers = [resource.router for resource in resources]
+    app.add_middleware(InTurn, has_reserve=calls_with_reserve(routers, PREFIX))
+    app.add_middleware(Counted, metrics=farm.state.metrics)
+    app.add_middleware(TrailingSlash)  # before all that look at paths
     app.add_middleware(ProtocolHeader)
     app.add_middleware(BrowserHeaders)
     return app

@@ -16,8 +16,8 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from botfarm_server.api.errors import error_response
+from botfarm_server.api.lanes import LET_IN
 from botfarm_server.api.middleware import ProtocolHeader
-from botfarm_server.api.strangers import LET_IN
 from botfarm_server.domain.errors import ShuttingDownError
 from botfarm_server.services.guessing import source_of
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Request
+from fastapi import APIRouter, Depends, Request
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials
+from starlette.routing import compile_path
+from starlette.types import Scope
 
 from botfarm_server.api.addresses import address_of, is_loopback
 from botfarm_server.api.browsers import named_host
+from botfarm_server.api.lanes import bearer, let_in
 from botfarm_server.api.state import state_of
-from botfarm_server.api.strangers import bearer, let_in
 from botfarm_server.domain.access import ANYBODY, Caller
 from botfarm_server.domain.errors import ForbiddenError, UnauthorizedError
 from botfarm_server.domain.models import LeaseId, Role, UserId
 from botfarm_server.domain.tokens import digest_of
-from botfarm_server.services.guessing import source_of
-from botfarm_server.services.lanes import Turn
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -63,31 +64,22 @@ def has_reserve(endpoint: Callable[..., Any]) -> bool:
     return getattr(endpoint, _HAS_RESERVE, False)
 
 
-async def turn_of(request: Request) -> Turn:
-    """In which lane a call waits until it is looked at who sends it.
+def calls_with_reserve(
+    routers: Iterable[APIRouter], prefix: str
+) -> Callable[[Scope], bool]:
+    """What tells of a call whether it is of an endpoint that has a reserve."""
+    found = [
+        (frozenset(route.methods or ()), compile_path(prefix + route.path)[0])
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute) and has_reserve(route.endpoint)
+    ]
 
-    A token that is known has lanes of its own, and is counted here: to look it up is a
-    part of the work. What leases depend on does not wait for the rest. Strangers have
-    waited already, in the lane of their address.
+    def is_one(scope: Scope) -> bool:
+        method, path = scope["method"], scope["path"]
+        return any(method in methods and paths.match(path) for methods, paths in found)
 
-    Raises:
-        TooManyRequestsError: the token has sent more than it may.
-
-    """
-    state, apart = state_of(request), has_reserve(request.scope["endpoint"])
-    credentials = await bearer(request)
-    if credentials is not None:
-        digest = digest_of(credentials.credentials)
-        known = state.known_tokens.caller_of(digest)
-        if known is not None:
-            state.throttle.count(known, has_reserve=apart)
-            request.state.is_counted = True
-            return state.lanes.turn((digest, apart), has_reserve=apart)
-    begun: Turn | None = getattr(request.state, "turn_of_stranger", None)
-    if begun is not None:
-        return begun
-    source = source_of(address_of(request) or "")
-    return state.lanes.turn((source, apart), has_reserve=apart)
+    return is_one
 
 
 async def admit(request: Request) -> None:

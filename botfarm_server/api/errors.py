@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from typing import Any
 
 import structlog
@@ -280,10 +281,15 @@ def _allowed(request: Request) -> dict[str, str]:
     methods = {
         method.upper()
         for path, operations in request.app.openapi()["paths"].items()
-        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.scope["path"])
+        if _paths_like(path).fullmatch(request.scope["path"])
         for method in operations
     }
     return {"Allow": ", ".join(sorted(methods))}
+
+
+@cache
+def _paths_like(documented: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{\w+\}", "[^/]+", documented))
 
 
 def internal_error(error: BaseException) -> JSONResponse:

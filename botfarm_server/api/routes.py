@@ -1,4 +1,4 @@
-"""How a call reaches its endpoint: in its turn, let in, and only then with its body."""
+"""How a call whose turn has begun reaches its endpoint: let in, then with its body."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from botfarm_server.api.auth import (
     admit_to_metrics,
     admit_to_page,
     has_reserve,
-    turn_of,
 )
-from botfarm_server.api.bodies import has_body, is_drained
+from botfarm_server.api.bodies import has_body
 from botfarm_server.api.document import operation_id
 from botfarm_server.api.errors import refused
+from botfarm_server.api.lanes import pause, refusal
 from botfarm_server.api.state import state_of
-from botfarm_server.api.strangers import if_present
 from botfarm_server.domain.access import Caller
-from botfarm_server.domain.errors import BodyTimeoutError, BotfarmError
+from botfarm_server.domain.errors import BotfarmError, TooManyWaitingError
+from botfarm_server.services.lanes import Turn
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -41,20 +41,9 @@ class BoundedRoute(APIRoute):
 
         async def handle_in_turn(request: Request) -> Response:
             state = state_of(request)
-            try:
-                turn = request.state.turn = await turn_of(request)
-            except BotfarmError as error:
-                return await _refusal(request, error)
+            turn: Turn = request.state.turn
             try:
                 try:
-                    await turn.begin()
-                    # What keeps or ends leases is done even if nobody hears of it, and
-                    # a body tells by itself whether somebody is there who sends it.
-                    if turn.has_waited and not (apart or has_body(request)):
-                        present = await if_present(request)
-                        if present is None:
-                            return Response(status_code=408)  # for nobody to read
-                        request = present
                     await self.lets_in(request)
                     if has_body(request):
                         turn.end()
@@ -68,8 +57,15 @@ class BoundedRoute(APIRoute):
                         )
                 except BotfarmError as error:
                     turn.end()
-                    return await _refusal(request, error)
-                return await handle(request)
+                    return await refusal(request, error)
+                try:
+                    return await handle(request)
+                except TooManyWaitingError as error:
+                    # Without what the call had in hand, for as long as it is kept.
+                    too_many = error.with_traceback(None)
+                turn.end()
+                await pause()
+                return await refused(request, too_many)
             finally:
                 turn.end()
 
@@ -92,13 +88,3 @@ class MetricsRoute(BoundedRoute):
     """Numbers, in their turn."""
 
     lets_in = staticmethod(admit_to_metrics)
-
-
-async def _refusal(request: Request, error: BotfarmError) -> Response:
-    """The answer to a call whose body may not have been read."""
-    response = await refused(request, error)
-    # What has not come in its time is waited for no longer.
-    is_late = isinstance(error, BodyTimeoutError)
-    if has_body(request) and (is_late or not await is_drained(request)):
-        response.headers["Connection"] = "close"
-    return response

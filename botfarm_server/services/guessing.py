@@ -23,6 +23,7 @@ MOST = 30
 """Wrong tokens of one address within a window that are told each by itself."""
 WINDOW = 60.0
 """Seconds."""
+LOOPBACK = "127.0.0.1"
 MOST_ADDRESSES = 10_000
 """Beyond them, the one whose window began first is forgotten: some 2 MB."""
 
@@ -73,11 +74,17 @@ class WrongTokens:
 
 
 def source_of(address: str) -> str:
-    """What one sender cannot change at will: of IPv6 the network, not the host."""
+    """What one sender cannot change at will: of IPv6 the network, not the host, and of
+    this machine, which has millions of addresses, one for all.
+    """
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    if parsed.version == 4:
-        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
+    if parsed.is_loopback:
+        return LOOPBACK
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
     return str(ipaddress.ip_network((int(parsed), 64), strict=False))

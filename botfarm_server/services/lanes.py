@@ -38,9 +38,11 @@ class _Lane:
 class Turn:
     """The turn of one call. One that waits for something far off ends it before."""
 
-    def __init__(self, lane: _Lane, most_in_line: int) -> None:
+    def __init__(self, lane: _Lane, *, has_reserve: bool = False) -> None:
         self._lane = lane
-        self._most_in_line = most_in_line
+        self.has_reserve = has_reserve
+        """Whether it is of a call that keeps or ends leases."""
+        self._most_in_line = MOST_IN_RESERVE if has_reserve else MOST_IN_LINE
         self._has_place = False
         self.has_waited = False
         """Whether it did not begin at once, so that its client may have left."""
@@ -97,11 +99,11 @@ class Lanes:
         found = self._lanes.get(lane)
         if found is None:
             found = self._lanes[lane] = _Lane(MOST_AT_ONCE)
-        return Turn(found, MOST_IN_RESERVE if has_reserve else MOST_IN_LINE)
+        return Turn(found, has_reserve=has_reserve)
 
     def turn_of_stranger(self, source: str) -> Turn:
         """A turn in the lane of all strangers from there, which has not begun."""
         found = self._lanes.get(source)
         if found is None:
             found = self._lanes[source] = _Lane(STRANGERS_AT_ONCE, REST)
-        return Turn(found, MOST_IN_LINE)
+        return Turn(found)

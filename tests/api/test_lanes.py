@@ -11,10 +11,23 @@ import pytest
 from sqlalchemy import event
 from support.servers import TOKEN
 
+from botfarm_server.api import lanes as api_lanes
 from botfarm_server.domain.tokens import digest_of, new_token
 from botfarm_server.services import lanes
 
-from .calls import JSON, USERS, Answer, Call, answer_to, app_of, bearing, listing, user
+from .calls import (
+    JSON,
+    LEASE,
+    USERS,
+    Answer,
+    Call,
+    answer_to,
+    app_of,
+    bearing,
+    lease,
+    listing,
+    user,
+)
 from .conftest import running
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +62,103 @@ async def test_who_sends_much_at_once_waits_for_itself_and_nobody_else(
             while not told:
                 await anyio.sleep(0.01)
         assert told == [(200, None)]
+
+
+ELSEWHERE = "https://elsewhere.test"
+PREFLIGHT = {"Origin": ELSEWHERE, "Access-Control-Request-Method": "GET"}
+ANYTHING: list[tuple[str, str, dict[str, str], int]] = [
+    ("GET", "/nothing", {}, 404),
+    ("BREW", "/nothing", {}, 404),
+    ("DELETE", "/api/v1/leases", {}, 405),
+    ("PATCH", "/api/v1/leases/release", {}, 405),
+    ("GET", "/health", {}, 200),
+    ("HEAD", "/ready", {}, 200),
+    ("GET", USERS, {"Host": "elsewhere.test"}, 400),
+    ("OPTIONS", USERS, PREFLIGHT, 200),
+]
+KEEPING: list[tuple[Call, Answer]] = [
+    (("POST", "/api/v1/leases/renew/", {"leases": []}), (422, "invalid_request")),
+    (("POST", "/api/v1/leases/release", {"run_id": "over"}), (200, None)),
+    (("DELETE", LEASE, None), (204, None)),
+    (("POST", f"{USERS}/{uuid.UUID(int=2)}/release", None), (404, "user_not_found")),
+]
+
+
+async def test_whatever_a_known_token_calls_waits_in_its_lane(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths that are none and methods that they do not take, too; but for what keeps or
+    ends leases, with a slash at its end or without.
+    """
+    monkeypatch.setattr(lanes, "MOST_AT_ONCE", 1)
+    app, state = app_of(tmp_path, allowed_hosts=["127.0.0.1"], cors_origins=[ELSEWHERE])
+    told: list[tuple[str, str, dict[str, str], int]] = []
+
+    async def ask(method: str, path: str, headers: dict[str, str]) -> None:
+        answer = await client.request(method, path, headers=headers)
+        told.append((method, path, headers, answer.status_code))
+
+    async with running(app) as client, anyio.create_task_group() as calls:
+        client.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert await answer_to(client, listing()) == (200, None)
+        under_way = state.lanes.turn((digest_of(TOKEN), False))
+        await under_way.begin()
+        for method, path, headers, _ in ANYTHING:
+            calls.start_soon(ask, method, path, headers)
+        with anyio.fail_after(60):
+            for call, answer in KEEPING:
+                assert await answer_to(client, call) == answer
+        await anyio.wait_all_tasks_blocked()
+        assert told == []
+        under_way.end()
+        with anyio.fail_after(60):
+            while len(told) < len(ANYTHING):
+                await anyio.sleep(0.01)
+        assert sorted(told, key=str) == sorted(ANYTHING, key=str)
+
+
+async def test_one_who_goes_on_and_on_waits_for_each_refusal_and_holds_up_nobody(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refusals at once kept a server busy which did nothing else."""
+    monkeypatch.setattr(api_lanes, "PAUSE", 3_600.0)
+    monkeypatch.setattr(lanes, "MOST_AT_ONCE", 1)
+    app, state = app_of(
+        tmp_path, max_requests_per_second=1, max_waiting_per_token=1, bcrypt_cost=4
+    )
+    state.throttle.clock = lambda: 0.0
+    told: list[Answer] = []
+
+    async def ask(call: Call) -> None:
+        told.append(await answer_to(client, call, bearing(token)))
+
+    async with running(app) as client, anyio.create_task_group() as calls:
+        known = bearing(TOKEN)
+        named = {"name": "suite", "role": "lease"}
+        made = await client.post("/api/v1/tokens", json=named, headers=known)
+        token = made.json()["token"]
+        await answer_to(client, user(), known)
+        assert await answer_to(client, lease(1), bearing(token)) == (200, None)
+        calls.start_soon(ask, lease(2, wait=60))
+        await state.asking.news.room.until_occupied()
+        calls.start_soon(ask, lease(3, wait=60))  # one too many that waits
+        await anyio.wait_all_tasks_blocked()
+        nothing: Call = ("GET", "/nothing", None)
+        with anyio.fail_after(60):
+            for _ in range(7):
+                answer = await client.get("/nothing", headers=bearing(token))
+                assert answer.status_code == 404
+        for _ in range(5):
+            calls.start_soon(ask, nothing)
+            calls.start_soon(ask, ("GET", "/health", None))
+        await anyio.wait_all_tasks_blocked()
+        assert told == []
+        with anyio.fail_after(60):
+            renewal = {"leases": [{"id": str(uuid.UUID(int=1)), "fence": 1}]}
+            renewed: Call = ("POST", "/api/v1/leases/renew", renewal)
+            assert await answer_to(client, renewed, bearing(token)) == (200, None)
+            assert await answer_to(client, listing(), known) == (200, None)
+        calls.cancel_scope.cancel()
 
 
 SPELLINGS = (f"Bearer {TOKEN}", f"bEaReR {TOKEN}", f"Bearer   {TOKEN}  ")

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from support.servers import TOKEN
 
+from botfarm_server.api import lanes as api_lanes
 from botfarm_server.domain.tokens import digest_of
 from botfarm_server.services import lanes
 
@@ -23,6 +24,11 @@ class FakeClock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.fixture(autouse=True)
+def refusals_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_lanes, "PAUSE", 0.0)
 
 
 async def test_a_token_waits_and_sends_no_more_than_its_part(tmp_path: object) -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from botfarm_server.domain.errors import TooManyWrongTokensError, UnauthorizedError
-from botfarm_server.services.guessing import MOST, MOST_ADDRESSES, WINDOW, WrongTokens
+from botfarm_server.services.guessing import (
+    LOOPBACK,
+    MOST,
+    MOST_ADDRESSES,
+    WINDOW,
+    WrongTokens,
+    source_of,
+)
 
 
 class Clock:
@@ -52,3 +59,27 @@ def test_a_flood_of_addresses_forgets_the_oldest() -> None:
         wrong.note(f"address {number}", UnauthorizedError())
     assert len(wrong._windows) == MOST_ADDRESSES
     assert "address 0" not in wrong._windows
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.9.9.9"]
+)
+def test_all_addresses_of_this_machine_are_one_source(address: str) -> None:
+    """Or a shell on it would have a lane, and a part of all else, for each of them."""
+    assert source_of(address) == LOOPBACK
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("", ""),
+        ("name.test", "name.test"),
+    ],
+)
+def test_others_are_known_by_their_address_or_network(
+    address: str, source: str
+) -> None:
+    assert source_of(address) == source
