@@ -167,7 +167,7 @@ class Bodies:
         """
         limit = self.limit_of(operation)
         _check(request, limit)
-        size = int(request.headers.get("content-length", limit))
+        size = _announced(request, limit)
         if has_reserve or size <= LARGE:
             return await self._read(request, operation, sender=sender, turn=turn)
         share = self._shares.get(sender)
@@ -240,8 +240,16 @@ class Bodies:
 
 
 def has_body(request: Request) -> bool:
-    headers = request.headers
-    return "transfer-encoding" in headers or int(headers.get("content-length", 0)) > 0
+    return "transfer-encoding" in request.headers or _announced(request, 0) > 0
+
+
+def _announced(request: Request, otherwise: int) -> int:
+    """The body's length by its header, which the parser has found to be a number.
+
+    Python refuses to read more than some thousand digits, which may all be zeros.
+    """
+    digits = request.headers.get("content-length", str(otherwise))
+    return int(digits.lstrip("0") or 0)
 
 
 async def is_drained(request: Request) -> bool:
@@ -259,7 +267,7 @@ def _check(request: Request, limit: int) -> None:
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity" or not _is_json(headers.get("content-type", "")):
         raise UnsupportedBodyError
-    if int(headers.get("content-length", 0)) > limit:
+    if _announced(request, 0) > limit:
         raise BodyTooLargeError(limit)
 
 

@@ -100,6 +100,10 @@ TRANSPORT: dict[str, tuple[tuple[bytes, ...], bytes]] = {
         (head(AS_JSON, "Content-Length: 2", "Content-Length: 3"), b"{}}"),
         b"400",
     ),
+    "a length of thousands of digits": (
+        (head(AS_JSON, LAST, f"Content-Length: {'0' * 5000}2"), b"{}"),
+        b"422",
+    ),
     "a length that is none": ((head(AS_JSON, "Content-Length: -1"), b"{}"), b"400"),
     "a length and chunks": (
         (head(AS_JSON, "Content-Length: 2", "Transfer-Encoding: chunked"), b"0\r\n"),
