@@ -57,13 +57,13 @@ from botfarm_server.services.known_tokens import KnownTokens
 from botfarm_server.services.lanes import Lanes
 from botfarm_server.services.leases import LeaseService
 from botfarm_server.services.news import News
-from botfarm_server.services.one_by_one import OneByOne
 from botfarm_server.services.passwords import PasswordHasher
 from botfarm_server.services.pools import PoolService
 from botfarm_server.services.readiness import Readiness
 from botfarm_server.services.reservations import ReservationService
 from botfarm_server.services.rotation import Rotation
 from botfarm_server.services.sealing import Sealer
+from botfarm_server.services.sharing import OneByOne
 from botfarm_server.services.throttle import Throttle
 from botfarm_server.services.tokens import TokenService
 from botfarm_server.services.turns import Turns

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from botfarm_server.api.headers import NEXT_CURSOR_HEADER
 from botfarm_server.domain.access import Caller
-from botfarm_server.services.one_by_one import OneByOne
+from botfarm_server.services.sharing import OneByOne
 
 PAGE_BYTES = 1_048_576
 """Bytes after which a page ends with the row that it has come to: a thousand leases of

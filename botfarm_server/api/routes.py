@@ -51,7 +51,7 @@ class BoundedRoute(APIRoute):
                         request = await state.bodies.read(
                             request,
                             operation,
-                            sender=by.token_id or by.address,
+                            sender=by.sender,
                             turn=turn,
                             has_reserve=apart,
                         )

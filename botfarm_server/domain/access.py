@@ -7,7 +7,7 @@ project sees that project's users alone, and the leases that ask for nothing els
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 from uuid import UUID
@@ -41,6 +41,11 @@ class Caller:
     def traits(self) -> Mapping[str, str | None]:
         """Who it is, and from where, as a line of the log tells it."""
         return {"caller": self.kind, "name": self.name, "address": self.address}
+
+    @property
+    def sender(self) -> Hashable:
+        """Whose calls share with this one what each sender has its part of."""
+        return self.token_id or self.address
 
     def may(self, needed: Role) -> bool:
         return ROLES.index(self.role) >= ROLES.index(needed)

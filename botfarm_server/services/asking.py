@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from botfarm_server.domain.errors import BotfarmError, ShuttingDownError
 from botfarm_server.domain.lifecycle import LeaseTimes
-from botfarm_server.domain.models import Lease, LeaseId
+from botfarm_server.domain.models import Lease
 from botfarm_server.services.answers import (
     Held,
     Waiting,
@@ -19,15 +19,17 @@ from botfarm_server.services.answers import (
     look,
     look_if_held,
 )
-from botfarm_server.services.calls import Asked
-from botfarm_server.services.hand_on import hand_on
+from botfarm_server.services.calls import Asked, Left
 from botfarm_server.services.news import News
 from botfarm_server.services.possibility import outside_of, why_impossible
 from botfarm_server.services.sealing import Sealer
-from botfarm_server.services.settling import Settled, poll_by
+from botfarm_server.services.settling import Settled
+from botfarm_server.services.sharing import FewOfEach
 from botfarm_server.services.turns import Turns
-from botfarm_server.store import grants, leases, queue
 from botfarm_server.store.engine import Database
+
+LOOKS_AT_ONCE = 4
+"""Calls of a sender that look at what came of their waits: as many connections."""
 
 
 @dataclass
@@ -39,6 +41,7 @@ class AskService:
     sealer: Sealer
     times: LeaseTimes
     turns: Turns
+    looks: FewOfEach = field(default_factory=lambda: FewOfEach(LOOKS_AT_ONCE))
 
     async def ask(
         self, asked: Asked, gone: Callable[[], Awaitable[object]] | None = None
@@ -76,8 +79,8 @@ class AskService:
             await self._refuse(asked)
         if asked.wait <= 0:
             settled = await self.turns.settle(asked)
-            at_once = await self._at_once(settled, gone)
-            return at_once or await self._look(asked.lease_id)
+            at_once = await self._at_once(asked, settled, gone)
+            return at_once or await self._look(asked)
         ends = time.monotonic() + asked.wait
         settled = Settled()
         with self.news.room.enter(asked.lease_id) as woken:
@@ -89,18 +92,18 @@ class AskService:
                     # Nobody has asked in between: what it noted is its own.
                     again = replace(again, earlier=settled.earlier)
                 settled = again
-                at_once = await self._at_once(settled, gone)
+                at_once = await self._at_once(asked, settled, gone)
                 if at_once is not None:
                     return at_once
                 with self.news.room.stay(asked.by.token_id):
                     left = await _wait(woken, gone, within=within)
                 if left and not self.news.room.has_several(asked.lease_id):
-                    await self._leave(asked.lease_id, settled)
+                    await self._leave(asked, settled)
                 if self.news.room.is_closed():
                     # Who asks again is told what came of it: for hundreds of calls to
                     # look, one after the other, takes longer than a server has to end.
                     break
-                answer = await self._look_again(asked.lease_id)
+                answer = await self._look_again(asked)
                 if left or isinstance(answer, Held) or time.monotonic() >= ends:
                     return answer
                 # Another call about it has left the queue for it, or took it back.
@@ -114,76 +117,61 @@ class AskService:
             raise refusal
 
     async def _at_once(
-        self, settled: Settled, gone: Callable[[], Awaitable[object]] | None
+        self,
+        asked: Asked,
+        settled: Settled,
+        gone: Callable[[], Awaitable[object]] | None,
     ) -> Held | Waiting | None:
         """The lease if it is held, `None` if it waits.
 
         A new lease whose caller has left by now is taken back, and waits for a re-poll.
         """
         if settled.is_new and isinstance(settled.answer, Held) and _has_come(gone):
-            await self._leave(settled.answer.lease.id, settled)
-            return await self._look_again(settled.answer.lease.id)
+            await self._leave(asked, settled)
+            return await self._look_again(asked)
         return _held(settled)
 
-    async def _look_again(self, lease_id: LeaseId) -> Held | Waiting:
+    async def _look_again(self, asked: Asked) -> Held | Waiting:
         """What came of a wait: most often the grant, and the test has it sooner."""
-        async with self.database.glance() as connection:
-            held = await look_if_held(connection, lease_id, self.sealer)
+        async with (
+            self.looks.place_of(asked.by),
+            self.database.glance() as connection,
+        ):
+            held = await look_if_held(connection, asked.lease_id, self.sealer)
         if held is None:
-            return await self._look(lease_id)
+            return await self._look(asked)
         self.news.metrics.handed_on(held.held_for)
         log_held(held.lease, [user.login for user in held.users])
         return held
 
-    async def _look(self, lease_id: LeaseId) -> Held | Waiting:
-        async with self.database.read() as connection:
-            answer = await look(connection, lease_id, self.sealer)
+    async def _look(self, asked: Asked) -> Held | Waiting:
+        async with (
+            self.looks.place_of(asked.by),
+            self.database.read() as connection,
+        ):
+            answer = await look(connection, asked.lease_id, self.sealer)
         if isinstance(answer, BotfarmError):
             raise answer
         if isinstance(answer, Held):
             log_held(answer.lease, [user.login for user in answer.users])
         return answer
 
-    async def _leave(self, lease_id: LeaseId, settled: Settled) -> None:
+    async def _leave(self, asked: Asked, settled: Settled) -> None:
         """Take a waiter whose caller is gone out of the queue; its number stays.
 
-        It stays there for an earlier call whose time is not over: this one may be a
-        duplicate that came late, and another replica has the call of who lives. A grant
-        that was made meanwhile is taken back if nobody can have seen it: this call has
-        made the lease, and no other has asked about it. Of a server that ends, to which
-        hundreds of calls may be lost at once, its place is kept for its time.
+        Of a server that ends, to which hundreds of calls may be lost at once, its place
+        is kept for its time.
         """
         if self.news.room.is_closed():
             return
-        async with self.database.queue() as (connection, now):
-            if self.news.room.is_closed():
-                return
-            lease = await leases.lock(connection, lease_id)
-            if lease is None or lease.poll_by is None:
-                return
-            if lease.poll_by != settled.poll_by:
-                return  # somebody has asked again
-            until = poll_by(now, 0.0, self.times)
-            earlier = settled.earlier
-            if lease.state == "waiting" and earlier is not None and earlier > until:
-                await leases.keep_place(connection, lease_id, earlier)
-                return
-            if lease.state == "waiting":
-                await leases.keep_place(connection, lease_id, until)
-                await queue.leave(connection, [lease_id])
-            elif lease.state == "held" and settled.is_new:
-                await grants.take_back(connection, lease, until)
-            else:
-                return
-            pools = {want.pool for want in lease.wants}
-            granted = await hand_on(
-                connection,
-                pools,
-                now=now,
-                times=self.times,
-                projects={want.project_id for want in lease.wants},
-            )
-        self.news.tell(granted=granted, others=[lease_id])
+        left = Left(
+            asked.lease_id,
+            poll_by=settled.poll_by,
+            earlier=settled.earlier,
+            made_it=settled.is_new,
+            by=asked.by,
+        )
+        await self.turns.settle(left)
 
 
 def _held(settled: Settled) -> Held | None:

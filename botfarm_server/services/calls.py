@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.models import (
@@ -42,4 +43,18 @@ class Returned:
     by: Caller = EVERYTHING
 
 
-Call = Asked | Returned
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A call that asked, and whose client has left before it was answered."""
+
+    lease_id: LeaseId
+    poll_by: datetime | None
+    """What it noted in the waiter, or in the lease that it made."""
+    earlier: datetime | None
+    """What was noted before: another call may wait still, at whichever replica."""
+    made_it: bool
+    """Whether the lease is one of its making."""
+    by: Caller = EVERYTHING
+
+
+Call = Asked | Returned | Left

@@ -53,9 +53,9 @@ from botfarm_server.services.ending import (
 )
 from botfarm_server.services.locking import lease_behind_queue, until_unlocked
 from botfarm_server.services.news import News
-from botfarm_server.services.one_by_one import OneByOne
 from botfarm_server.services.reclaiming import reclaim
 from botfarm_server.services.settling import ended_by_holder
+from botfarm_server.services.sharing import FewOfEach, OneByOne
 from botfarm_server.services.turns import Turns
 from botfarm_server.services.uses import told_apart
 from botfarm_server.store import grants, holdings, lease_files, leases
@@ -63,6 +63,9 @@ from botfarm_server.store.dialects import read_clock
 from botfarm_server.store.engine import Connection, Database
 from botfarm_server.store.holdings import LeaseUser
 
+RENEWALS_AT_ONCE = 2
+"""Of one sender: those of the same leases would wait for each other, each with a
+connection, and write the same rows again."""
 LIVE_STATES: Sequence[LeaseState] = ("waiting", "held")
 
 
@@ -76,6 +79,7 @@ class LeaseService:
     turns: Turns
     lookups: OneByOne = field(default_factory=OneByOne)
     """Of leases that were lost."""
+    renewals: FewOfEach = field(default_factory=lambda: FewOfEach(RENEWALS_AT_ONCE))
 
     async def renew(
         self, renewals: Sequence[tuple[LeaseId, Fence]], by: Caller = EVERYTHING
@@ -84,7 +88,7 @@ class LeaseService:
 
         A lease that is not the caller's is as unknown as one that does not exist.
         """
-        async with self.database.write() as connection:
+        async with self.renewals.place_of(by), self.database.write() as connection:
             found = await leases.lock_held(connection, [name for name, _ in renewals])
             # After the rows are locked: a lease may have lapsed while we waited.
             now = await read_clock(connection)

@@ -10,13 +10,13 @@ from botfarm_server.domain.access import EVERYTHING, Caller
 from botfarm_server.domain.errors import BotfarmError
 from botfarm_server.domain.models import Want
 from botfarm_server.domain.vocabulary import Vocabulary
-from botfarm_server.services.one_by_one import OneByOne
 from botfarm_server.services.possibility import (
     Existing,
     Sizes,
     outside_of,
     why_impossible,
 )
+from botfarm_server.services.sharing import OneByOne
 from botfarm_server.store import users
 from botfarm_server.store.engine import Connection, Database
 

@@ -1,4 +1,4 @@
-"""One transaction's work: calls that give leases back, and calls that ask for some."""
+"""One transaction's work: calls that ask for leases, give them back, or have left."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from botfarm_server.services.answers import (
     over,
     reread,
 )
-from botfarm_server.services.calls import Asked, Call, Returned
+from botfarm_server.services.calls import Asked, Call, Left, Returned
 from botfarm_server.services.departed import came_late, ends_of
 from botfarm_server.services.ending import (
     Cause,
@@ -91,8 +91,9 @@ class Turn:
     many seconds each has waited."""
     at_once: int = 0
     """How many leases were granted without a wait."""
-    hopeless: list[LeaseId] = field(default_factory=list)
-    """Waiters that can no longer be met, to be woken as well: they ask again."""
+    others: list[LeaseId] = field(default_factory=list)
+    """Waiters of which calls are to be woken as well, and ask again: those that can no
+    longer be met, and those of which one call has left."""
     _refusals: dict[object, BotfarmError | None] = field(default_factory=dict)
     _sizes: Sizes = field(default_factory=dict)
     _settled: dict[LeaseId, Settled] = field(default_factory=dict)
@@ -112,6 +113,7 @@ class Turn:
             self._settled[name] = Settled(is_locked=True)
         calls = [call for call in calls if call.lease_id not in locked.elsewhere]
         calls = self._of_owners(calls, found)
+        left = [it for it in calls if isinstance(it, Left)]
         returned = [it for it in calls if isinstance(it, Returned)]
         asking = [it for it in calls if isinstance(it, Asked)]
         await self._take_back(returned, found, locked.users)
@@ -120,6 +122,9 @@ class Turn:
         await self._tell_hopeless()
         freed = {pool for ending in self.endings for pool in ending.pools}
         projects = {named for ending in self.endings for named in ending.projects}
+        for away in await self._let_go(left, found):
+            freed |= {want.pool for want in away.wants}
+            projects |= {want.project_id for want in away.wants}
         freed |= await self._come_back(asking, found)
         projects |= _projects_of(asking)
         waited_for = await queue.waited_for(
@@ -261,7 +266,40 @@ class Turn:
                 Candidate(it.id, it.env, it.domain, it.project_id, it.labels)
                 for it in stored.values()
             ]
-            self.hopeless += await announce_hopeless(self.connection, lost)
+            self.others += await announce_hopeless(self.connection, lost)
+
+    # Leaving
+
+    async def _let_go(
+        self, calls: Sequence[Left], found: Mapping[LeaseId, Lease]
+    ) -> list[Lease]:
+        """Take waiters whose calls have left out of the queue; which are out of it.
+
+        One stays there for an earlier call whose time is not over: the one that left
+        may be a duplicate that came late, and another replica has the call of who
+        lives. A grant that was made meanwhile is taken back if nobody can have seen it:
+        the call has made the lease, and no other has asked about it.
+        """
+        away: list[Lease] = []
+        until = self._poll_by(0.0)
+        for call in calls:
+            self._settled[call.lease_id] = Settled()
+            lease = found.get(call.lease_id)
+            if lease is None or lease.poll_by is None or lease.poll_by != call.poll_by:
+                continue  # nothing waits for it, or somebody has asked again
+            if lease.state == "held" and call.made_it:
+                await grants.take_back(self.connection, lease, until)
+                away.append(lease)
+            elif lease.state == "waiting":
+                stays = call.earlier is not None and call.earlier > until
+                kept_until = call.earlier if stays and call.earlier else until
+                await leases.keep_place(self.connection, lease.id, kept_until)
+                away += [] if stays else [lease]
+        waiters = [lease.id for lease in away if lease.state == "waiting"]
+        if waiters:
+            await queue.leave(self.connection, waiters)
+        self.others += [lease.id for lease in away]
+        return away
 
     # Asking about a lease that is known
 

@@ -4,20 +4,23 @@ Every such call needs the queue lock, one transaction after the other. Those tha
 while a transaction is under way wait for its end together, and share the next one: one
 lock, one commit, and one statement where each had its own. A call that comes alone is
 begun at once. (PostgreSQL's group commit does the same for the write-ahead log.)
+
+What one sender has many of waits longer than what another has one of: a turn takes one
+call of each, again and again until it is full. (As fair queueing does for packets.)
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from botfarm_server.domain.errors import DatabaseUnavailableError, ShuttingDownError
 from botfarm_server.domain.lifecycle import LeaseTimes
-from botfarm_server.services.calls import Asked, Call
+from botfarm_server.services.calls import Asked, Call, Left
 from botfarm_server.services.locking import until_unlocked
 from botfarm_server.services.news import News
 from botfarm_server.services.sealing import Sealer
@@ -43,13 +46,14 @@ class Pending:
 
 @dataclass
 class Turns:
-    """Settles calls, each exactly once, in the order of their arrival."""
+    """Settles calls, each exactly once: a sender's in the order of their arrival."""
 
     database: Database
     news: News
     sealer: Sealer
     times: LeaseTimes
-    _pending: deque[Pending] = field(default_factory=deque)
+    _pending: dict[Hashable, deque[Pending]] = field(default_factory=dict)
+    """By sender: first is the one whose call is taken next."""
     _rows: asyncio.Lock = field(default_factory=asyncio.Lock)
     _work: asyncio.Task[None] | None = None
 
@@ -70,12 +74,16 @@ class Turns:
         return settled
 
     async def _in_turn(self, call: Call) -> Settled:
-        pending = Pending(call, asyncio.get_running_loop().create_future())
-        self._pending.append(pending)
+        pending = self._line_up(call)
         if self._work is None or self._work.done():
             # A task of its own: the caller may be cancelled, and others go on.
             self._work = asyncio.create_task(self._take_turns(), name="botfarm turns")
         return await pending.settled
+
+    def _line_up(self, call: Call) -> Pending:
+        pending = Pending(call, asyncio.get_running_loop().create_future())
+        self._pending.setdefault(call.by.sender, deque()).append(pending)
+        return pending
 
     async def close(self, within: float) -> None:
         """Let the turn under way end. Calls that still wait are told to ask again."""
@@ -95,8 +103,10 @@ class Turns:
                     for pending in together:
                         _fail(pending, ShuttingDownError())
         finally:
-            while self._pending:
-                _fail(self._pending.popleft(), ShuttingDownError())
+            for line in self._pending.values():
+                for pending in line:
+                    _fail(pending, ShuttingDownError())
+            self._pending.clear()
 
     def _next(self) -> list[Pending]:
         """The calls of the next turn: of one lease not more than one."""
@@ -105,14 +115,20 @@ class Turns:
         named = set()
         users = 0
         while self._pending and len(together) < MOST_TOGETHER and users < MOST_USERS:
-            pending = self._pending.popleft()
+            sender = next(iter(self._pending))
+            line = self._pending.pop(sender)
+            pending = line.popleft()
+            if line:
+                self._pending[sender] = line  # behind all others
             if pending.settled.cancelled():
                 continue
             is_first = pending.call.lease_id not in named
             (together if is_first else later).append(pending)
             named.add(pending.call.lease_id)
             users += _users_of(pending.call) if is_first else 0
-        self._pending.extendleft(reversed(later))
+        for pending in reversed(later):
+            line = self._pending.setdefault(pending.call.by.sender, deque())
+            line.appendleft(pending)
         return together
 
     async def take(self, together: Sequence[Pending]) -> None:
@@ -120,7 +136,12 @@ class Turns:
         try:
             async with self.database.queue() as (connection, now):
                 turn = Turn(connection, now, self.sealer, self.times)
-                settled = await turn.settle([pending.call for pending in together])
+                calls = [pending.call for pending in together]
+                if self.news.room.is_closed():
+                    # Hundreds may be lost at once to a server that ends: their places
+                    # are kept for their time.
+                    calls = [call for call in calls if not isinstance(call, Left)]
+                settled = await turn.settle(calls) if calls else {}
         except DatabaseUnavailableError as error:
             for pending in together:
                 _fail(pending, DatabaseUnavailableError(error.why))
@@ -133,11 +154,12 @@ class Turns:
                     await self.take([pending])
         else:
             self.news.tell(
-                turn.endings, turn.granted, turn.hopeless, at_once=turn.at_once
+                turn.endings, turn.granted, turn.others, at_once=turn.at_once
             )
             for pending in together:
                 if not pending.settled.cancelled():
-                    pending.settled.set_result(settled[pending.call.lease_id])
+                    name = pending.call.lease_id
+                    pending.settled.set_result(settled.get(name, Settled()))
 
 
 def _users_of(call: Call) -> int:

@@ -21,6 +21,7 @@ from botfarm_server.services.credentials import UserDraft
 from botfarm_server.store import grants
 
 from .conftest import STAGE, Farm, build_farm
+from .test_turns import asked
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +64,7 @@ async def test_a_state_goes_to_every_next_holder_however_it_is_granted(
     await farm.release(held)
     handed_on = await farm.held(lease_id=waiting.lease.id)
     assert handed_on.users[0].state == "session"
-    looked = await farm.asking._look_again(waiting.lease.id)
+    looked = await farm.asking._look_again(asked(waiting.lease.id))
     assert isinstance(looked, Held)
     assert looked.users[0].state == "session"
     await farm.release(handed_on)
@@ -90,7 +91,7 @@ async def test_states_that_are_large_together_are_read_one_by_one(farm: Farm) ->
     await farm.release(left)
     held = await farm.held(five)
     again = await farm.held(five, lease_id=held.lease.id)
-    looked = await farm.asking._look_again(held.lease.id)
+    looked = await farm.asking._look_again(asked(held.lease.id))
     assert isinstance(looked, Held)
     for answer in (held, again, looked):
         seen = {it.id: (it.state, it.state_is_apart) for it in answer.users}

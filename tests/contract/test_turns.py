@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from botfarm_server.domain.access import Caller
 from botfarm_server.domain.errors import (
     BotfarmError,
     LeaseEndedError,
     ShuttingDownError,
 )
-from botfarm_server.domain.models import Holder, LeaseId, UserId, Want
-from botfarm_server.services.answers import Held, Waiting
+from botfarm_server.domain.models import Holder, LeaseId, TokenId, UserId, Want
+from botfarm_server.services.answers import Held, Renewed, Waiting
 from botfarm_server.services.calls import Asked, Call, Returned
+from botfarm_server.services.leases import RENEWALS_AT_ONCE
 from botfarm_server.services.settling import Settled
-from botfarm_server.services.turns import Pending
+from botfarm_server.services.turns import MOST_TOGETHER, Pending
 from botfarm_server.store import leases
 
 from .conftest import STAGE, Farm
@@ -59,10 +64,92 @@ async def consistent(farm: Farm) -> bool:
 
 
 async def test_who_asks_for_many_users_shares_a_turn_with_few(farm: Farm) -> None:
-    turns, loop = farm.asking.turns, asyncio.get_running_loop()
-    many = [asked(None, replace(STAGE, count=100)) for _ in range(5)]
-    turns._pending.extend(Pending(call, loop.create_future()) for call in many)
+    turns = farm.asking.turns
+    for _ in range(5):
+        turns._line_up(asked(None, replace(STAGE, count=100)))
     assert [len(turns._next()) for _ in range(3)] == [3, 2, 0]
+
+
+async def test_who_has_sent_little_does_not_wait_for_who_has_sent_much(
+    farm: Farm,
+) -> None:
+    turns = farm.asking.turns
+    much = Caller("lease", TokenId(uuid.uuid4()))
+    little = Caller("lease", address="::1")
+    name = LeaseId(uuid.uuid4())
+    of_much = [replace(asked(), by=much) for _ in range(2 * MOST_TOGETHER)]
+    of_little = [replace(it, by=little) for it in (asked(name), Returned(name))]
+    for call in [*of_much, *of_little]:
+        turns._line_up(call)
+    first, second, third, fourth = (turns._next() for _ in range(4))
+    assert [it.call for it in first] == [
+        of_much[0],
+        of_little[0],
+        *of_much[1 : MOST_TOGETHER - 1],
+    ]
+    # Of one lease there is one call in a turn, and a sender's are in their order.
+    assert of_little[1] in [it.call for it in second[:2]]
+    its = [it.call for it in [*first, *second, *third] if it.call.by == much]
+    assert its == of_much
+    assert not fourth
+
+
+async def test_those_that_leave_together_leave_in_one_turn(farm: Farm) -> None:
+    """Each in a transaction of its own keeps all others waiting for seconds."""
+    await farm.add_user()
+    held = await farm.held()
+    gone = asyncio.Event()
+    waiting = [replace(asked(), wait=50.0) for _ in range(20)]
+    calls = [asyncio.create_task(farm.asking.ask(it, gone.wait)) for it in waiting]
+    while farm.room.occupancy() < len(waiting):
+        await asyncio.sleep(0.01)
+    turns = 0
+    queue = farm.database.queue
+
+    @asynccontextmanager
+    async def counted() -> AsyncIterator[tuple[AsyncConnection, datetime]]:
+        nonlocal turns
+        turns += 1
+        async with queue() as locked:
+            yield locked
+
+    farm.database.queue = counted  # type: ignore[method-assign]
+    gone.set()
+    left = await asyncio.wait_for(asyncio.gather(*calls), 10.0)
+    assert {type(it) for it in left} == {Waiting}
+    assert turns <= 3
+    assert not await farm.count("SELECT count(*) FROM queue_entries")
+    await farm.release(held)
+    assert isinstance(await farm.ask(lease_id=waiting[7].lease_id), Held)
+
+
+async def test_the_renewals_of_one_sender_leave_connections_to_others(
+    farm: Farm,
+) -> None:
+    await farm.add_user()
+    held = await farm.held()
+    of = held.lease.fence
+    assert of is not None
+    at_once, most = 0, 0
+    write = farm.database.write
+
+    @asynccontextmanager
+    async def counted() -> AsyncIterator[AsyncConnection]:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            async with write() as connection:
+                yield connection
+        finally:
+            at_once -= 1
+
+    farm.database.write = counted  # type: ignore[method-assign]
+    renewed = await asyncio.gather(
+        *(farm.leases.renew([(held.lease.id, of)]) for _ in range(20))
+    )
+    assert {type(it) for [it] in renewed} == {Renewed}
+    assert most == RENEWALS_AT_ONCE
 
 
 async def test_what_is_given_back_goes_to_who_asks_in_the_same_turn(farm: Farm) -> None:

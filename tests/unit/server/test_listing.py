@@ -16,7 +16,7 @@ from botfarm_server.api.headers import NEXT_CURSOR_HEADER
 from botfarm_server.api.listing import PAGE_BYTES, Listing
 from botfarm_server.domain.access import Caller
 from botfarm_server.domain.models import TokenId
-from botfarm_server.services.one_by_one import OneByOne
+from botfarm_server.services.sharing import OneByOne
 
 pytestmark = pytest.mark.anyio
 
