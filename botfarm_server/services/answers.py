@@ -143,9 +143,15 @@ async def reread(connection: Connection, lease_id: LeaseId) -> Lease:
 
 
 async def look(
-    connection: Connection, lease_id: LeaseId, sealer: Sealer
+    connection: Connection,
+    lease_id: LeaseId,
+    sealer: Sealer,
+    *,
+    says_why: bool = True,
 ) -> Held | Waiting | BotfarmError:
     """What the holder of a lease is told of it now.
+
+    Without `says_why`, a waiter is not told who blocks it, nor how many users match.
 
     Raises:
         LeaseNotFoundError: there is none.
@@ -155,7 +161,7 @@ async def look(
     lease = await reread(connection, lease_id)
     now = await read_clock(connection)
     if lease.state == "waiting":
-        return await _waiting(connection, lease, now)
+        return await _waiting(connection, lease, now, says_why=says_why)
     if not is_ended(lease.state) and not has_lapsed(lease, now):
         for answer in await held_answers(connection, [lease], now, sealer):
             return answer
@@ -212,10 +218,16 @@ def held_answer(
     )
 
 
-async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiting:
-    blocking = await candidates.blocking(
-        connection, lease.wants, limit=MAXIMUM_BLOCKERS
-    )
+async def _waiting(
+    connection: Connection, lease: Lease, now: datetime, *, says_why: bool
+) -> Waiting:
+    blocking: Sequence[HoldingRow] = ()
+    matching = None
+    if says_why:
+        blocking = await candidates.blocking(
+            connection, lease.wants, limit=MAXIMUM_BLOCKERS
+        )
+        matching = await _matching(connection, lease.wants, now)
     return Waiting(
         lease=lease,
         place=await queue.place(connection, lease),
@@ -233,7 +245,7 @@ async def _waiting(connection: Connection, lease: Lease, now: datetime) -> Waiti
             )
             for holding in blocking
         ],
-        matching=await _matching(connection, lease.wants, now),
+        matching=matching,
     )
 
 

@@ -103,7 +103,7 @@ class AskService:
                     # Who asks again is told what came of it: for hundreds of calls to
                     # look, one after the other, takes longer than a server has to end.
                     break
-                answer = await self._look_again(asked)
+                answer = await self._look_again(asked, is_heard=not left)
                 if left or isinstance(answer, Held) or time.monotonic() >= ends:
                     return answer
                 # Another call about it has left the queue for it, or took it back.
@@ -128,28 +128,35 @@ class AskService:
         """
         if settled.is_new and isinstance(settled.answer, Held) and _has_come(gone):
             await self._leave(asked, settled)
-            return await self._look_again(asked)
+            return await self._look_again(asked, is_heard=False)
         return _held(settled)
 
-    async def _look_again(self, asked: Asked) -> Held | Waiting:
-        """What came of a wait: most often the grant, and the test has it sooner."""
+    async def _look_again(
+        self, asked: Asked, *, is_heard: bool = True
+    ) -> Held | Waiting:
+        """What came of a wait: most often the grant, and the test has it sooner.
+
+        Of what is not heard, since the caller has left, little is looked up.
+        """
         async with (
             self.looks.place_of(asked.by),
             self.database.glance() as connection,
         ):
             held = await look_if_held(connection, asked.lease_id, self.sealer)
         if held is None:
-            return await self._look(asked)
+            return await self._look(asked, is_heard=is_heard)
         self.news.metrics.handed_on(held.held_for)
         log_held(held.lease, [user.login for user in held.users])
         return held
 
-    async def _look(self, asked: Asked) -> Held | Waiting:
+    async def _look(self, asked: Asked, *, is_heard: bool = True) -> Held | Waiting:
         async with (
             self.looks.place_of(asked.by),
             self.database.read() as connection,
         ):
-            answer = await look(connection, asked.lease_id, self.sealer)
+            answer = await look(
+                connection, asked.lease_id, self.sealer, says_why=is_heard
+            )
         if isinstance(answer, BotfarmError):
             raise answer
         if isinstance(answer, Held):

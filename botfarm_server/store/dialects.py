@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -12,12 +13,13 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     ColumnElement,
     Executable,
     Select,
+    String,
     Table,
     all_,
-    and_,
     any_,
     bindparam,
     func,
@@ -32,6 +34,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 Statement = TypeVar("Statement", bound=Executable)
 
@@ -233,15 +238,29 @@ def labels_contain(
     """Whether each of `labels` is among the stored ones, with the same value."""
     if not is_sqlite(connection):
         return type_coerce(column, JSONB).contains(dict(labels))
-    pairs = func.json_each(column).table_valued("key", "value")
-    return and_(
-        *(
-            select(literal(1))
-            .select_from(pairs)
-            .where(pairs.c.key == name, pairs.c.value == value)
-            .exists()
-            for name, value in labels.items()
-        )
+    return _LabelsContain(column, literal(json.dumps(dict(labels)), String))
+
+
+class _LabelsContain(FunctionElement[bool]):
+    """The same for SQLite, as one text for any number of labels.
+
+    To build it of expressions takes four times as long, and as much memory for each of
+    the statements that SQLAlchemy keeps; a row takes 0.6 instead of 0.3 microseconds.
+    """
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_LabelsContain, "sqlite")
+def _compile_labels_contain(
+    element: _LabelsContain, compiler: SQLCompiler, **options: Any
+) -> str:
+    stored, wanted = (compiler.process(it, **options) for it in element.clauses)
+    return (  # both are expressions, with parameters for their values
+        f"NOT EXISTS (SELECT 1 FROM json_each({wanted}) AS wanted WHERE"  # noqa: S608
+        f" NOT EXISTS (SELECT 1 FROM json_each({stored}) AS stored"
+        " WHERE stored.key = wanted.key AND stored.value = wanted.value))"
     )
 
 
