@@ -291,10 +291,9 @@ class Turn:
                 await grants.take_back(self.connection, lease, until)
                 away.append(lease)
             elif lease.state == "waiting":
-                stays = call.earlier is not None and call.earlier > until
-                kept_until = call.earlier if stays and call.earlier else until
+                kept_until = max(until, call.earlier or until)
                 await leases.keep_place(self.connection, lease.id, kept_until)
-                away += [] if stays else [lease]
+                away += [lease] if kept_until == until else []
         waiters = [lease.id for lease in away if lease.state == "waiting"]
         if waiters:
             await queue.leave(self.connection, waiters)
@@ -456,7 +455,8 @@ class Turn:
         )
 
     def _poll_by(self, wait: float) -> datetime:
-        return poll_by(self.now, wait, self.times)
+        """Until when a waiter keeps its place unless somebody asks about it again."""
+        return self.now + timedelta(seconds=wait + self.times.poll_grace)
 
 
 def _why_not_of(call: Call, lease: Lease) -> BotfarmError | None:
@@ -466,11 +466,6 @@ def _why_not_of(call: Call, lease: Lease) -> BotfarmError | None:
     if isinstance(call, Asked) and not call.by.is_holder_of(lease):
         return not_the_holder()
     return None
-
-
-def poll_by(now: datetime, wait: float, times: LeaseTimes) -> datetime:
-    """Until when a waiter keeps its place unless somebody asks about it again."""
-    return now + timedelta(seconds=wait + times.poll_grace)
 
 
 def ended_by_holder(lease: Lease) -> EndedState:

@@ -1,4 +1,4 @@
-"""How the calls of several tokens share what a process has little of."""
+"""How the calls of several senders share what a process has little of."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from weakref import WeakValueDictionary
 import anyio
 
 from botfarm_server.domain.access import Caller
-from botfarm_server.domain.models import TokenId
 
 
 class OneByOne:
-    """Work that is done for one call at a time, of each token in turn.
+    """Work that is done for one call at a time, of each sender in turn.
 
     Side by side such calls would hold all connections, or the processor.
     """
 
     def __init__(self) -> None:
         self._working = asyncio.Lock()
-        self._first_of: WeakValueDictionary[TokenId | None, asyncio.Lock] = (
+        self._first_of: WeakValueDictionary[Hashable, asyncio.Lock] = (
             WeakValueDictionary()
         )
-        """By token: its first call alone waits for its turn beside those of others."""
+        """By sender: its first call alone waits for its turn beside those of others."""
 
     @asynccontextmanager
     async def turn_of(self, by: Caller) -> AsyncIterator[None]:
-        first = self._first_of.setdefault(by.token_id, asyncio.Lock())
+        first = self._first_of.setdefault(by.sender, asyncio.Lock())
         # Both locks let in first who came first.
         async with first, self._working:
             yield

@@ -77,6 +77,21 @@ async def test_several_users_are_granted_all_or_none(farm: Farm) -> None:
     assert len({user.id for user in granted.users}) == 3
 
 
+@pytest.mark.parametrize("odd", ["it's", 'a "b" \\ c', "%_?:x", "Zoë 👤", "", "null"])
+async def test_labels_match_whole_values_whatever_is_in_them(
+    farm: Farm, odd: str
+) -> None:
+    wanted = {"name": odd, "plan": "1"}
+    for number, labels in enumerate(
+        ({"name": odd}, {"name": odd + "x", "plan": "1"}, {"plan": odd, "name": "1"})
+    ):
+        await farm.add_user(f"other-{number}", labels=labels)
+    right = await farm.add_user("right", labels={**wanted, "more": "yes"})
+    held = await farm.held(Want("stage", "regular", labels=wanted))
+    assert [user.id for user in held.users] == [right.id]
+    await farm.waiting(Want("stage", "regular", labels=wanted))
+
+
 async def test_labels_choose_among_users(farm: Farm) -> None:
     await farm.add_user("plain")
     await farm.add_user("admin", labels={"role": "admin", "plan": "free"})

@@ -81,6 +81,21 @@ async def test_a_caller_that_leaves_keeps_its_place_for_a_while(farm: Farm) -> N
     assert again.ask_again_within <= farm.leases.times.poll_grace
 
 
+async def test_for_a_caller_that_left_nobody_looks_up_why_it_waited(
+    farm: Farm,
+) -> None:
+    """Hundreds that leave at once would each have it looked up, for nobody."""
+    await farm.add_user()
+    await farm.held()
+    stayed = await farm.waiting()
+    assert stayed.blockers
+    assert stayed.matching is not None
+    left = await (await calling(farm)).leave()
+    assert isinstance(left, Waiting)
+    assert not left.blockers
+    assert left.matching is None
+
+
 async def test_nothing_is_granted_to_a_caller_that_left(farm: Farm) -> None:
     await farm.add_user()
     held = await farm.held()
